@@ -1,0 +1,87 @@
+"""Kernelwright: write a compute kernel by hand; have it proven, tuned and raced against the vendor's library.
+
+    import kernelwright as kw
+
+    a = kw.array([[1.0, 2.0], [3.0, 4.0]], dtype="float32")
+    print(a @ a)
+    print(kw.explain(kw.matmul, a, a))
+
+Each public name is loaded when it is first used: importing the package loads no other module, neither NumPy
+nor a compiler.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .engine.array import Array as Array
+    from .engine.array import array as array
+    from .engine.array import asarray as asarray
+    from .engine.array import from_dlpack as from_dlpack
+    from .engine.eager import explain as explain
+    from .engine.functional import matmul as matmul
+    from .kernels import errors as errors
+    from .kernels.op import Cost as Cost
+    from .kernels.op import Op as Op
+    from .kernels.op import Sample as Sample
+    from .kernels.op import TensorSpec as TensorSpec
+    from .kernels.registry import kernel as kernel
+    from .kernels.settings import get_num_threads as get_num_threads
+    from .kernels.settings import set_num_threads as set_num_threads
+    from .kernels.settings import using as using
+
+__version__ = "0.1.0"
+
+# Public name -> the module that has it; a name without an attribute of its own is the module.
+_FACE = {
+    "Array": "engine.array",
+    "Cost": "kernels.op",
+    "Op": "kernels.op",
+    "Sample": "kernels.op",
+    "TensorSpec": "kernels.spec",
+    "array": "engine.array",
+    "asarray": "engine.array",
+    "errors": "kernels.errors",
+    "explain": "engine.eager",
+    "from_dlpack": "engine.array",
+    "get_num_threads": "kernels.settings",
+    "kernel": "kernels.registry",
+    "matmul": "engine.functional",
+    "set_num_threads": "kernels.settings",
+    "using": "kernels.settings",
+}
+
+__all__ = [*_FACE, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    module_name = _FACE.get(name)
+    if module_name is None:
+        raise AttributeError(_unknown(name), name=name)
+    from importlib import import_module
+
+    module = import_module(f".{module_name}", __name__)
+    value = (
+        module if module_name.endswith(f".{name}") and not hasattr(module, name) else getattr(module, name)
+    )
+    globals()[name] = value
+    return value
+
+
+def _unknown(name: str) -> str:
+    text = f"module 'kernelwright' has no attribute {name!r}"
+    if name.startswith("__"):  # asked for by Python's own machinery, which wants no advice
+        return text
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, _FACE, n=3, cutoff=0.6)
+    return (
+        f"{text}; did you mean {' or '.join(near)}?"
+        if near
+        else f"{text}; it has {', '.join(sorted(_FACE))}."
+    )
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_FACE])

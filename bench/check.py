@@ -1,0 +1,111 @@
+"""Before and while a kernel is timed: is what it computes right?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..kernels import accuracy
+from ..kernels.errors import KernelwrightError
+from ..kernels.kernel import Kernel
+from ..kernels.op import AnyArray, get_op
+from ..kernels.spec import TensorSpec
+from .problems import Problem
+
+
+class Checker:
+    """The truth about one problem, computed once and kept for all its cases.
+
+    Args:
+        problem: what is computed.
+        inputs: the contents that every contestant gets.
+    """
+
+    def __init__(self, problem: Problem, inputs: tuple[AnyArray, ...]):
+        self._problem = problem
+        self._inputs = inputs
+        self._before = checksum(inputs)
+        self._truth = accuracy.Truth.of(problem.operation, inputs, problem.attrs)
+        self._approved: dict[str, AnyArray] = {}
+        self.vendor_errors: dict[str, float] = {}
+        self._vendor: AnyArray | None = None
+
+    def accept_vendors(self, outputs: Mapping[str, AnyArray]) -> None:
+        """Measures the vendors' own errors; the first one that is right is what ours is judged beside."""
+        self._vendor = None
+        for name, output in outputs.items():
+            verdict = self._truth.judge([output], self._problem.outputs)
+            self.vendor_errors[name] = verdict.error.norm_rel
+            if verdict.ok:
+                self._approved[name] = output
+                self._vendor = output if self._vendor is None else self._vendor
+
+    def judge(self, output: AnyArray) -> accuracy.Verdict:
+        """The verdict on our result; one that is right is remembered."""
+        verdict = self._truth.judge([output], self._problem.outputs, vendor=self._vendor)
+        if verdict.ok:
+            self._approved["kernelwright"] = output
+        return verdict
+
+    def verify(self, name: str, output: AnyArray) -> str | None:
+        """What is wrong with the output of a timed call, or None.
+
+        An output that is bit for bit the one that was judged before is right; another one (with several
+        threads sums may be added up differently) is judged afresh.
+        """
+        known = self._approved.get(name)
+        if known is not None and np.array_equal(known, output):
+            return None
+        verdict = self._truth.judge([output], self._problem.outputs)
+        return None if verdict.ok else reason(verdict)
+
+    def inputs_unchanged(self) -> bool:
+        """Whether every input still has the bits it was drawn with."""
+        return checksum(self._inputs) == self._before
+
+
+class Prover:
+    """Runs an op's samples through kernels, once for each kernel, dtype and number of threads."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str, str, int], str | None] = {}
+
+    def why_wrong(self, kernel: Kernel, dtype: str, threads: int) -> str | None:
+        """What the kernel gets wrong among the calls that every kernel must survive; None when nothing."""
+        key = (kernel.id, kernel.source_digest(), dtype, threads)
+        if key not in self._known:
+            self._known[key] = self._try(kernel, dtype, threads)
+        return self._known[key]
+
+    @staticmethod
+    def _try(kernel: Kernel, dtype: str, threads: int) -> str | None:
+        op = get_op(kernel.op)
+        for sample in op.samples(np.random.default_rng(0), dtype):
+            attrs = op.complete(sample.attrs)
+            specs = tuple(TensorSpec.of(array) for array in sample.inputs)
+            if kernel.why_not((*specs, *op.infer(specs, **attrs)), attrs) is not None:
+                continue
+            try:
+                verdict = accuracy.check_kernel(kernel, sample, threads=threads)
+            except KernelwrightError:
+                raise
+            except Exception as error:  # an extender's code may raise anything
+                return f"on the sample {sample!r} it raised {type(error).__name__}: {error}"
+            if not verdict.ok:
+                return f"on the sample {sample!r}: {reason(verdict)}"
+        return None
+
+
+def reason(verdict: accuracy.Verdict) -> str:
+    """The verdict's text without its first word."""
+    return verdict.text.removeprefix("wrong: ")
+
+
+def checksum(arrays: tuple[AnyArray, ...]) -> tuple[tuple[int, int], ...]:
+    """Two numbers for each array that change when its bits do (but for contrived sets of changes)."""
+    sums = []
+    for array in arrays:
+        words = array.view(f"u{array.dtype.itemsize}")
+        sums.append((int(words.sum(dtype=np.uint64)), int(np.bitwise_xor.reduce(words, axis=None))))
+    return tuple(sums)

@@ -1,0 +1,164 @@
+"""Suites by name. A suite is built when it is first asked for, never at import."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from ...kernels.errors import ConfigError, KernelwrightError, did_you_mean
+from . import deepbench, kernelbench, networks, synthetic
+from .problem import Problem
+
+ROOF_GFLOP = 5.0
+
+
+class UnknownSuiteError(KernelwrightError, LookupError):
+    """No suite, or no problem in it, has that name; the text says which there are."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Problems to run, and those left out with the reason: {name: reason}."""
+
+    problems: tuple[Problem, ...]
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A named list of problems.
+
+    Attributes:
+        build: makes the problems, given the GFLOP limit.
+        most_gflop: larger problems are left out unless the caller raises the limit; None keeps all.
+        excluded: problems of the source that never run, with reasons.
+    """
+
+    name: str
+    doc: str
+    build: Callable[[float], Iterable[Problem]]
+    most_gflop: float | None = None
+    excluded: Callable[[], dict[str, str]] = dict
+
+    def select(self, most_gflop: float | None = None) -> Selection:
+        """The problems up to `most_gflop` (default: the suite's own limit) and what was left out.
+
+        Raises:
+            ConfigError: `most_gflop` is not positive.
+        """
+        if most_gflop is not None and not most_gflop > 0:
+            raise ConfigError(f"the largest problem must have more than 0 GFLOP, not {most_gflop:g}")
+        limit = most_gflop if most_gflop is not None else self.most_gflop
+        chosen, left_out = [], self.excluded()
+        for problem in self.build(limit or ROOF_GFLOP):
+            gflop = problem.cost.flops / 1e9
+            if limit is not None and gflop > limit:
+                left_out[problem.name] = f"{gflop:.1f} GFLOP is over the limit of {limit:g} (--max-gflop)"
+            else:
+                chosen.append(problem)
+        return Selection(tuple(chosen), left_out)
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        return self.select().problems
+
+
+def _always(build: Callable[[], Iterable[Problem]]) -> Callable[[float], Iterable[Problem]]:
+    return lambda most_gflop: build()
+
+
+def _quick(most_gflop: float) -> Iterable[Problem]:
+    known = {p.name: p for part in (synthetic.squares, synthetic.skinny, synthetic.layouts) for p in part()}
+    return [known[name] for name in synthetic.QUICK]
+
+
+def _all(most_gflop: float) -> Iterable[Problem]:
+    for suite in _SUITES.values():
+        if suite.name not in ("all", "quick"):
+            yield from suite.build(most_gflop)
+
+
+_SUITES = {
+    suite.name: suite
+    for suite in (
+        Suite("quick", "one of each kind, about two minutes on two cores", _quick),
+        Suite("squares", "n x n x n, n from 64 to 2048, float32 and float64", _always(synthetic.squares)),
+        Suite("skinny", "m in 1, 4, 16, 64 by k, n in 1024, 2048, 4096", _always(synthetic.skinny)),
+        Suite("layouts", "tall, deep, odd, transposed, batched, broadcast", _always(synthetic.layouts)),
+        Suite("tiny", "1x1 to 32x32: the cost of a call", _always(synthetic.tiny)),
+        Suite("deepbench-train", "DeepBench's 160 training GEMMs", _always(deepbench.train), ROOF_GFLOP),
+        Suite("deepbench-inference", "DeepBench's inference GEMMs", _always(deepbench.inference), ROOF_GFLOP),
+        Suite("kernelbench", "KernelBench level 1, scaled", kernelbench.level1, None, kernelbench.left_out),
+        Suite("networks", "layers of ResNet-50, BERT, GPT-2, VGG ...", _always(networks.networks)),
+        Suite("all", "every suite above", _all, ROOF_GFLOP, kernelbench.left_out),
+    )
+}
+
+
+def suites() -> tuple[Suite, ...]:
+    """Every suite, in the order in which a reader meets them."""
+    return tuple(_SUITES.values())
+
+
+def get_suite(name: str) -> Suite:
+    """The suite of that name.
+
+    Raises:
+        UnknownSuiteError: there is none; the text lists the suites and suggests close spelling.
+    """
+    if name in _SUITES:
+        return _SUITES[name]
+    hint = did_you_mean(name, _SUITES)
+    raise UnknownSuiteError(f"no suite is called {name!r}.{hint} Suites: {', '.join(_SUITES)}.")
+
+
+def select(
+    suite: str | None = None,
+    *,
+    problem: str | None = None,
+    op: str | None = None,
+    dtype: str | None = None,
+    most_gflop: float | None = None,
+) -> Selection:
+    """The problems of a suite that match; with a `problem` pattern and no suite, of all suites.
+
+    Args:
+        suite: a suite's name; default "quick", or "all" when `problem` is given.
+        problem: a name, or a pattern such as `square-*`.
+        op: keep this operation only.
+        dtype: keep this dtype of inputs only.
+        most_gflop: the largest problem in GFLOP; default the suite's own limit.
+
+    Raises:
+        UnknownSuiteError: no such suite, or nothing in it matches; the text says what would.
+    """
+    name = suite or ("all" if problem else "quick")
+    found = get_suite(name).select(most_gflop)
+    problems, left_out = list(found.problems), dict(found.left_out)
+    if problem is not None:
+        matching = [p for p in problems if fnmatch.fnmatchcase(p.name, problem)]
+        if not matching:
+            raise UnknownSuiteError(_no_match(problem, name, problems, left_out))
+        problems = matching
+        left_out = {n: why for n, why in left_out.items() if fnmatch.fnmatchcase(n, problem)}
+    for what, wanted in (("op", op), ("dtype", dtype)):
+        if wanted is not None and problems:
+            there = sorted({str(getattr(p, what)) for p in problems})
+            problems = [p for p in problems if getattr(p, what) == wanted]
+            if not problems:
+                raise UnknownSuiteError(
+                    f"suite {name!r} has no problem with {what} {wanted!r}; it has {', '.join(there)}."
+                )
+    return Selection(tuple(problems), left_out)
+
+
+def _no_match(pattern: str, suite: str, problems: Iterable[Problem], left_out: dict[str, str]) -> str:
+    over = [name for name in left_out if fnmatch.fnmatchcase(name, pattern)]
+    if over:
+        return f"problem {over[0]!r} is left out of suite {suite!r}: {left_out[over[0]]}."
+    names = [p.name for p in problems]
+    close = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3)
+    hint = f" Close: {', '.join(close)}." if close else ""
+    return f"no problem of suite {suite!r} matches {pattern!r}.{hint} `kernelwright list {suite}` shows all."

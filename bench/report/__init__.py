@@ -1,0 +1,9 @@
+"""Results for people: a table in the terminal, and a self-contained page with pictures."""
+
+from __future__ import annotations
+
+from .html import page, write_page
+from .summary import Summary, summarise
+from .terminal import print_run
+
+__all__ = ["Summary", "page", "print_run", "summarise", "write_page"]

@@ -1,0 +1,216 @@
+"""How fast this machine can go: vector code that does nothing but multiply-add, or nothing but move memory.
+
+    fma_rate    independent accumulators in registers, x = x * a + b: the most FLOP/s the vector units give
+    read_rate   sums over a buffer; its size picks the cache level that answers
+    triad_rate  a = b + s * c over three buffers (McCalpin's STREAM), 3 words moved an element
+
+Threads are Python threads inside compiled code that holds no interpreter lock, started together by a barrier;
+the rate is all work over the time from the first start to the last end. Each figure is the best of several
+repetitions: a roof is what the machine can do when left alone.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ..kernels.machine import vector_bytes
+
+ITEMSIZE = {"float32": 4, "float64": 8}
+# Two multiply-adds start each cycle on current cores and take 4 cycles, so 8 chains would do; 12 leave some
+# slack and still fit the 16 registers of AVX2 with the two constants.
+CHAINS = 12
+STREAMS = 8
+REPEATS = 5
+LEG_SECONDS = 0.02
+
+Kernel = Callable[..., Any]
+
+
+def _vector_intrinsic(name: str, dtype: str, nbytes: int) -> Any:
+    """The inner loop `name` as a Numba intrinsic for vectors of `nbytes` bytes; all arguments are int64."""
+    from llvmlite import ir
+    from numba import types
+    from numba.extending import intrinsic
+
+    from ..kernels.cpu.vector_ir import Vectors, counted_loop, i64, offset, pointer
+
+    lanes = nbytes // ITEMSIZE[dtype]
+    scalar = {"float32": types.float32, "float64": types.float64}[dtype]
+
+    def fma(builder: Any, args: Any) -> Any:
+        v = Vectors(builder, dtype, lanes)
+        half, one = (v.splat(ir.Constant(v.element, x)) for x in (0.5, 1.0))
+        starts = [v.splat(ir.Constant(v.element, 1.0 + i)) for i in range(CHAINS)]
+        ends = counted_loop(builder, args[0], starts, lambda xs: [v.fma(x, half, one) for x in xs])
+        total = ends[0]
+        for end in ends[1:]:
+            total = v.add(total, end)
+        return v.sum(total)
+
+    def chain(builder: Any, args: Any) -> Any:
+        v = Vectors(builder, dtype, lanes)
+        half, one = (v.splat(ir.Constant(v.element, x)) for x in (0.5, 1.0))
+        return v.sum(counted_loop(builder, args[0], [one], lambda xs: [v.fma(xs[0], half, one)])[0])
+
+    def read(builder: Any, args: Any) -> Any:
+        v = Vectors(builder, dtype, lanes)
+        start = pointer(builder, args[1])
+
+        def step(state: Any) -> Any:
+            at, *sums = state
+            loads = [v.load(offset(builder, at, i * v.nbytes)) for i in range(STREAMS)]
+            following = offset(builder, at, STREAMS * v.nbytes)
+            return [following, *(v.add(s, x) for s, x in zip(sums, loads, strict=True))]
+
+        _, *sums = counted_loop(builder, args[0], [start, *[v.zero] * STREAMS], step)
+        total = sums[0]
+        for part in sums[1:]:
+            total = v.add(total, part)
+        return v.sum(total)
+
+    def triad(builder: Any, args: Any) -> Any:
+        v = Vectors(builder, dtype, lanes)
+        factor = v.splat(ir.Constant(v.element, 3.0))
+        out, left, right = (pointer(builder, address) for address in args[1:4])
+
+        def step(state: Any) -> Any:
+            (at,) = state
+            for i in range(STREAMS):
+                here = builder.add(at, i64(i * v.nbytes))
+                x, y = v.load(offset(builder, left, here)), v.load(offset(builder, right, here))
+                v.store(v.fma(y, factor, x), offset(builder, out, here))
+            return [builder.add(at, i64(STREAMS * v.nbytes))]
+
+        counted_loop(builder, args[0], [i64(0)], step)
+        return ir.Constant(v.element, 0.0)
+
+    emit = {"fma": fma, "chain": chain, "read": read, "triad": triad}[name]
+
+    @intrinsic
+    def inner(typingctx, count, a, b, c):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+            return emit(builder, args)
+
+        return scalar(types.int64, types.int64, types.int64, types.int64), codegen
+
+    return inner
+
+
+@cache
+def loop(name: str, dtype: str = "float32", nbytes: int | None = None) -> Kernel:
+    """The compiled loop `name(count, address_a, address_b, address_c)`: "fma", "chain", "read" or "triad".
+
+    One count of fma is CHAINS multiply-adds of a vector, of chain one, of read and triad STREAMS vectors.
+    """
+    from ..kernels.cpu.compile import compiled
+
+    width = nbytes or vector_bytes()
+    inner = _vector_intrinsic(name, dtype, width)
+
+    def body(count, a, b, c):  # type: ignore[no-untyped-def]
+        return inner(count, a, b, c)
+
+    made = compiled(body, name=f"roof {name}", key=(name, dtype, width))
+    return made.entry((np.int64,) * 4)
+
+
+def run_together(work: Callable[[int], None], threads: int) -> float:
+    """Seconds from the first start to the last end of work(0), ..., work(threads - 1), run side by side."""
+    spans: list[tuple[float, float]] = [(0.0, 0.0)] * threads
+    barrier = threading.Barrier(threads)
+
+    def run(i: int) -> None:
+        barrier.wait()
+        start = time.perf_counter()
+        work(i)
+        spans[i] = (start, time.perf_counter())
+
+    others = [threading.Thread(target=run, args=(i,), daemon=True) for i in range(1, threads)]
+    for thread in others:
+        thread.start()
+    run(0)
+    for thread in others:
+        thread.join()
+    return max(end for _, end in spans) - min(start for start, _ in spans)
+
+
+def _best_rate(work: Callable[[int, int], None], amount: float, threads: int) -> float:
+    """Units a second; work(i, n) does n rounds of `amount` units on thread i."""
+
+    def leg(rounds: int) -> float:
+        return run_together(lambda i: work(i, rounds), threads)
+
+    rounds = 1
+    while (took := leg(rounds)) < LEG_SECONDS:
+        rounds = max(2 * rounds, int(rounds * LEG_SECONDS / max(took, 1e-6)))
+    return rounds * amount * threads / min(took, *(leg(rounds) for _ in range(REPEATS)))
+
+
+def fma_rate(dtype: str, threads: int) -> float:
+    """FLOP/s of `threads` threads in multiply-adds of full vectors (2 FLOP a lane)."""
+    kernel, width = loop("fma", dtype), vector_bytes()
+    inner = 1000
+    flop = 2.0 * inner * CHAINS * width // ITEMSIZE[dtype]
+
+    def work(i: int, rounds: int) -> None:
+        kernel(rounds * inner, 0, 0, 0)
+
+    return _best_rate(work, flop, threads)
+
+
+def _buffers(nbytes: int, threads: int) -> list[tuple[int, np.ndarray[Any, Any]]]:
+    """For each thread the aligned address of `nbytes` bytes that it touched first, and their owner."""
+    held: list[tuple[int, np.ndarray[Any, Any]]] = [(0, np.empty(0))] * threads
+
+    def touch(i: int) -> None:
+        raw = np.zeros(nbytes + 4096, np.uint8)
+        raw.fill(0)
+        held[i] = (raw.ctypes.data + -raw.ctypes.data % 4096, raw)
+
+    run_together(touch, threads)
+    return held
+
+
+def _steps(nbytes: int) -> int:
+    """How many steps of STREAMS vectors fill `nbytes`."""
+    return max(1, nbytes // (STREAMS * vector_bytes()))
+
+
+def read_rate(nbytes: int, threads: int) -> float:
+    """Bytes/s of `threads` threads that each read a buffer of `nbytes` bytes of their own over and over."""
+    kernel, buffers, steps = loop("read"), _buffers(nbytes, threads), _steps(nbytes)
+
+    def work(i: int, rounds: int) -> None:
+        for _ in range(rounds):
+            kernel(steps, buffers[i][0], 0, 0)
+
+    return _best_rate(work, steps * STREAMS * vector_bytes(), threads)
+
+
+def triad_rate(nbytes: int, threads: int) -> float:
+    """Bytes/s of a = b + s * c over three buffers of `nbytes` bytes in each thread, 3 words an element."""
+    kernel, steps = loop("triad"), _steps(nbytes)
+    buffers = [_buffers(nbytes, threads) for _ in range(3)]
+
+    def work(i: int, rounds: int) -> None:
+        for _ in range(rounds):
+            kernel(steps, *(buffer[i][0] for buffer in buffers))
+
+    return _best_rate(work, 3 * steps * STREAMS * vector_bytes(), threads)
+
+
+def calibration_chain() -> Callable[[], None]:
+    """About 25 us of multiply-adds that wait for each other: its time follows the core's clock alone."""
+    kernel = loop("chain")
+
+    def run() -> None:
+        kernel(20_000, 0, 0, 0)
+
+    run()
+    return run

@@ -1,0 +1,360 @@
+"""Running a suite: for each problem, prove the kernel right, time it against the baselines, keep what was
+found.
+
+problem -> inputs, float64 oracle
+  threads x kernel -> choose, first call, judge beside the vendor's own error; what is wrong is not timed
+    cache warm, cold -> a race against each baseline
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..engine import functional
+from ..kernels import dispatch, registry
+from ..kernels.errors import (
+    KernelwrightError,
+    NoKernelError,
+    RegistrationError,
+    WrongResultError,
+    did_you_mean,
+)
+from ..kernels.kernel import Kernel
+from ..kernels.machine import machine
+from ..kernels.op import AnyArray
+from ..kernels.settings import using
+from .baselines import Baseline
+from .baselines.base import usable
+from .check import Checker, Prover, reason
+from .machine import Roof
+from .probe import Probe
+from .problems import Problem
+from .store import Case, RaceRecord
+from .timing import Call, Lane, Race, Timing, call_loop, race
+
+ITSELF = "itself"
+WARM, COLD = "warm", "cold"
+Inputs = tuple[AnyArray, ...]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Which kernel of ours to time.
+
+    Attributes:
+        kernel: its id; None for whatever `choose` picks, as a user's call would.
+        argument: what `--kernel` was given, for the line that reproduces a case.
+    """
+
+    kernel: str | None = None
+    argument: str | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run.
+
+    Attributes:
+        suite: the suite's name.
+        problems: in order.
+        threads: the numbers of threads, in order.
+        contenders: the kernels.
+        baselines: those asked for; missing ones are left out by the runner.
+        caches: "warm", "cold" or both.
+        timing: the rules of the races.
+        time_them: False checks results only.
+        seed: for the order of pairs and the choice of verified calls.
+    """
+
+    suite: str
+    problems: tuple[Problem, ...]
+    threads: tuple[int, ...] = (1,)
+    contenders: tuple[Contender, ...] = (Contender(),)
+    baselines: tuple[Baseline, ...] = ()
+    caches: tuple[str, ...] = (WARM,)
+    timing: Timing = field(default_factory=Timing)
+    time_them: bool = True
+    seed: int = 0
+
+    @property
+    def cases(self) -> int:
+        return len(self.problems) * len(self.threads) * len(self.contenders) * len(self.caches)
+
+    def command(self, case: Case, contender: Contender) -> str:
+        """The shell command that runs one case again."""
+        words = ["kernelwright", "bench", self.suite, "--problem", case.problem.name]
+        words += ["--threads", str(case.threads)]
+        if contender.argument is not None:
+            words += ["--kernel", contender.argument]
+        if case.cache == COLD:
+            words.append("--cold")
+        if not self.time_them:
+            words.append("--check")
+        elif not self.baselines:
+            words.append("--no-vendor")
+        return shlex.join(words)
+
+
+class Watcher(Protocol):
+    """Who is told how far the run is."""
+
+    def begin(self, problem: Problem, threads: int, cache: str) -> None:
+        """A case starts."""
+
+    def end(self, case: Case) -> None:
+        """A case is finished."""
+
+
+class Runner:
+    """Runs the cases of a request, one after the other.
+
+    Args:
+        request: what to run.
+        probe: clock and disturbance counters.
+        roof: the machine's roof, or None to leave shares out.
+    """
+
+    def __init__(self, request: Request, probe: Probe, roof: Roof | None = None):
+        self._request = request
+        self._probe = probe
+        self._roof = roof
+        self._prover = Prover()
+        self._rng = np.random.default_rng(request.seed)
+
+    def cases(self, watcher: Watcher) -> Iterator[Case]:
+        """Yields each case when it is finished. What a case raises is kept as its message; Ctrl-C is not."""
+        request = self._request
+        for problem in request.problems:
+            inputs = problem.draw()
+            checker: Checker | None = None
+            for threads in request.threads:
+                for contender in request.contenders:
+                    for cache in request.caches:
+                        watcher.begin(problem, threads, cache)
+                        checker = checker or Checker(problem, inputs)
+                        case = self._case(problem, inputs, checker, threads, contender, cache)
+                        watcher.end(case)
+                        yield case
+
+    def _case(
+        self,
+        problem: Problem,
+        inputs: Inputs,
+        checker: Checker,
+        threads: int,
+        contender: Contender,
+        cache: str,
+    ) -> Case:
+        case = Case(problem, threads, cache)
+        case.reproduce = self._request.command(case, contender)
+        self._put_under_roof(case)
+        with using(threads=threads, backend=contender.kernel, strict=contender.kernel is not None):
+            try:
+                rivals = list(usable(problem, self._request.baselines))
+                if self._prove(case, inputs, checker, rivals):
+                    self._race_all(case, inputs, checker, rivals)
+            except NoKernelError:
+                case.status, case.message = "unsupported", self._refusal(problem, contender)
+            except WrongResultError as error:
+                case.status, case.message, case.races = "wrong", str(error), []
+            except KernelwrightError as error:
+                case.status, case.message = "failed", str(error).splitlines()[0]
+            except Exception as error:  # a kernel under test may raise anything; the other cases still run
+                case.status, case.message = "failed", f"{type(error).__name__}: {error}"
+        return case
+
+    def _put_under_roof(self, case: Case) -> None:
+        problem = case.problem
+        if self._roof is None:
+            return
+        cost = problem.cost
+        footprint = problem.footprint if case.cache == WARM else self._request.timing.cold_bytes
+        ceiling = self._roof.ceiling(cost.flops, cost.bytes, footprint, problem.dtype, case.threads)
+        if ceiling is not None:
+            case.roof_s, case.bound = ceiling.seconds, ceiling.bound
+
+    def _prove(self, case: Case, inputs: Inputs, checker: Checker, rivals: Sequence[Baseline]) -> bool:
+        """Fills in the choice and the errors; False when the case is not to be timed."""
+        problem = case.problem
+        choice = dispatch.choose(problem.operation, problem.specs, problem.attrs)
+        case.kernel = choice.kernel.id if choice.kernel else dispatch.REFERENCE
+        case.config, case.why, case.fallback = dict(choice.config), choice.why, choice.fallback
+        outputs = problem.empty_outputs()
+        start = time.perf_counter()
+        self._function(problem)(*inputs, out=outputs[0], **problem.attrs)
+        case.first_call_s = time.perf_counter() - start
+        vendors = {b.name: self._vendor_output(b, problem, inputs, case.threads) for b in rivals}
+        checker.accept_vendors(vendors)
+        verdict = checker.judge(outputs[0])
+        case.error, case.budget = verdict.error.norm_rel, verdict.budget
+        wrong = None if verdict.ok else reason(verdict)
+        if wrong is None and not checker.inputs_unchanged():
+            wrong = "the kernel wrote into its inputs"
+        if wrong is None and choice.kernel is not None:
+            wrong = self._prover.why_wrong(choice.kernel, problem.dtype, case.threads)
+        if wrong is not None:
+            case.status, case.message = "wrong", wrong
+        elif not self._request.time_them:
+            case.status = "checked"
+        return case.status == "timed"
+
+    @staticmethod
+    def _function(problem: Problem) -> Any:
+        """The public function that a user would call."""
+        return getattr(functional, problem.op)
+
+    @staticmethod
+    def _vendor_output(baseline: Baseline, problem: Problem, inputs: Inputs, threads: int) -> AnyArray:
+        with baseline.session(threads):
+            lane = baseline.lane(problem, [inputs])
+            call = lane.only
+            lane.run([call.args])
+        return call.output
+
+    def _race_all(self, case: Case, inputs: Inputs, checker: Checker, rivals: Sequence[Baseline]) -> None:
+        problem, cold = case.problem, case.cache == COLD
+        timing = self._request.timing
+        sets = self._input_sets(problem, inputs, cold, timing)
+        if cold:
+            case.cache_note = cold_note(problem, len(sets), timing)
+        others = self._input_sets(problem, inputs, cold, timing) if cold else sets
+        if not rivals:
+            found = self._race(self._our_lane(problem, sets), self._our_lane(problem, others), checker)
+            case.races.append(record(ITSELF, found, None))
+            return
+        for baseline in rivals:
+            with baseline.session(case.threads):
+                ours, theirs = self._our_lane(problem, sets), baseline.lane(problem, others)
+                found = self._race(ours, theirs, checker)
+            case.races.append(record(baseline.name, found, checker.vendor_errors.get(baseline.name)))
+        if not checker.inputs_unchanged():
+            raise WrongResultError("the inputs were changed while the calls were timed")
+
+    def _race(self, ours: Lane, theirs: Lane, checker: Checker) -> Race:
+        return race(
+            ours,
+            theirs,
+            probe=self._probe,
+            options=self._request.timing,
+            rng=self._rng,
+            verify=checker.verify,
+        )
+
+    def _our_lane(self, problem: Problem, sets: Sequence[Inputs]) -> Lane:
+        def call(arrays: Inputs) -> Call:
+            (output,) = problem.empty_outputs()
+            return Call((*arrays, output), output)
+
+        spare = call(sets[0]) if len(sets) == 1 else None
+        loop = call_loop(self._function(problem), len(sets[0]))
+        return Lane("kernelwright", loop, [call(arrays) for arrays in sets], spare)
+
+    @staticmethod
+    def _input_sets(problem: Problem, inputs: Inputs, cold: bool, timing: Timing) -> list[Inputs]:
+        if not cold:
+            return [inputs]
+        count = cold_sets(problem, timing)
+        return [
+            tuple(operand.copy_of(array) for operand, array in zip(problem.inputs, inputs, strict=True))
+            for _ in range(count)
+        ]
+
+    @staticmethod
+    def _refusal(problem: Problem, contender: Contender) -> str:
+        with using(strict=False):
+            choice = dispatch.choose(problem.operation, problem.specs, problem.attrs)
+        reasons = [
+            c.reason_not for c in choice.candidates if c.kernel.id == contender.kernel and c.reason_not
+        ]
+        return reasons[0] if reasons else f"no kernel is called {contender.kernel}"
+
+
+def record(baseline: str, found: Race, error: float | None) -> RaceRecord:
+    """A race as it is stored."""
+    return RaceRecord(
+        baseline=baseline,
+        ours=[ours for ours, _ in found.pairs],
+        theirs=[theirs for _, theirs in found.pairs],
+        batches=found.batches,
+        rejected=found.rejected,
+        noisy=found.noisy,
+        verified=found.verified,
+        error=error,
+    )
+
+
+def cold_sets(problem: Problem, timing: Timing) -> int:
+    """How many copies of the operands a cold race rotates over."""
+    return max(2, min(timing.cold_sets, -(-timing.cold_bytes // max(1, problem.footprint))))
+
+
+def cold_note(problem: Problem, sets: int, timing: Timing) -> str:
+    """What "cold" meant, for the reader of a result."""
+    here, rotated = machine(), sets * problem.footprint
+    beyond = [
+        name for name, size in (("L1", here.l1d), ("L2", here.l2), ("L3", here.l3)) if size and rotated > size
+    ]
+    reach = f"larger than {beyond[-1]}" if beyond else "no larger than L1: as good as warm"
+    unsure = (
+        ""
+        if "L3" in beyond or not here.l3
+        else f", not than the L3 of {here.l3 >> 20} MiB that the machine claims"
+    )
+    return f"each contestant rotates over {sets} copies, {rotated / 2**20:.0f} MiB, {reach}{unsure}"
+
+
+def contenders_for(arguments: Sequence[str], op: str, device: str = "cpu") -> tuple[Contender, ...]:
+    """What `--kernel` asked for: kernel ids or names, or Python files with `@kernel` in them.
+
+    Raises:
+        NoKernelError: no such kernel; the text lists those there are.
+        RegistrationError: the file has no kernel for the op, or can't be loaded.
+    """
+    found: list[Contender] = []
+    for argument in arguments:
+        if argument.endswith(".py"):
+            kernels = [k for k in load_file(argument) if k.op == op and k.device == device]
+            if not kernels:
+                raise NoKernelError(
+                    f"{argument} registers no kernel for {op} on {device}; write @kw.kernel({op!r}) above "
+                    "the function."
+                )
+            found += [Contender(kernel.id, argument) for kernel in kernels]
+            continue
+        known = registry.kernels_for(op, device)
+        match = [k for k in known if argument in (k.id, k.name)]
+        if not match and argument != dispatch.REFERENCE:
+            ids = [k.id for k in known]
+            raise NoKernelError(
+                f"no kernel of {op} on {device} is called {argument!r}."
+                f"{did_you_mean(argument, [*ids, *(k.name for k in known)])} "
+                f"Kernels: {', '.join([*ids, dispatch.REFERENCE])}; or the path of a .py file."
+            )
+        found.append(Contender(match[0].id if match else dispatch.REFERENCE, argument))
+    return tuple(found) or (Contender(),)
+
+
+def load_file(path: str) -> tuple[Kernel, ...]:
+    """The kernels of an extender's file.
+
+    Raises:
+        RegistrationError: it can't be loaded, whatever the reason.
+    """
+    try:
+        return registry.load_file(path)
+    except KernelwrightError:
+        raise
+    except Exception as error:
+        raise RegistrationError(f"{path} can't be loaded: {type(error).__name__}: {error}") from error
+
+
+def now() -> str:
+    """This moment, UTC, as results carry it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

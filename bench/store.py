@@ -1,0 +1,347 @@
+"""Results as files: one JSON document a run, written whole or not at all.
+
+A file holds everything that a reader needs to judge or repeat the run: the machine, versions, commit,
+    settings, every
+pair of times, and for each case a command that reproduces it. It is written again after every case, so that a
+run cut short, by Ctrl-C or by a power cut, keeps what it had measured: its `status` then says "interrupted"
+or "running".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..kernels.errors import KernelwrightError
+from .compare import Interval, ratio_interval
+from .problems import Problem
+
+KIND = "kernelwright-bench"
+SCHEMA = 1
+STATUSES = ("running", "complete", "interrupted")
+
+
+class ResultFileError(KernelwrightError, ValueError):
+    """A file that is no result of `kernelwright bench`, or one of a schema that this version can't read."""
+
+
+@dataclass
+class RaceRecord:
+    """One race of a case against one baseline; times in seconds a call.
+
+    Attributes:
+        baseline: its name; "itself" for a kernel raced against a second copy of itself.
+        ours, theirs: the pairs, in the order measured.
+        batches: calls in a batch (ours, theirs).
+        rejected: pairs repeated because something disturbed them, by reason.
+        noisy: disturbed pairs that were kept since the repeats were used up.
+        verified: timed calls whose output was checked (ours, theirs).
+        error: the vendor's own error, relative to the norm.
+    """
+
+    baseline: str
+    ours: list[float]
+    theirs: list[float]
+    batches: tuple[int, int] = (1, 1)
+    rejected: dict[str, int] = field(default_factory=dict)
+    noisy: int = 0
+    verified: tuple[int, int] = (0, 0)
+    error: float | None = None
+
+    @property
+    def pairs(self) -> list[tuple[float, float]]:
+        return list(zip(self.ours, self.theirs, strict=True))
+
+    @cached_property
+    def ratio(self) -> Interval:
+        """The vendor's time divided by ours, with its 95% interval."""
+        return ratio_interval(self.pairs)
+
+    @property
+    def ours_s(self) -> float:
+        return _median(self.ours)
+
+    @property
+    def theirs_s(self) -> float:
+        return _median(self.theirs)
+
+    def to_json(self) -> dict[str, Any]:
+        ratio = self.ratio
+        summary = {
+            "ours_s": self.ours_s,
+            "theirs_s": self.theirs_s,
+            "ratio": ratio.value,
+            "low": ratio.low,
+            "high": ratio.high,
+            "coverage": ratio.coverage,
+            "verdict": ratio.verdict,
+        }
+        return {"baseline": self.baseline, **summary, **_fields(self, skip=("baseline",))}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> RaceRecord:
+        known = {f.name: record[f.name] for f in fields(cls)}
+        known["batches"], known["verified"] = tuple(record["batches"]), tuple(record["verified"])
+        return cls(**known)
+
+
+@dataclass
+class Case:
+    """One problem, with one kernel, number of threads and state of the cache.
+
+    Attributes:
+        status: "timed"; "checked" when only correctness was asked for; "wrong" when the result failed the
+            check and was not timed; "failed" when the call raised.
+        message: why it was not timed, or "".
+        kernel: the kernel's id, "reference" for the fallback; `config` and `why` as `explain` shows them.
+        fallback: what was fallen back from and to; None when the kernel is the one asked for.
+        error, budget: relative to the norm; `error` is of the untimed first call.
+        first_call_s: the first call of this problem in the process: choice, and compilation or loading.
+        roof_s, bound: the least time the measured machine could take, and whether compute or memory sets it.
+        reproduce: a shell command.
+    """
+
+    problem: Problem
+    threads: int
+    cache: str
+    status: str = "timed"
+    message: str = ""
+    kernel: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    why: str = ""
+    fallback: str | None = None
+    error: float | None = None
+    budget: float | None = None
+    first_call_s: float | None = None
+    roof_s: float | None = None
+    bound: str | None = None
+    cache_note: str = ""
+    races: list[RaceRecord] = field(default_factory=list)
+    reproduce: str = ""
+
+    @property
+    def key(self) -> str:
+        """What tells the case from the others of a run."""
+        return f"{self.problem.name}@{self.threads}t-{self.cache}:{self.kernel}"
+
+    @property
+    def group(self) -> tuple[str, int, str, str]:
+        """Cases of one group are averaged: the problem's group, threads, cache, and the kernel if forced."""
+        return (self.problem.group, self.threads, self.cache, self.forced)
+
+    @property
+    def forced(self) -> str:
+        """The kernel when it was asked for by name, else "" for whatever `choose` picked."""
+        return self.kernel if " --kernel " in f" {self.reproduce} " else ""
+
+    @property
+    def headline(self) -> RaceRecord | None:
+        """The race against the fastest baseline; None when nothing but the kernel was timed."""
+        rivals = [race for race in self.races if race.baseline != "itself"]
+        return min(rivals, key=lambda race: race.theirs_s, default=None)
+
+    @property
+    def seconds(self) -> float | None:
+        """Our median time of a call."""
+        race = self.headline or next(iter(self.races), None)
+        return race.ours_s if race else None
+
+    @property
+    def gflops(self) -> float | None:
+        return self.problem.cost.flops / self.seconds / 1e9 if self.seconds else None
+
+    @property
+    def roof_share(self) -> float | None:
+        """Which part of the machine's measured roof the kernel reached, 0 to about 1."""
+        return self.roof_s / self.seconds if self.roof_s and self.seconds else None
+
+    def to_json(self) -> dict[str, Any]:
+        cost, headline = self.problem.cost, self.headline
+        derived = {
+            "flops": cost.flops,
+            "bytes": cost.bytes,
+            "seconds": self.seconds,
+            "gflops": self.gflops,
+            "roof_share": self.roof_share,
+            "headline": headline.baseline if headline else None,
+            "vendor_error": headline.error if headline else None,
+        }
+        own = _fields(self, skip=("problem", "races"))
+        races = [race.to_json() for race in self.races]
+        return {"problem": self.problem.to_json(), **own, **derived, "races": races}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Case:
+        known = {f.name: record[f.name] for f in fields(cls) if f.name not in ("problem", "races")}
+        races = [RaceRecord.from_json(race) for race in record["races"]]
+        return cls(problem=Problem.from_json(record["problem"]), races=races, **known)
+
+
+@dataclass
+class Run:
+    """Everything one `kernelwright bench` found.
+
+    Attributes:
+        status: "running" until the end, then "complete" or "interrupted".
+        command: what was typed, as a command that would run it again.
+        left_out: {problem: reason}.
+        baselines: {name: version, or what to install}.
+        first_call, overhead: measurements apart from the races; None when not made.
+    """
+
+    suite: str
+    started: str
+    command: str = ""
+    status: str = "running"
+    finished: str | None = None
+    seconds: float = 0.0
+    machine: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    git: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    baselines: dict[str, str] = field(default_factory=dict)
+    roof: dict[str, Any] | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
+    first_call: dict[str, Any] | None = None
+    overhead: list[dict[str, Any]] | None = None
+    results: list[Case] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        head = {"kind": KIND, "schema": SCHEMA}
+        return {
+            **head,
+            **_fields(self, skip=("results",)),
+            "results": [case.to_json() for case in self.results],
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Run:
+        """Reads what `to_json` made.
+
+        Raises:
+            ResultFileError: it is something else, or of another schema.
+        """
+        if not isinstance(record, Mapping) or record.get("kind") != KIND:
+            raise ResultFileError("this is no result of `kernelwright bench`.")
+        if record.get("schema") != SCHEMA:
+            raise ResultFileError(
+                f"the results have schema {record.get('schema')!r}, this version reads {SCHEMA}: use the "
+                f"version of kernelwright that wrote them ({record.get('versions', {}).get('kernelwright')})."
+            )
+        try:
+            known = {f.name: record[f.name] for f in fields(cls) if f.name != "results"}
+            return cls(results=[Case.from_json(case) for case in record["results"]], **known)
+        except (KeyError, TypeError, AttributeError) as problem:
+            raise ResultFileError(f"the results are damaged: {problem!r} in the document.") from None
+
+    def save(self, path: Path) -> None:
+        """Writes the document, replacing an older one at once."""
+        write_atomically(path, dumps(self.to_json()))
+
+    @classmethod
+    def load(cls, path: Path) -> Run:
+        """Reads a document.
+
+        Raises:
+            ResultFileError: there is none, or it can't be read.
+        """
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as problem:
+            raise ResultFileError(f"{path} can't be read: {problem.strerror}.") from None
+        except ValueError as problem:
+            raise ResultFileError(f"{path} is no JSON: {problem}.") from None
+        return cls.from_json(record)
+
+
+def dumps(record: Mapping[str, Any]) -> str:
+    """JSON with a line for each field and each case, to keep diffs small. NaN and infinity become null."""
+    lines = []
+    for name, value in record.items():
+        if name == "results":
+            cases = ",\n".join(f"  {_compact(case)}" for case in value)
+            lines.append(f' "results": [\n{cases}\n ]' if value else ' "results": []')
+        else:
+            lines.append(f" {json.dumps(name)}: {_compact(value)}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(_finite(value), allow_nan=False, ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _fields(record: Any, skip: tuple[str, ...]) -> dict[str, Any]:
+    return {f.name: getattr(record, f.name) for f in fields(record) if f.name not in skip}
+
+
+def _median(values: list[float]) -> float:
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Puts `text` into the file: a reader, or a crash, meets the old contents or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def git_state() -> dict[str, Any]:
+    """The commit of the checkout that this runs from, and whether files differ from it; {} elsewhere."""
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*args: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(root), *args], capture_output=True, text=True, timeout=10, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    if not (root / ".git").exists():
+        return {}
+    changes = git("status", "--porcelain")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changes) if changes is not None else None}
+
+
+def timing_record(options: Any) -> dict[str, Any]:
+    """The timing options as JSON values."""
+    return asdict(options)

@@ -1,0 +1,192 @@
+"""One call, now: check the inputs, infer the outputs, choose a kernel, run it.
+
+Every eager operation takes this path, so the checks and their texts are the same for all of them. Nothing is
+written before everything has been checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..kernels import dispatch
+from ..kernels.errors import DTypeError, LayoutError, OverlapError, RegistrationError, ShapeError
+from ..kernels.explain import Explanation
+from ..kernels.op import Op, get_op
+from ..kernels.spec import TensorSpec, row_major
+from .array import Array
+
+Operand = Array | NDArray[Any]
+_NO_ATTRS: Mapping[str, Any] = {}
+# Deciding whether two strided arrays share an element is NP-hard in general; this many steps (milliseconds)
+# settle every case that occurs, and what they do not settle counts as an overlap.
+_OVERLAP_WORK = 100_000
+
+
+def call(
+    op: Op, inputs: Sequence[Operand], attrs: Mapping[str, Any] = _NO_ATTRS, out: Operand | None = None
+) -> Array:
+    """Run an op that has one output.
+
+    Args:
+        op: the operation.
+        inputs: Arrays or NumPy arrays, one for each name in `op.inputs`; never written to.
+        attrs: the op's attributes; defaults are filled in.
+        out: where the result goes, an Array or NumPy array of exactly its shape and dtype. It must be
+            writeable, share no memory with an input, and have elements side by side along its last or last
+            but one axis.
+
+    Returns:
+        The result. With `out` an Array, that very Array; with `out` a NumPy array, an Array of its memory.
+
+    Raises:
+        ShapeError, DTypeError, LayoutError, OverlapError: before anything is written.
+        NoKernelError: under strict settings, when only a fallback could run the call.
+    """
+    arrays = [operand(op, name, value) for name, value in zip(op.inputs, inputs, strict=True)]
+    specs = tuple(TensorSpec.of(array) for array in arrays)
+    attrs = op.complete(attrs)
+    (expected,) = op.infer(specs, **attrs)
+    if out is None:
+        target = expected.empty()
+        result = Array(target)
+    else:
+        target = operand(op, "out", out)
+        check_out(op, target, expected, arrays)
+        result = out if isinstance(out, Array) else Array(target)
+        expected = TensorSpec.of(target)
+    launch = dispatch.bind(op, (*specs, expected), attrs)
+    if target.size:
+        launch(*arrays, target)
+    return result
+
+
+def operand(op: Op, name: str, value: Any) -> NDArray[Any]:
+    """The NumPy array behind an argument, without a copy.
+
+    Raises:
+        DTypeError: when it is neither an Array nor a NumPy array, or a masked array, whose mask would be
+            lost.
+    """
+    if isinstance(value, Array):
+        return value._data
+    if not isinstance(value, np.ndarray):
+        raise DTypeError(
+            f"{op.name}: {name} must be a kernelwright Array or a NumPy array, got {type(value).__name__}; "
+            f"write kw.array({name}), or kw.from_dlpack({name}) for another framework's tensor."
+        )
+    if hasattr(value, "mask"):
+        raise DTypeError(
+            f"{op.name}: {name} is a masked array, and its mask would be lost; fill it first: "
+            f"{name}.filled(0)."
+        )
+    return value
+
+
+def check_out(op: Op, out: NDArray[Any], expected: TensorSpec, inputs: Sequence[NDArray[Any]]) -> None:
+    """Refuse an `out` that cannot take the result.
+
+    Args:
+        op: the operation, for its name and the names of its inputs.
+        out: the array offered.
+        expected: the spec of the result.
+        inputs: the arrays that are read.
+
+    Raises:
+        ShapeError: for another shape than the result's.
+        DTypeError: for another dtype than the result's.
+        LayoutError: when it is read-only, unaligned, has a stride of 0 or below, overlaps itself, or has no
+            two neighbouring elements side by side along its last or last but one axis.
+        OverlapError: when it shares an element with an input.
+    """
+    if out.shape != expected.shape:
+        raise ShapeError(
+            f"{op.name}: out has shape {out.shape}, but the result has {expected.shape}; write "
+            f"out = np.empty({expected.shape}, {expected.dtype!r})."
+        )
+    if out.dtype != expected.np_dtype:
+        raise DTypeError(
+            f"{op.name}: out is {out.dtype}, but the result is {expected.dtype}, and nothing is converted "
+            f"silently; write out = np.empty({expected.shape}, {expected.dtype!r})."
+        )
+    flags = out.flags
+    if not flags.writeable:
+        raise LayoutError(f"{op.name}: out ({expected}) is read-only; give an array that owns its memory.")
+    if not flags.aligned:
+        raise LayoutError(f"{op.name}: out starts at an unaligned address; write out = np.empty_like(out).")
+    if not flags.c_contiguous:
+        reason = layout_problem(out)
+        if reason is not None:
+            raise LayoutError(
+                f"{op.name}: out of shape {out.shape} has byte strides {out.strides}: {reason}. Write "
+                f"out = np.empty({expected.shape}, {expected.dtype!r}) and copy the result from there."
+            )
+    for name, array in zip(op.inputs, inputs, strict=True):
+        if overlaps(out, array):
+            raise OverlapError(
+                f"{op.name}: out shares memory with {name}, which is read while out is written; write "
+                f"{op.name}({', '.join(op.inputs)}, out=np.empty_like(out)), or leave out away."
+            )
+
+
+def layout_problem(out: NDArray[Any]) -> str | None:
+    """Why results cannot be written to memory laid out like `out`; None when they can."""
+    if not out.size:
+        return None
+    strides = TensorSpec.of(out).layout or row_major(out.shape, out.itemsize)
+    axes = [(stride, length) for stride, length in zip(strides, out.shape, strict=True) if length > 1]
+    if any(stride == 0 for stride, _ in axes):
+        return "a stride of 0 puts several elements in one place"
+    if any(stride < 0 for stride, _ in axes):
+        return "negative strides run through memory backwards"
+    reach = out.itemsize
+    for stride, length in sorted(axes):
+        if stride < reach:
+            return "its rows overlap each other"
+        reach = (length - 1) * stride + reach
+    if axes and out.itemsize not in strides[-2:]:
+        return "neither its last nor its last but one axis has its elements side by side"
+    return None
+
+
+def overlaps(x: NDArray[Any], y: NDArray[Any]) -> bool:
+    """Whether two arrays share an element: exact, or True in the rare case that takes too long to settle."""
+    if not np.may_share_memory(x, y):
+        return False
+    try:
+        # NumPy's stub knows only two of the values that max_work may have.
+        return np.shares_memory(x, y, max_work=_OVERLAP_WORK)  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:
+        return True
+
+
+def explain(function: Callable[..., Any] | Op | str, /, *inputs: Any, **attrs: Any) -> Explanation:
+    """What runs a call, what else could, and why not: `print(kw.explain(kw.matmul, a, b))`.
+
+    Args:
+        function: a function of this package such as `kw.matmul`, an Op, or an op's name.
+        *inputs: Arrays, NumPy arrays, or TensorSpecs for arrays that need not exist.
+        **attrs: the op's attributes, and `out`, an array or a TensorSpec.
+
+    Raises:
+        RegistrationError: when `function` is no operation.
+    """
+    op = _op_of(function)
+    out = attrs.pop("out", None)
+    values = [*zip(op.inputs, inputs, strict=False), *([] if out is None else [("out", out)])]
+    specs = [v if isinstance(v, TensorSpec) else TensorSpec.of(operand(op, name, v)) for name, v in values]
+    if len(inputs) != len(op.inputs):
+        raise DTypeError(f"{op.signature()} takes {len(op.inputs)} inputs, got {len(inputs)}.")
+    return dispatch.explain(op, specs, attrs)
+
+
+def _op_of(function: Callable[..., Any] | Op | str) -> Op:
+    if isinstance(function, Op):
+        return function
+    name = function if isinstance(function, str) else getattr(function, "__name__", None)
+    if not isinstance(name, str):
+        raise RegistrationError(f"kw.explain takes an operation such as kw.matmul first, got {function!r}.")
+    return get_op(name)

@@ -1,0 +1,246 @@
+"""Raw memory inside Numba code: words, atomics, calls by address, and aligned scratch for the caller.
+
+Addresses are 64-bit integers. Words are 64 bits. All of it works on memory that somebody else owns.
+"""
+
+from __future__ import annotations
+
+import platform
+import threading
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .vector_ir import FLOATS, I64, i64, pointer
+
+ALIGNMENT = 64
+SYS_FUTEX = 98 if platform.machine() in ("aarch64", "arm64", "riscv64") else 202
+
+
+def _word(builder: ir.IRBuilder, base: ir.Value, index: ir.Value) -> ir.Value:
+    # A typed pointer: llvmlite's atomic instructions ask for one.
+    return builder.inttoptr(builder.add(base, builder.mul(index, i64(8))), I64.as_pointer())
+
+
+@intrinsic
+def load_word(typingctx, base, index):  # type: ignore[no-untyped-def]
+    """The word at address `base` + 8 * index."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        return builder.load(_word(builder, *args), typ=I64)
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def store_word(typingctx, base, index, value):  # type: ignore[no-untyped-def]
+    """Writes the word at address `base` + 8 * index."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        builder.store(args[2], _word(builder, args[0], args[1]))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def atomic_load(typingctx, base, index):  # type: ignore[no-untyped-def]
+    """The word, sequentially consistent."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        return builder.load_atomic(_word(builder, *args), "seq_cst", 8, typ=I64)
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def atomic_store(typingctx, base, index, value):  # type: ignore[no-untyped-def]
+    """Writes the word, sequentially consistent."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        builder.store_atomic(args[2], _word(builder, args[0], args[1]), "seq_cst", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def atomic_add(typingctx, base, index, value):  # type: ignore[no-untyped-def]
+    """Adds to the word; returns what it was before."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        return builder.atomic_rmw("add", _word(builder, args[0], args[1]), args[2], "seq_cst")
+
+    return types.int64(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def atomic_take(typingctx, base, index):  # type: ignore[no-untyped-def]
+    """Turns the word from 0 to 1; True when this call did it."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        pair = builder.cmpxchg(_word(builder, *args), i64(0), i64(1), "seq_cst", "seq_cst")
+        return builder.extract_value(pair, 1)
+
+    return types.boolean(types.int64, types.int64), codegen
+
+
+@intrinsic
+def stack_words(typingctx, count):  # type: ignore[no-untyped-def]
+    """The address of `count` (a literal) words on the caller's stack, valid until the caller returns."""
+    if not isinstance(count, types.IntegerLiteral):
+        return None
+    size = count.literal_value
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        slot = cgutils.alloca_once(builder, I64, size=size)
+        return builder.ptrtoint(slot, I64)
+
+    return types.int64(count), codegen
+
+
+@intrinsic
+def data_address(typingctx, array):  # type: ignore[no-untyped-def]
+    """The byte address of an array's first element."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        return builder.ptrtoint(context.make_array(sig.args[0])(context, builder, args[0]).data, I64)
+
+    return types.int64(array), codegen
+
+
+@intrinsic
+def call_task(typingctx, address, block, index):  # type: ignore[no-untyped-def]
+    """Calls the task at `address` (from `task_address`) as task(block, index)."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        fnty = ir.FunctionType(ir.VoidType(), [I64, I64])
+        builder.call(builder.inttoptr(args[0], fnty.as_pointer()), [args[1], args[2]])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def task_address(typingctx, task):  # type: ignore[no-untyped-def]
+    """The address of a compiled `task(block, index)` as a plain C function.
+
+    The function is emitted beside the caller, so the address is always that of the running process, also when the
+    caller came from the disk cache. A task must not raise.
+    """
+    if not isinstance(task, types.Dispatcher):
+        return None
+    dispatcher = task.dispatcher
+    arguments = (types.int64, types.int64)
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        result = dispatcher.get_compile_result(types.void(*arguments))
+        context.active_code_library.add_linking_library(result.library)
+        callee = context.declare_function(builder.module, result.fndesc)
+        name = builder.module.get_unique_name(f"task.{dispatcher.py_func.__name__}")
+        wrapper = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [I64, I64]), name)
+        wrapper.linkage = "internal"
+        inner = ir.IRBuilder(wrapper.append_basic_block("entry"))
+        context.call_conv.call_function(inner, callee, result.fndesc.restype, arguments, list(wrapper.args))
+        inner.ret_void()
+        return builder.ptrtoint(wrapper, I64)
+
+    return types.int64(task), codegen
+
+
+@intrinsic
+def cpu_pause(typingctx):  # type: ignore[no-untyped-def]
+    """Tells the core that this is a waiting loop."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        triple = builder.module.triple
+        if triple.startswith(("x86_64", "i686")):
+            fn = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"
+            )
+            builder.call(fn, [])
+        else:
+            builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+def _c_function(builder: ir.IRBuilder, name: str, args: list[ir.Value], var_arg: bool = False) -> ir.Value:
+    fnty = ir.FunctionType(I64, [I64] * (1 if var_arg else len(args)), var_arg=var_arg)
+    return builder.call(cgutils.get_or_insert_function(builder.module, fnty, name), args)
+
+
+@intrinsic
+def futex(typingctx, address, operation, value):  # type: ignore[no-untyped-def]
+    """Linux' futex system call on the 32-bit word at `address`, without a timeout."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        return _c_function(builder, "syscall", [i64(SYS_FUTEX), *args, i64(0), i64(0), i64(0)], var_arg=True)
+
+    return types.int64(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def nap(typingctx, microseconds):  # type: ignore[no-untyped-def]
+    """The C library's usleep."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        return _c_function(builder, "usleep", list(args))
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def give_way(typingctx):  # type: ignore[no-untyped-def]
+    """The C library's sched_yield."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        return _c_function(builder, "sched_yield", [])
+
+    return types.int64(), codegen
+
+
+@intrinsic
+def load_element(typingctx, kind, address):  # type: ignore[no-untyped-def]
+    """The element of type `kind` (a numba type such as float32) at a byte address."""
+    element = kind.dtype
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        value = builder.load(pointer(builder, args[1]), typ=FLOATS[str(element)][0])
+        value.align = 1
+        return value
+
+    return element(kind, types.int64), codegen
+
+
+@intrinsic
+def store_element(typingctx, value, address):  # type: ignore[no-untyped-def]
+    """Writes a floating-point value to a byte address."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        builder.store(args[0], pointer(builder, args[1])).align = 1
+        return context.get_dummy_value()
+
+    return types.void(value, types.int64), codegen
+
+
+_scratch = threading.local()
+
+
+def scratch(nbytes: int) -> int:
+    """The address of at least `nbytes` bytes, aligned to 64, owned by this Python thread until its next larger request.
+
+    The contents are whatever the last user left.
+    """
+    held: Any = getattr(_scratch, "held", None)
+    if held is None or held[0] < nbytes:
+        size = max(nbytes, 1 << 16)
+        raw = np.zeros(size + ALIGNMENT, np.uint8)
+        address = -(-raw.ctypes.data // ALIGNMENT) * ALIGNMENT
+        held = _scratch.held = (size, address, raw)
+    return held[1]

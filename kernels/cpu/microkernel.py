@@ -1,0 +1,163 @@
+"""The matmul micro-kernel: one register tile of C, as vector IR from a factory.
+
+    C[mr x nr] (+)= A[mr x k] B[k x nr],      nr = columns * lanes
+
+        k ->                nr ->
+      +--------+          +-----------------+
+    m |a. . . .|   k      |vvvv vvvv vvvv ..|    one step of k: `columns` vector loads of B, and for each row
+      |a. . . .|   |      |                 |    one broadcast of A and `columns` fused multiply-adds into
+      +--------+   v      +-----------------+    accumulators that never leave their registers
+
+A is read in place: rows `a_rs` bytes apart, k contiguous. B rows are `b_rs` bytes apart, so a packed panel and a
+row-major matrix are read by the same code. Rows past `rows` repeat the last valid row (nothing past the end is read)
+and are not stored; columns past `cols` are masked.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from .vector_ir import I64, Vectors, counted_loop, i64, minimum, offset, pointer, prefetch, times
+
+
+class _Tile:
+    """Emits one micro-kernel at the builder's place."""
+
+    def __init__(self, builder: ir.IRBuilder, dtype: str, lanes: int, mr: int, columns: int, masked_b: bool):
+        self.builder = builder
+        self.v = Vectors(builder, dtype, lanes)
+        self.mr = mr
+        self.columns = columns
+        self.masked_b = masked_b
+        self.masks: list[ir.Value] = []
+
+    def step(
+        self, u: int, acc: list[ir.Value], a: list[ir.Value], b: ir.Value, b_rs: ir.Value
+    ) -> list[ir.Value]:
+        """Adds the u-th k of an unrolled group to the accumulators."""
+        v, builder = self.v, self.builder
+        row = offset(builder, b, times(builder, b_rs, u))
+        pointers = [offset(builder, row, j * v.nbytes) for j in range(self.columns)]
+        if self.masked_b:
+            loaded = [v.load_masked(p, m) for p, m in zip(pointers, self.masks, strict=True)]
+        else:
+            loaded = [v.load(p) for p in pointers]
+        out = list(acc)
+        for i in range(self.mr):
+            element = v.broadcast(offset(builder, a[i], u * v.itemsize))
+            for j in range(self.columns):
+                out[i * self.columns + j] = v.fma(element, loaded[j], acc[i * self.columns + j])
+        return out
+
+    def accumulate(
+        self, k: ir.Value, a: list[ir.Value], b: ir.Value, b_rs: ir.Value, unroll: int
+    ) -> list[ir.Value]:
+        """The loop over k, unrolled, then its remainder one by one; returns the accumulators."""
+        builder, v = self.builder, self.v
+        acc = [v.zero] * (self.mr * self.columns)
+
+        def group(size: int) -> Any:
+            def body(carried: Any) -> Any:
+                b_now, a_off, values = carried[0], carried[1], list(carried[2:])
+                rows = [offset(builder, p, a_off) for p in a]
+                for u in range(size):
+                    values = self.step(u, values, rows, b_now, b_rs)
+                b_next = offset(builder, b_now, times(builder, b_rs, size))
+                return [b_next, builder.add(a_off, i64(size * v.itemsize)), *values]
+
+            return body
+
+        state = [b, i64(0), *acc]
+        if unroll > 1:
+            state = counted_loop(builder, builder.sdiv(k, i64(unroll)), state, group(unroll))
+            state = counted_loop(builder, builder.srem(k, i64(unroll)), state, group(1))
+        else:
+            state = counted_loop(builder, k, state, group(1))
+        return state[2:]
+
+    def store(
+        self, acc: list[ir.Value], c: ir.Value, c_rs: ir.Value, rows: ir.Value, cols: ir.Value, add: ir.Value
+    ) -> None:
+        """Writes the tile: whole vectors when all columns are valid, masked ones when not; adds to C when `add`."""
+        builder, v = self.builder, self.v
+        full = builder.icmp_signed(">=", cols, i64(self.columns * v.lanes))
+        with builder.if_else(full) as (whole, partial):
+            for branch, masked in ((whole, False), (partial, True)):
+                with branch:
+                    if masked and not self.masks:
+                        self.masks = [v.tail_mask(cols, j * v.lanes) for j in range(self.columns)]
+                    with builder.if_else(add) as (adding, replacing):
+                        with adding:
+                            self._rows(acc, c, c_rs, rows, masked, True)
+                        with replacing:
+                            self._rows(acc, c, c_rs, rows, masked, False)
+
+    def _rows(
+        self, acc: list[ir.Value], c: ir.Value, c_rs: ir.Value, rows: ir.Value, masked: bool, add: bool
+    ) -> None:
+        builder, v = self.builder, self.v
+        done = builder.append_basic_block("rows_done")
+        for i in range(self.mr):
+            line = offset(builder, c, times(builder, c_rs, i))
+            for j in range(self.columns):
+                ptr = offset(builder, line, j * v.nbytes)
+                value = acc[i * self.columns + j]
+                if masked:
+                    mask = self.masks[j]
+                    v.store_masked(v.add(value, v.load_masked(ptr, mask)) if add else value, ptr, mask)
+                else:
+                    v.store(v.add(value, v.load(ptr)) if add else value, ptr)
+            if i + 1 < self.mr:
+                more = builder.append_basic_block("row")
+                builder.cbranch(builder.icmp_signed("<", i64(i + 1), rows), more, done)
+                builder.position_at_end(more)
+        builder.branch(done)
+        builder.position_at_end(done)
+
+
+@lru_cache(maxsize=None)
+def microkernel(
+    dtype: str, lanes: int, mr: int, columns: int, *, unroll: int = 4, masked_b: bool = False
+) -> Any:
+    """The micro-kernel for a tile of `mr` rows by `columns * lanes` columns, to be called inside Numba code.
+
+    Call: `tile(k, a, a_rs, b, b_rs, c, c_rs, rows, cols, add)`, all 64-bit integers: `a`, `b`, `c` byte addresses, `*_rs`
+    row strides in bytes, `rows` in 1..mr and `cols` in 1.. the part of the tile that exists, `add` non-zero to add to C.
+
+    Args:
+        dtype: "float32" or "float64", of A, B and C; accumulation is in the same type.
+        lanes: elements a vector.
+        unroll: steps of k in the loop's body.
+        masked_b: also mask the loads of B, for a B read in place whose rows must not be read past their end.
+    """
+
+    @intrinsic
+    def tile(typingctx, k, a, a_rs, b, b_rs, c, c_rs, rows, cols, add):  # type: ignore[no-untyped-def]
+        signature = types.void(*[types.int64] * 10)
+
+        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+            k, a, a_rs, b, b_rs, c, c_rs, rows, cols, add = args
+            t = _Tile(builder, dtype, lanes, mr, columns, masked_b)
+            if masked_b:
+                t.masks = [t.v.tail_mask(cols, j * lanes) for j in range(columns)]
+            c_ptr = pointer(builder, c)
+            last = builder.sub(rows, i64(1))
+            a_rows = []
+            for i in range(mr):
+                row = minimum(builder, ir.Constant(I64, i), last) if i else i64(0)
+                a_rows.append(pointer(builder, builder.add(a, builder.mul(row, a_rs))))
+                for j in range(0, columns * lanes * t.v.itemsize, 64):
+                    line = offset(builder, c_ptr, times(builder, c_rs, i))
+                    prefetch(builder, offset(builder, line, j), write=True)
+            acc = t.accumulate(k, a_rows, pointer(builder, b), b_rs, unroll)
+            t.store(acc, c_ptr, c_rs, rows, cols, builder.icmp_signed("!=", add, i64(0)))
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return tile

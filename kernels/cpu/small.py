@@ -1,0 +1,87 @@
+"""Small matrix products with as little around them as possible: one compiled call that checks, computes and returns.
+
+For matrices of a few dozen rows the work takes less time than finding out what the work is. This function takes any three
+2-D arrays of its dtype and looks at their shapes and strides itself; nothing is prepared for one problem.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from numba import njit, types
+
+from .compile import compiled
+from .memory import data_address
+from .microkernel import microkernel
+from .vector_ir import FLOATS
+
+# Multiply-adds, counted with rows rounded up to whole tiles; above, choosing tile and threads for the problem pays.
+MOST_WORK = 300_000
+
+
+@lru_cache(maxsize=None)
+def small_matmul(dtype: str, lanes: int, rows: tuple[int, int, int, int]) -> Any:
+    """The compiled `small(a, b, out) -> bool` for 2-D arrays of `dtype`: True when the product was computed.
+
+    False, and nothing written, when the shapes do not fit each other, the work is larger than MOST_WORK, k is not
+    contiguous in a, the columns of b and out are not, out's rows overlap, or out may share memory with an input. The
+    caller answers for the types and ranks of the arrays and for a writeable out.
+
+    Args:
+        dtype, lanes: the element type, and elements a vector.
+        rows: the height of the register tile that is 1, 2, 3 and 4 vectors wide.
+    """
+    size = FLOATS[dtype][1]
+    # A tile of one to four vectors of columns, whichever wastes the fewest, each as high as the registers allow.
+    one, two, three, four = (microkernel(dtype, lanes, mr, c, masked_b=True) for c, mr in enumerate(rows, 1))
+    r1, r2, r3, r4 = rows
+    work_limit, least = MOST_WORK, min(rows)
+
+    @njit(nogil=True)
+    def apart(x, x_bytes, y, y_bytes):  # type: ignore[no-untyped-def]
+        return x + x_bytes <= y or y + y_bytes <= x
+
+    @njit(nogil=True)
+    def product(m, n, k, a, a_rs, b, b_rs, c, c_rs):  # type: ignore[no-untyped-def]
+        j = 0
+        while j < n:
+            left = n - j
+            b_at, to = b + j * size, c + j * size
+            if left > 3 * lanes:
+                for i in range(0, m, r4):
+                    four(k, a + i * a_rs, a_rs, b_at, b_rs, to + i * c_rs, c_rs, min(r4, m - i), left, 0)
+            elif left > 2 * lanes:
+                for i in range(0, m, r3):
+                    three(k, a + i * a_rs, a_rs, b_at, b_rs, to + i * c_rs, c_rs, min(r3, m - i), left, 0)
+            elif left > lanes:
+                for i in range(0, m, r2):
+                    two(k, a + i * a_rs, a_rs, b_at, b_rs, to + i * c_rs, c_rs, min(r2, m - i), left, 0)
+            else:
+                for i in range(0, m, r1):
+                    one(k, a + i * a_rs, a_rs, b_at, b_rs, to + i * c_rs, c_rs, min(r1, m - i), left, 0)
+            j += 4 * lanes
+
+    def small(a, b, out):  # type: ignore[no-untyped-def]
+        m, k = a.shape
+        n = b.shape[1]
+        if b.shape[0] != k or out.shape[0] != m or out.shape[1] != n:
+            return False
+        if m == 0 or n == 0 or k == 0 or (m + least - 1) // least * least * n * k > work_limit:
+            return False
+        a_rs, b_rs, c_rs = a.strides[0], b.strides[0], out.strides[0]
+        if a.strides[1] != size or b.strides[1] != size or out.strides[1] != size:
+            return False
+        if a_rs < k * size or b_rs < n * size or c_rs < n * size:
+            return False
+        x, y, z = data_address(a), data_address(b), data_address(out)
+        if not (apart(x, m * a_rs, z, m * c_rs) and apart(y, k * b_rs, z, m * c_rs)):
+            return False
+        product(m, n, k, x, a_rs, y, b_rs, z, c_rs)
+        return True
+
+    array = types.Array(getattr(types, dtype), 2, "A")
+    name = f"small matmul for {dtype}"
+    return compiled(small, name=name, key=(dtype, lanes, rows), owner=small_matmul.__wrapped__).entry(
+        (array,) * 3
+    )

@@ -1,0 +1,214 @@
+"""The thread team: a few waiting threads that share the tasks of one kernel call.
+
+    caller:  run(team, task, block, n)          worker:  wait for a new generation
+             post (generation, 0, n)  ------->           take tickets until none is left
+             take tickets too                            count what was done
+             wait until all n are done
+
+A ticket is one 64-bit word, `generation << 32 | next << 16 | n`, taken by an atomic add: whoever holds a ticket below n
+owns that task, and the call can't end before the task is counted as done, so a late worker can never mix two calls up.
+Workers are Python threads inside a compiled loop that holds no interpreter lock. They spin for a moment after a call
+and then sleep in the kernel (a futex on Linux, short naps elsewhere). A second Python thread that finds the team busy
+runs its tasks itself; a forked child starts a team of its own. The result never depends on who ran which task.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from .memory import (
+    SYS_FUTEX,
+    atomic_add,
+    atomic_load,
+    atomic_store,
+    atomic_take,
+    call_task,
+    cpu_pause,
+    futex,
+    give_way,
+    nap,
+)
+
+# Words of the shared block, 128 bytes apart so that no two share a cache line or its neighbour.
+TICKET, JOB, DONE, BUSY, SLEEPERS, STOP = 0, 16, 32, 48, 64, 80
+WORDS = 96
+MOST_TASKS = 1 << 14
+
+_LINUX = sys.platform == "linux"
+_FUTEX_WAIT, _FUTEX_WAKE = 128, 129  # the private ones: within this process
+# About 100 us of pauses before a worker sleeps: longer than the gap between two calls of a busy loop, short enough not
+# to be in the way of another library's threads.
+_SPINS = 2000
+# A caller that waits for its last task gives the core away after about as long.
+_PATIENCE = 4000
+
+
+@njit(nogil=True)
+def _sleep(team, generation):  # type: ignore[no-untyped-def]
+    """Sleeps until the generation moves on (or wakes early, which is harmless)."""
+    atomic_add(team, SLEEPERS, 1)
+    if atomic_load(team, TICKET) >> 32 == generation:
+        if _LINUX:
+            futex(team + 4, _FUTEX_WAIT, generation)
+        else:
+            nap(100)
+    atomic_add(team, SLEEPERS, -1)
+
+
+@njit(nogil=True)
+def _work(team, seen):  # type: ignore[no-untyped-def]
+    """A worker's life: returns when the team is told to stop. `seen` is the last generation not to be worked on."""
+    spins = 0
+    while atomic_load(team, STOP) == 0:
+        generation = atomic_load(team, TICKET) >> 32
+        if generation == seen:
+            spins += 1
+            if spins < _SPINS:
+                cpu_pause()
+            else:
+                _sleep(team, generation)
+                spins = 0
+            continue
+        seen = generation
+        spins = 0
+        while True:
+            ticket = atomic_add(team, TICKET, 1 << 16)
+            index = (ticket >> 16) & 0xFFFF
+            if index >= ticket & 0xFFFF:
+                break
+            call_task(atomic_load(team, JOB), atomic_load(team, JOB + 1), index)
+            atomic_add(team, DONE, 1)
+
+
+@njit(nogil=True)
+def run_tasks(team, task, block, n):  # type: ignore[no-untyped-def]
+    """Runs task(block, i) for i in range(n), n < 2**14, on the team at address `team` (0: here, one after the other)."""
+    if team == 0 or n == 1 or not atomic_take(team, BUSY):
+        for i in range(n):
+            call_task(task, block, i)
+        return
+    atomic_store(team, JOB, task)
+    atomic_store(team, JOB + 1, block)
+    atomic_store(team, DONE, 0)
+    generation = ((atomic_load(team, TICKET) >> 32) + 1) & 0x7FFFFFFF
+    atomic_store(team, TICKET, generation << 32 | n)
+    if _LINUX and atomic_load(team, SLEEPERS) > 0:
+        futex(team + 4, _FUTEX_WAKE, n - 1)
+    mine = 0
+    while True:
+        ticket = atomic_add(team, TICKET, 1 << 16)
+        index = (ticket >> 16) & 0xFFFF
+        if index >= n:
+            break
+        call_task(task, block, index)
+        mine += 1
+    atomic_add(team, DONE, mine)
+    waited = 0
+    while atomic_load(team, DONE) != n:
+        waited += 1
+        if waited > _PATIENCE:
+            give_way()
+        else:
+            cpu_pause()
+    atomic_store(team, BUSY, 0)
+
+
+class Team:
+    """`threads` - 1 waiting workers and the block that they watch; the caller is the last member."""
+
+    def __init__(self, threads: int):
+        from .compile import compiled
+
+        self.threads = threads
+        self._memory = np.zeros(WORDS + 16, np.int64)
+        self.address = -(-self._memory.ctypes.data // 128) * 128
+        self._words = self._memory[(self.address - self._memory.ctypes.data) // 8 :]
+        work = compiled(_work, name="team worker")
+        work.entry((np.int64, np.int64))  # compiled or loaded here, not in each worker
+        self._workers = [
+            threading.Thread(target=work, args=(self.address, 0), name=f"kernelwright-{i}", daemon=True)
+            for i in range(1, threads)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    def stop(self) -> None:
+        """Ends the workers and waits for them."""
+        self._words[STOP] = 1
+        # A new generation with no tasks brings the spinning ones to the stop flag; the sleepers are woken by the same.
+        waker = _wake()
+        while any(worker.is_alive() for worker in self._workers):
+            waker(self.address)
+            for worker in self._workers:
+                worker.join(0.001)
+
+
+def _wake() -> Any:
+    """A function that wakes sleeping workers without any task (through ctypes: no compile on the way out)."""
+    if not _LINUX:
+        return lambda address: None
+    import ctypes
+
+    syscall = ctypes.CDLL(None).syscall
+
+    def wake(address: int) -> None:
+        word = ctypes.c_void_p(address + 4)
+        syscall(ctypes.c_long(SYS_FUTEX), word, ctypes.c_int(_FUTEX_WAKE), ctypes.c_int(1 << 20))
+
+    return wake
+
+
+_lock = threading.Lock()
+_team: Team | None = None
+
+
+def team_address(threads: int) -> int:
+    """The address of the process's team of `threads` threads, made (or remade) when needed; 0 for one thread."""
+    global _team
+    if threads <= 1 or os.name != "posix":
+        return 0
+    team = _team
+    if team is not None and team.threads == threads:
+        return team.address
+    with _lock:
+        if _team is None or _team.threads != threads:
+            _retire()
+            _team = Team(threads)
+        return _team.address
+
+
+_retired: list[Team] = []
+
+
+def _retire() -> None:
+    """Stops the present team. Its memory stays: a call in another Python thread may still be using the address."""
+    global _team
+    if _team is not None:
+        _team.stop()
+        _retired.append(_team)
+        _team = None
+
+
+def stop_team() -> None:
+    """Ends all worker threads; the next call with more than one thread starts them again."""
+    with _lock:
+        _retire()
+
+
+def _forget_after_fork() -> None:
+    """In a forked child the workers do not exist: forget the team (its memory is a copy that nobody watches)."""
+    global _team, _lock
+    _team = None
+    _lock = threading.Lock()
+
+
+atexit.register(stop_team)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)

@@ -1,0 +1,212 @@
+"""Vector LLVM IR through llvmlite: the few operations that micro-kernels are made of.
+
+A `Vectors` object stands for one element type and one vector width and emits code at the builder's place: loads, stores,
+broadcasts, fused multiply-adds, masks for tails. Everything is width-generic; LLVM splits a vector that is wider than the
+host's registers, so code for any width runs (slowly) anywhere and can be tested on any machine.
+
+Addresses are 64-bit integers in bytes, as NumPy strides are: a kernel then needs no knowledge of array types.
+Loads and stores promise no more alignment than the element has in NumPy's least aligned arrays (one byte), which costs
+nothing on the CPUs this is meant for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from llvmlite import ir
+from numba.core import cgutils
+
+I1 = ir.IntType(1)
+I8 = ir.IntType(8)
+I32 = ir.IntType(32)
+I64 = ir.IntType(64)
+POINTER = ir.PointerType()
+FLOATS = {"float32": (ir.FloatType(), 4), "float64": (ir.DoubleType(), 8)}
+
+
+def i64(value: int) -> ir.Constant:
+    return ir.Constant(I64, value)
+
+
+def pointer(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
+    """The byte address `address` (an i64) as a pointer."""
+    return builder.inttoptr(address, POINTER)
+
+
+def offset(builder: ir.IRBuilder, base: ir.Value, nbytes: ir.Value | int) -> ir.Value:
+    """The pointer `nbytes` bytes after `base`."""
+    if isinstance(nbytes, int):
+        if nbytes == 0:
+            return base
+        nbytes = i64(nbytes)
+    return builder.gep(base, [nbytes], source_etype=I8)
+
+
+def times(builder: ir.IRBuilder, value: ir.Value, factor: int) -> ir.Value:
+    """`value * factor` for an i64, leaving out the trivial products."""
+    if factor == 0:
+        return i64(0)
+    return value if factor == 1 else builder.mul(value, i64(factor))
+
+
+def minimum(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
+    return builder.select(builder.icmp_signed("<", a, b), a, b)
+
+
+def prefetch(builder: ir.IRBuilder, address: ir.Value, *, write: bool = False, locality: int = 3) -> None:
+    """Asks for the cache line at the pointer; never faults, whatever the address."""
+    fnty = ir.FunctionType(ir.VoidType(), [POINTER, I32, I32, I32])
+    fn = cgutils.get_or_insert_function(builder.module, fnty, "llvm.prefetch.p0")
+    builder.call(fn, [address, ir.Constant(I32, int(write)), ir.Constant(I32, locality), ir.Constant(I32, 1)])
+
+
+class Vectors:
+    """Emits operations on vectors of `lanes` elements of `dtype` ("float32" or "float64")."""
+
+    def __init__(self, builder: ir.IRBuilder, dtype: str, lanes: int):
+        self.builder = builder
+        self.dtype = dtype
+        self.lanes = lanes
+        self.element, self.itemsize = FLOATS[dtype]
+        self.type = ir.VectorType(self.element, lanes)
+        self.nbytes = lanes * self.itemsize
+        self.mask_type = ir.VectorType(I1, lanes)
+        self.suffix = f"v{lanes}f{8 * self.itemsize}"
+        self.zero = ir.Constant(self.type, [0.0] * lanes)
+
+    def _intrinsic(self, name: str, result: ir.Type, args: Sequence[ir.Type]) -> ir.Function:
+        return cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(result, args), name)
+
+    def load(self, ptr: ir.Value) -> ir.Value:
+        value = self.builder.load(ptr, typ=self.type)
+        value.align = 1
+        return value
+
+    def store(self, value: ir.Value, ptr: ir.Value) -> None:
+        self.builder.store(value, ptr).align = 1
+
+    def load_masked(self, ptr: ir.Value, mask: ir.Value) -> ir.Value:
+        """Lanes outside the mask are zero and their memory is not touched."""
+        fn = self._intrinsic(
+            f"llvm.masked.load.{self.suffix}.p0", self.type, [POINTER, I32, self.mask_type, self.type]
+        )
+        return self.builder.call(fn, [ptr, ir.Constant(I32, 1), mask, self.zero])
+
+    def store_masked(self, value: ir.Value, ptr: ir.Value, mask: ir.Value) -> None:
+        fn = self._intrinsic(
+            f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), [self.type, POINTER, I32, self.mask_type]
+        )
+        self.builder.call(fn, [value, ptr, ir.Constant(I32, 1), mask])
+
+    def store_scalar(self, value: ir.Value, ptr: ir.Value, add: ir.Value) -> None:
+        """Writes one element, on top of what is there when `add` (an i1)."""
+        b = self.builder
+        before = b.block
+        adding, writing = b.append_basic_block("adding"), b.append_basic_block("writing")
+        b.cbranch(add, adding, writing)
+        b.position_at_end(adding)
+        old = b.load(ptr, typ=self.element)
+        old.align = 1
+        total = b.fadd(old, value)
+        b.branch(writing)
+        b.position_at_end(writing)
+        result = b.phi(self.element)
+        result.add_incoming(value, before)
+        result.add_incoming(total, adding)
+        b.store(result, ptr).align = 1
+
+    def splat(self, scalar: ir.Value) -> ir.Value:
+        b = self.builder
+        undefined = ir.Constant(self.type, ir.Undefined)
+        first = b.insert_element(undefined, scalar, ir.Constant(I32, 0))
+        return b.shuffle_vector(
+            first, undefined, ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
+        )
+
+    def broadcast(self, ptr: ir.Value) -> ir.Value:
+        """One element from memory in every lane."""
+        scalar = self.builder.load(ptr, typ=self.element)
+        scalar.align = 1
+        return self.splat(scalar)
+
+    def fma(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """a * b + c, in one rounding where the host has the instruction (`fmuladd`: no library call where not)."""
+        fn = self._intrinsic(f"llvm.fmuladd.{self.suffix}", self.type, [self.type] * 3)
+        return self.builder.call(fn, [a, b, c])
+
+    def add(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        return self.builder.fadd(a, b)
+
+    def sum(self, value: ir.Value) -> ir.Value:
+        """The lanes' sum as a scalar, pairwise."""
+        b, lanes = self.builder, self.lanes
+        undefined = ir.Constant(self.type, ir.Undefined)
+        while lanes > 1:
+            lanes //= 2
+            order = [(i + lanes) % self.lanes for i in range(self.lanes)]
+            other = b.shuffle_vector(value, undefined, ir.Constant(ir.VectorType(I32, self.lanes), order))
+            value = b.fadd(value, other)
+        return b.extract_element(value, ir.Constant(I32, 0))
+
+    def tail_mask(self, valid: ir.Value, first: int = 0) -> ir.Value:
+        """Lane l is on when first + l < valid (an i64)."""
+        b = self.builder
+        wide = ir.VectorType(I64, self.lanes)
+        undefined = ir.Constant(wide, ir.Undefined)
+        count = b.insert_element(undefined, b.sub(valid, i64(first)), ir.Constant(I32, 0))
+        count = b.shuffle_vector(
+            count, undefined, ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
+        )
+        return b.icmp_signed("<", ir.Constant(wide, list(range(self.lanes))), count)
+
+    def transpose(self, rows: Sequence[ir.Value]) -> list[ir.Value]:
+        """The transpose of `lanes` vectors in registers, by log2(lanes) rounds of two-input shuffles."""
+        b, n = self.builder, self.lanes
+        index = ir.VectorType(I32, n)
+        values = list(rows)
+        distance = 1
+        while distance < n:
+            low = [i if not i & distance else n + i - distance for i in range(n)]
+            high = [i + distance if not i & distance else n + i for i in range(n)]
+            out = list(values)
+            for i in range(n):
+                if not i & distance:
+                    x, y = values[i], values[i + distance]
+                    out[i] = b.shuffle_vector(x, y, ir.Constant(index, low))
+                    out[i + distance] = b.shuffle_vector(x, y, ir.Constant(index, high))
+            values = out
+            distance *= 2
+        return values
+
+
+def counted_loop(
+    builder: ir.IRBuilder,
+    count: ir.Value,
+    carried: Sequence[ir.Value],
+    body: Callable[[Sequence[ir.Value]], Sequence[ir.Value]],
+) -> list[ir.Value]:
+    """Emits `for _ in range(count): carried = body(carried)` with the carried values in registers; returns them."""
+    before = builder.block
+    loop = builder.append_basic_block("loop")
+    after = builder.append_basic_block("after")
+    builder.cbranch(builder.icmp_signed(">", count, i64(0)), loop, after)
+    builder.position_at_end(loop)
+    left = builder.phi(I64)
+    phis = [builder.phi(value.type) for value in carried]
+    results = list(body(phis))
+    end = builder.block
+    fewer = builder.sub(left, i64(1))
+    left.add_incoming(count, before)
+    left.add_incoming(fewer, end)
+    for phi, start, result in zip(phis, carried, results, strict=True):
+        phi.add_incoming(start, before)
+        phi.add_incoming(result, end)
+    builder.cbranch(builder.icmp_signed(">", fewer, i64(0)), loop, after)
+    builder.position_at_end(after)
+    final = []
+    for start, result in zip(carried, results, strict=True):
+        phi = builder.phi(start.type)
+        phi.add_incoming(start, before)
+        phi.add_incoming(result, end)
+        final.append(phi)
+    return final

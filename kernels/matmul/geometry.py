@@ -1,0 +1,119 @@
+"""A matmul call reduced to what a kernel needs: sizes, byte strides, and how the matrices of a batch follow each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..op import Specs
+
+Strides = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """C[p] = A[p] B[p] for p in range(batch); C: [m, n], A: [m, k], B: [k, n].
+
+    Attributes:
+        swapped: computed as C^T = B^T A^T, because that way C is contiguous along its rows; A and B have changed places.
+        a_rs, a_cs, b_rs, b_cs, c_rs, c_cs: byte strides along rows and columns. Where a length is 1, the stride says
+            whatever makes the matrix contiguous.
+        a_bs, b_bs, c_bs: bytes from one matrix of the batch to the next, when that is one number.
+        table: byte offsets [batch, 3] of (A, B, C) when it is not; else None.
+    """
+
+    dtype: str
+    itemsize: int
+    m: int
+    n: int
+    k: int
+    batch: int
+    swapped: bool
+    a_rs: int
+    a_cs: int
+    b_rs: int
+    b_cs: int
+    c_rs: int
+    c_cs: int
+    a_bs: int
+    b_bs: int
+    c_bs: int
+    table: NDArray[np.int64] | None
+
+
+@lru_cache(maxsize=1024)
+def geometry(specs: Specs) -> Geometry:
+    """The geometry of the call with these specs (a, b, out)."""
+    a, b, c = specs
+    size = c.itemsize
+    a_shape, a_strides = ((1, *a.shape), (0, *a.strides)) if a.ndim == 1 else (a.shape, a.strides)
+    b_shape, b_strides = ((*b.shape, 1), (*b.strides, 0)) if b.ndim == 1 else (b.shape, b.strides)
+    m, k, n = a_shape[-2], a_shape[-1], b_shape[-1]
+    c_core = list(c.strides[c.ndim - (a.ndim > 1) - (b.ndim > 1) :])
+    if a.ndim == 1:
+        c_core.insert(0, 0)
+    if b.ndim == 1:
+        c_core.append(0)
+    batch_shape = c.shape[: c.ndim - (a.ndim > 1) - (b.ndim > 1)]
+    a_rs, a_cs = _tidy(m, k, a_strides[-2], a_strides[-1], size)
+    b_rs, b_cs = _tidy(k, n, b_strides[-2], b_strides[-1], size)
+    c_rs, c_cs = _tidy(m, n, c_core[0], c_core[1], size)
+    steps = (
+        _spread(a_shape[:-2], a_strides[:-2], batch_shape),
+        _spread(b_shape[:-2], b_strides[:-2], batch_shape),
+        c.strides[: len(batch_shape)],
+    )
+    swapped = c_rs == size and (c_cs != size or n == 1)
+    if swapped:
+        m, n = n, m
+        a_rs, a_cs, b_rs, b_cs, c_rs, c_cs = b_cs, b_rs, a_cs, a_rs, c_cs, c_rs
+        steps = (steps[1], steps[0], steps[2])
+    uniform = _collapse(batch_shape, steps)
+    a_bs, b_bs, c_bs = uniform or (0, 0, 0)
+    table = None if uniform else _table(batch_shape, steps)
+    batch = prod(batch_shape)
+    return Geometry(
+        c.dtype, size, m, n, k, batch, swapped, a_rs, a_cs, b_rs, b_cs, c_rs, c_cs, a_bs, b_bs, c_bs, table
+    )
+
+
+def _tidy(rows: int, columns: int, rs: int, cs: int, size: int) -> tuple[int, int]:
+    """Strides in which an axis of length 1 does not hide that the matrix is contiguous along the other."""
+    if columns <= 1 and rows <= 1:
+        return size, size
+    if columns <= 1:
+        # A column: contiguous along rows if its elements are; along its single column it may be called contiguous too.
+        return rs, size
+    if rows <= 1:
+        return (size if cs != size else columns * size), cs
+    return rs, cs
+
+
+def _spread(shape: tuple[int, ...], strides: Strides, full: tuple[int, ...]) -> Strides:
+    """Batch strides after broadcasting `shape` to `full`."""
+    missing = len(full) - len(shape)
+    spread = [0 if have == 1 else step for have, step in zip(shape, strides, strict=True)]
+    return (*(0,) * missing, *spread)
+
+
+def _collapse(shape: tuple[int, ...], steps: tuple[Strides, ...]) -> tuple[int, int, int] | None:
+    """One step for each operand that walks the whole batch, or None when there is none."""
+    axes = [i for i, length in enumerate(shape) if length > 1]
+    if not axes:
+        return 0, 0, 0
+    for outer, inner in zip(axes, axes[1:], strict=False):
+        if any(step[outer] != step[inner] * shape[inner] for step in steps):
+            return None
+    a, b, c = (step[axes[-1]] for step in steps)
+    return a, b, c
+
+
+def _table(shape: tuple[int, ...], steps: tuple[Strides, ...]) -> NDArray[np.int64]:
+    index = np.indices(shape).reshape(len(shape), -1)
+    return np.ascontiguousarray(
+        np.stack([np.asarray(step, np.int64) @ index for step in steps], axis=1), np.int64
+    )

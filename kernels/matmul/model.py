@@ -1,0 +1,127 @@
+"""How long a matmul should take on one core or several: the models that rank the CPU kernels and their tiles.
+
+Counted in cycles of a core that starts two vector multiply-adds, two loads and one store a cycle. The constants marked
+"measured" come from `kernelwright bench skinny` and `squares` on an AVX-512 core with 2 MB of L2 cache; they rank
+kernels against each other, and a wrong rank costs time but never a right result. `kernelwright tune` measures instead.
+"""
+
+from __future__ import annotations
+
+from ..machine import machine
+from .geometry import Geometry
+
+CLOCK_HZ = 2.7e9  # only turns cycles into seconds for people
+FAR = 9.5  # bytes a cycle from beyond the L2 cache, as one long stream (measured)
+NEAR = 30.0  # from the L2 cache (measured)
+FAR_BLOCKS = 4.5  # bytes a cycle from beyond the L2 cache in short pieces of rows (measured)
+TURNED = 5.0  # bytes a cycle for a copy that transposes (measured)
+SPILLED = 10.0  # bytes a cycle for a block written past the L2 cache and read back (measured)
+TILE_START = 45.0  # cycles to start and end a register tile (measured)
+CALL = 900.0  # cycles of a launch
+HAND_OVER = 4000.0  # cycles to hand tasks to waiting threads and collect them (measured)
+
+
+def seconds(cycles: float) -> float:
+    return cycles / CLOCK_HZ
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def fma_cycles(mr: int, columns: int) -> float:
+    """Cycles a vector multiply-add of an outer-product tile: two can start a cycle, if loads and latency allow."""
+    work = mr * columns
+    loads = 0.575 * (mr + columns) / work
+    # Each accumulator waits four cycles for itself; below about 24 of them the core finds less to do meanwhile (measured).
+    latency = 4.0 / work
+    slack = 1.06 if work >= 20 else 1.14
+    return max(0.5, loads, latency) * slack
+
+
+def tile_rows(m: int, mr: int) -> int:
+    """Rows that are computed for m rows: a remainder of up to half a tile takes the half tile."""
+    whole, left = divmod(m, mr)
+    half = max(1, mr // 2)
+    return whole * mr + (0 if left == 0 else half if left <= half else mr)
+
+
+def packed_cycles(g: Geometry, m: int, n: int, lanes: int, config: dict[str, int]) -> float:
+    """One task of `packed` on an m x n part of C."""
+    mr, columns, kc, nc = config["mr"], config["nv"], config["kc"], config["nc"]
+    panels = ceil_div(n, columns * lanes)
+    compute = tile_rows(m, mr) * panels * columns * g.k * fma_cycles(mr, columns)
+    tiles = ceil_div(m, mr) * panels * ceil_div(g.k, kc)
+    b_bytes = g.k * n * g.itemsize
+    if g.b_cs == g.itemsize:
+        pack = b_bytes / (FAR if b_bytes > machine().l2 else NEAR)
+    else:
+        pack = b_bytes / TURNED
+    # A packed block that takes most of the L2 cache is pushed out before it is read.
+    share = kc * min(n, nc) * g.itemsize / machine().l2
+    pack += b_bytes / SPILLED * min(1.0, max(0.0, share - 0.25) / 0.75)
+    rows = m * g.k * g.itemsize
+    if packs_a(g, n):
+        pack += ceil_div(n, nc) * rows / (NEAR if g.a_cs == g.itemsize else TURNED)
+    updates = m * n * g.itemsize * ceil_div(g.k, kc) / NEAR
+    return compute + tiles * (TILE_START + mr * columns) + pack + updates
+
+
+def packs_a(g: Geometry, n: int) -> bool:
+    """Whether A is worth packing (or must be): rows that are pages apart, read for many panels of B."""
+    return g.a_cs != g.itemsize or (g.a_rs >= 4096 and n >= 256)
+
+
+def direct_cycles(g: Geometry, m: int, n: int, lanes: int, config: dict[str, int]) -> float:
+    """One task of `direct` on an m x n part of C."""
+    mr, columns = config["mr"], config["nv"]
+    panels = ceil_div(n, columns * lanes)
+    compute = tile_rows(m, mr) * panels * columns * g.k * fma_cycles(mr, columns)
+    row_tiles = ceil_div(m, mr)
+    b_bytes = g.k * n * g.itemsize
+    first = b_bytes / (FAR_BLOCKS if b_bytes > machine().l2 // 2 else NEAR * 2)
+    # A panel that does not stay in L1 comes from L2 for each row tile, and with rows a page apart also its addresses.
+    again = (row_tiles - 1) * panels * g.k
+    if g.k * columns * lanes * g.itemsize <= machine().l1d * 3 // 4:
+        again *= 0.0 if g.b_rs % 1024 or g.k <= 64 else 0.5
+    else:
+        again *= 20.0 if g.b_rs >= 4096 else 2.0
+    pack = m * g.k * g.itemsize / TURNED if g.a_cs != g.itemsize else 0.0
+    return compute + again + first * 0.5 + row_tiles * panels * (TILE_START + mr * columns) + pack
+
+
+def stream_cycles(g: Geometry, m: int, n: int, lanes: int, config: dict[str, int]) -> float:
+    """One task of `stream` on n columns."""
+    mr, depth = config["mr"], config["depth"]
+    groups = ceil_div(m, mr)
+    vectors = ceil_div(n, lanes) * ceil_div(g.k, depth)
+    update = max(0.5 * mr * depth, 0.5 * (depth + mr), 1.0 * mr) * 1.1
+    b_bytes = g.k * n * g.itemsize
+    read = b_bytes / (FAR if b_bytes > machine().l2 else NEAR) + (groups - 1) * b_bytes / NEAR
+    sweeps = groups * ceil_div(g.k, depth) * ceil_div(n, config["nc"])
+    # Rows of C that overflow L1 are read and written at the pace of L2 in every sweep.
+    spill = (
+        0.0
+        if m * min(n, config["nc"]) * g.itemsize < machine().l1d // 2
+        else 2 * groups * vectors * mr * lanes * g.itemsize / NEAR
+    )
+    return max(vectors * groups * update + spill, read) + sweeps * (20.0 + 2.5 * mr * depth)
+
+
+def dots_cycles(g: Geometry, m: int, n: int, lanes: int, config: dict[str, int]) -> float:
+    """One task of `dots` on an m x n part of C."""
+    mr, nr, kc = config["mr"], config["nr"], config["kc"]
+    tiles = ceil_div(m, mr) * ceil_div(n, nr)
+    steps = ceil_div(g.k, lanes)
+    per_step = max(0.5 * mr * nr, 0.5 * (mr + nr), 4.0 if mr * nr < 8 else 0.0) * 1.1
+    # The shorter operand's block in L1 costs nothing more; from L2 its vectors are waited for.
+    block = min(m, n) * min(g.k, kc) * g.itemsize
+    per_step += 0.0 if block < machine().l1d // 2 else (nr if n <= m else mr) * lanes * g.itemsize / NEAR
+    a_bytes, b_bytes = m * g.k * g.itemsize, n * g.k * g.itemsize
+    read = a_bytes / (FAR if a_bytes > machine().l2 else NEAR) + b_bytes / (
+        FAR if b_bytes > machine().l2 else NEAR
+    )
+    pack = 0.0 if g.b_rs == g.itemsize or g.k <= 1 else b_bytes / TURNED
+    return (
+        max(tiles * steps * per_step, read) + tiles * ceil_div(g.k, kc) * (TILE_START + 12.0 * mr * nr) + pack
+    )

@@ -1,0 +1,118 @@
+"""What the bench tests share: a clock that tests turn by hand, and a run with made-up times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kernelwright.bench.machine import Roof
+from kernelwright.bench.probe import Load
+from kernelwright.bench.problems import get_suite
+from kernelwright.bench.store import Case, RaceRecord, Run
+
+
+@dataclass
+class FakeProbe:
+    """A clock that moves only when told, with disturbances at will.
+
+    `spinning` is how many more pauses the process will look busy; `events` are run before each reading of the
+    load.
+    """
+
+    time: float = 0.0
+    cpu_time: float = 0.0
+    switches: int = 0
+    stolen: float = 0.0
+    spinning: int = 0
+    chain: Callable[[], float] = lambda: 25e-6
+    waits: list[float] = field(default_factory=list)
+
+    def now(self) -> float:
+        return self.time
+
+    def cpu(self) -> float:
+        return self.cpu_time
+
+    def wait(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.time += seconds
+        if self.spinning:
+            self.spinning -= 1
+            self.cpu_time += seconds
+
+    def load(self) -> Load:
+        return Load(self.switches, self.stolen)
+
+    def calibrate(self) -> float:
+        return self.chain()
+
+
+@pytest.fixture
+def fake_probe() -> FakeProbe:
+    return FakeProbe()
+
+
+@pytest.fixture
+def made_up_run() -> Run:
+    """The quick suite on 1 and 2 threads, with invented times from a fixed seed; one case is wrong."""
+    return make_run()
+
+
+def make_run() -> Run:
+    rng = np.random.default_rng(7)
+    roof = Roof(
+        fma={1: {"float32": 230e9, "float64": 115e9}, 2: {"float32": 450e9, "float64": 225e9}},
+        read={
+            1: {1 << 20: 160e9, 16 << 20: 29e9, 128 << 20: 21e9},
+            2: {1 << 20: 300e9, 16 << 20: 58e9, 128 << 20: 38e9},
+        },
+        triad={1: 18e9, 2: 33e9},
+        measured_at="2025-01-02T03:04:05+00:00",
+    )
+    run = Run(suite="quick", started="2025-01-02T03:04:05+00:00", command="kernelwright bench quick")
+    run.status, run.finished, run.seconds = "complete", "2025-01-02T03:06:05+00:00", 120.0
+    run.machine = {"cpu": "Imaginary CPU", "simd": "AVX-512", "cores": 2, "caches": {"l2": 2 << 20}}
+    run.versions = {"python": "3.12.1", "kernelwright": "0.1.0", "numba": "0.61.0", "torch": None}
+    run.git = {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": True}
+    run.baselines = {"torch": "torch 2.6.0 (MKL 2024.2)", "numpy": "numpy 2.2.0 (openblas 0.3.28)"}
+    run.roof = roof.to_json()
+    run.left_out = {"big": "17.2 GFLOP is over the limit of 5 (--max-gflop)"}
+    for problem in get_suite("quick").problems:
+        for threads in (1, 2):
+            run.results.append(_made_up_case(problem, threads, roof, rng))
+    wrong = run.results[9]
+    wrong.status, wrong.message, wrong.races = (
+        "wrong",
+        "the relative error of the whole is 0.5 <b>&</b> more",
+        [],
+    )
+    return run
+
+
+def _made_up_case(problem, threads: int, roof: Roof, rng: np.random.Generator) -> Case:  # type: ignore[no-untyped-def]
+    case = Case(
+        problem, threads, "warm", kernel="matmul/cpu_numba/packed", config={"mc": 96}, why="predicted"
+    )
+    ceiling = roof.ceiling(problem.cost.flops, problem.cost.bytes, problem.footprint, problem.dtype, threads)
+    assert ceiling is not None
+    case.roof_s, case.bound = ceiling.seconds, ceiling.bound
+    case.error, case.budget, case.first_call_s = 2.1e-8, 1e-6, 0.4
+    base = ceiling.seconds / rng.uniform(0.5, 0.9)
+    for name, mean in (("torch", rng.normal(0.04, 0.12)), ("numpy", rng.normal(0.3, 0.2))):
+        ours = base * np.exp(rng.normal(0, 0.02, 20))
+        theirs = ours * np.exp(mean + rng.normal(0, 0.03, 20))
+        record = RaceRecord(
+            name, ours.tolist(), theirs.tolist(), (10, 12), {"switches": 2}, 0, (5, 4), 2.4e-8
+        )
+        case.races.append(record)
+    case.reproduce = f"kernelwright bench quick --problem {problem.name} --threads {threads}"
+    return case
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    return tmp_path / "results"

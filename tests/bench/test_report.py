@@ -1,0 +1,191 @@
+"""The page and the tables: self-contained, whole, and with the figures of the JSON document."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from kernelwright.bench.compare import Interval
+from kernelwright.bench.report import page, print_run, summarise, text
+from kernelwright.bench.report.svg import RatioScale
+from kernelwright.bench.report.terminal import console_for
+from kernelwright.bench.store import Run
+
+
+class Page(HTMLParser):
+    """Collects what the tests look at; fails on tags that are not closed in order."""
+
+    VOID = ("meta", "input", "link", "br", "img")
+
+    def __init__(self, source: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.bodies: list[dict[str, str]] = []
+        self.cells: list[list[str]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {name: value or "" for name, value in attrs}
+        self.attributes += [(tag, name, value) for name, value in found.items()]
+        if tag == "tbody" and "data-case" in found:
+            self.bodies.append(found)
+            self.cells.append([])
+        if tag == "td" and "data-v" in found:
+            self.cells[-1].append(found["data-v"])
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append((self.open[-1] if self.open else "", data))
+
+
+@pytest.fixture
+def source(made_up_run: Run) -> str:
+    return page(made_up_run)
+
+
+def test_the_page_asks_nothing_of_the_network(source: str) -> None:
+    parsed = Page(source)
+    for tag, name, value in parsed.attributes:
+        assert name not in ("src", "href", "action", "srcset"), f"<{tag} {name}={value}>"
+    for tag, data in parsed.texts:
+        if tag in ("style", "script"):
+            assert "http" not in data
+            assert "@import" not in data
+            assert "url(" not in data
+    assert "fetch(" not in source
+    assert "prefers-color-scheme: dark" in source
+
+
+def test_the_page_is_well_formed_and_escapes_what_it_shows(source: str) -> None:
+    assert Page(source).open == []
+    assert "<b>&</b>" not in source.replace(
+        '"message": "the relative error of the whole is 0.5 <b>&<\\/b> more"', ""
+    )
+    assert "0.5 &lt;b&gt;&amp;&lt;/b&gt; more" in source
+
+
+def test_the_figures_on_the_page_are_those_of_the_document(made_up_run: Run, source: str) -> None:
+    parsed = Page(source)
+    embedded = json.loads(re.search(r'id="run">(.*?)</script>', source, re.S)[1])  # type: ignore[index]
+    assert embedded == json.loads(json.dumps(made_up_run.to_json()))
+    by_key = {(c["problem"]["name"], c["threads"]): c for c in embedded["results"]}
+    assert len(parsed.bodies) == len(by_key)
+    for body, cells in zip(parsed.bodies, parsed.cells, strict=True):
+        case = by_key[body["data-name"], int(body["data-threads"])]
+        if case["status"] == "wrong":
+            assert cells[8] == ""
+            continue
+        race = next(r for r in case["races"] if r["baseline"] == case["headline"])
+        expected = [
+            case["seconds"],
+            case["gflops"],
+            case["roof_share"],
+            race["theirs_s"],
+            race["ratio"],
+            race["low"],
+        ]
+        shown = [cells[i] for i in (3, 4, 5, 7, 8, 9)]
+        assert [float(value) for value in shown] == expected
+
+
+def test_losses_and_wrong_results_come_first(source: str) -> None:
+    parsed = Page(source)
+    verdicts = [body["data-verdict"] for body in parsed.bodies]
+    assert verdicts[0] == "wrong"
+    ratios = [float(cells[8]) for cells in parsed.cells[1:]]
+    assert ratios == sorted(ratios)
+
+
+def test_the_summary_agrees_with_the_cases(made_up_run: Run) -> None:
+    summary = summarise(made_up_run)
+    assert summary.raced == len(made_up_run.results) - 1
+    assert {group.threads for group in summary.totals} == {1, 2}
+    said = " ".join(summary.sentences())
+    assert f"We lose {len(summary.behind)} of {summary.raced} races" in said
+    worst = summary.behind[0]
+    assert worst.problem.name in said
+    assert "1 case gave a wrong result" in said
+    for group in summary.groups:
+        assert group.ratio.low <= group.ratio.value <= group.ratio.high
+        assert set(group.by_baseline) == {"torch", "numpy"}
+
+
+def test_the_terminal_says_everything(made_up_run: Run) -> None:
+    stream = io.StringIO()
+    made_up_run.first_call = {"empty_s": 2.0, "warm_s": 0.1, "import_s": 0.1, "numpy_import_s": 0.08}
+    made_up_run.overhead = [
+        {
+            "ours": "kw.matmul",
+            "theirs": "torch.mm",
+            "ours_s": 2e-6,
+            "theirs_s": 1e-6,
+            "times_theirs": 2,
+            "low": 1.9,
+            "high": 2.1,
+        }
+    ]
+    print_run(made_up_run, console_for(stream))
+    said = stream.getvalue()
+    for words in (
+        "square-64",
+        "GFLOP/s",
+        "95% interval",
+        "Groups",
+        "We lose",
+        "gave a wrong result",
+        "2.00 s with an empty cache",
+        "2.00 (1.90–2.10) times torch.mm",
+        "Left out: big",
+    ):
+        assert words in said
+    assert "…" not in said  # nothing was cut off
+
+
+def test_an_empty_or_interrupted_run_still_makes_a_page(made_up_run: Run) -> None:
+    made_up_run.status, made_up_run.results, made_up_run.roof = "interrupted", [], None
+    source = page(made_up_run)
+    assert "was interrupted" in source
+    assert Page(source).open == []
+
+
+def test_runs_without_a_vendor_have_times_and_no_ratio(made_up_run: Run) -> None:
+    for case in made_up_run.results:
+        for race in case.races:
+            race.baseline = "itself"
+    assert summarise(made_up_run).raced == 0
+    source = page(made_up_run)
+    assert 'data-verdict="alone"' in source
+    stream = io.StringIO()
+    print_run(made_up_run, console_for(stream))
+    assert "GFLOP/s" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(2.5e-9, "2.50 ns"), (1.234e-5, "12.3 µs"), (0.999, "999 ms"), (12.0, "12.0 s"), (None, "–")],
+)
+def test_times_are_written_with_three_digits(value: Any, shown: str) -> None:
+    assert text.seconds(value) == shown
+
+
+def test_the_ratio_axis_is_even_around_one_and_clips() -> None:
+    scale = RatioScale([Interval(1.0, 0.5, 1.5, 0.96), Interval(20.0, 19.0, 30.0, 0.96)])
+    assert scale.percent(1.0) == 50
+    assert scale.percent(2.0) - 50 == pytest.approx(50 - scale.percent(0.5))
+    assert scale.percent(100.0) == 100
+    assert 1.0 in scale.ticks

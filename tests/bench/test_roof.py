@@ -1,0 +1,112 @@
+"""The machine's roof: measured, kept for a day, used with the right memory level."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from kernelwright.bench import machine, roof
+from kernelwright.bench.machine import Roof, facts, measured_roof, roof_file
+from kernelwright.bench.probe import SystemProbe
+
+READ = {1: {1 << 20: 100e9, 1 << 24: 30e9, 1 << 27: 20e9}}
+ROOF = Roof({1: {"float32": 200e9}}, READ, {1: 18e9}, "now")
+
+
+def test_bandwidth_is_that_of_the_level_which_holds_the_operands() -> None:
+    assert ROOF.bandwidth(1000, 1) == 100e9
+    assert ROOF.bandwidth((1 << 20) + 1, 1) == 30e9
+    assert ROOF.bandwidth(1 << 40, 1) == 20e9
+
+
+def test_the_ceiling_is_the_slower_of_arithmetic_and_memory() -> None:
+    compute = ROOF.ceiling(flops=2 * 10**9, nbytes=1000, footprint=1000, dtype="float32", threads=1)
+    assert compute is not None
+    assert (compute.seconds, compute.bound) == (pytest.approx(0.01), "compute")
+    memory = ROOF.ceiling(flops=1000, nbytes=2 * 10**9, footprint=1 << 40, dtype="float32", threads=1)
+    assert memory is not None
+    assert (memory.seconds, memory.bound) == (pytest.approx(0.1), "memory")
+    assert ROOF.ceiling(1, 1, 1, "float64", 1) is None
+    assert ROOF.ceiling(1, 1, 1, "float32", 2) is None
+
+
+def test_roofs_survive_json() -> None:
+    assert Roof.from_json(json.loads(json.dumps(ROOF.to_json()))) == ROOF
+
+
+@pytest.fixture
+def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Which numbers of threads were measured; measuring itself is replaced."""
+    monkeypatch.setenv("KERNELWRIGHT_CACHE_DIR", str(tmp_path))
+    counts: list[int] = []
+
+    def measure(found: Roof, threads: int) -> None:
+        counts.append(threads)
+        found.fma[threads], found.read[threads], found.triad[threads] = {"float32": 1.0}, {1: 1.0}, 1.0
+
+    monkeypatch.setattr(machine, "_measure", measure)
+    return counts
+
+
+def test_roofs_are_kept_for_a_day_and_measured_afresh_on_demand(measured: list[int]) -> None:
+    measured_roof((1,))
+    measured_roof((1, 2))
+    assert measured == [1, 2]
+    measured_roof((1, 2), fresh=True)
+    assert measured == [1, 2, 1, 2]
+    yesterday = time.time() - 25 * 3600
+    os.utime(roof_file(), (yesterday, yesterday))
+    measured_roof((1,))
+    assert measured == [1, 2, 1, 2, 1]
+
+
+def test_a_damaged_roof_file_is_measured_again(measured: list[int]) -> None:
+    roof_file().write_text('{"fma": 3}')
+    measured_roof((1,))
+    assert measured == [1]
+    assert Roof.from_json(json.loads(roof_file().read_text())).triad == {1: 1.0}
+
+
+def test_an_unwritable_cache_costs_the_cache_only(
+    measured: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("KERNELWRIGHT_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    assert measured_roof((1,)).triad == {1: 1.0}
+
+
+def test_the_loops_do_the_work_that_is_counted() -> None:
+    assert roof.loop("chain")(10, 0, 0, 0) > 0
+    ones = roof._buffers(1 << 16, 1)
+    ones[0][1].view("float32")[:] = 1.0
+    steps = roof._steps(1 << 16)
+    assert roof.loop("read")(steps, ones[0][0], 0, 0) == (1 << 16) / 4
+
+
+def test_measured_rates_are_plausible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roof, "LEG_SECONDS", 0.002)
+    single, double = roof.fma_rate("float32", 1), roof.fma_rate("float64", 1)
+    assert 1e9 < double < single < 1e13
+    assert 1e8 < roof.read_rate(1 << 16, 1) < 1e13
+
+
+def test_facts_are_json_and_name_the_machine() -> None:
+    found = json.loads(json.dumps(facts()))
+    assert found["cores"] >= 1
+    assert found["cpu"]
+    assert found["caches"]["l2"] > 0
+
+
+def test_the_probe_reads_the_system() -> None:
+    probe = SystemProbe()
+    before = probe.now()
+    probe.wait(0.001)
+    assert probe.now() - before >= 0.001
+    load = probe.load()
+    assert load.switches >= 0
+    assert load.stolen_s >= 0
+    assert 1e-6 < probe.calibrate() < 0.1

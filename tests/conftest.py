@@ -1,0 +1,30 @@
+"""What every test starts from: one cache of compiled kernels, a fixed number of threads, no deadlines."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# These have to stand before anything compiles, and child processes inherit them. Compiled kernels are kept
+# from one run to the next: they are keyed by their source, so that a run compiles only what has changed.
+BUILD = ROOT / "build"
+CACHE = Path(os.environ.setdefault("KERNELWRIGHT_CACHE_DIR", str(BUILD / "test-cache")))
+os.environ.setdefault("KERNELWRIGHT_NUM_THREADS", "2")
+for _pool in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_pool, "2")
+# What an earlier run has tuned would change which kernels this one chooses.
+if CACHE.is_relative_to(BUILD):
+    for _tuned in CACHE.glob("tuning-*"):
+        _tuned.unlink()
+# A user's own kernels and habits are no part of these tests.
+os.environ.pop("KERNELWRIGHT_KERNELS", None)
+os.environ.pop("KERNELWRIGHT_STRICT", None)
+
+# The first call of a kernel compiles it, which no deadline can know; on CI the same cases every time.
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
