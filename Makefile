@@ -40,9 +40,10 @@ test: export KERNELWRIGHT_CACHE_DIR ?= $(CURDIR)/build/test-cache
 test: $(STAMP)
 	@$(BIN)/python -m pytest $(ARGS)
 
-lint: $(STAMP) typecheck
+lint: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(MAKE) --no-print-directory typecheck
 
 format: $(STAMP)
 	@$(BIN)/ruff check --fix .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -11,6 +12,12 @@ from typing import Annotated, ParamSpec
 
 import typer
 from rich.console import Console
+
+# Before NumPy is loaded: its OpenBLAS lets idle workers spin for 2**28 cycles, 100 ms in which they take a
+# core from whoever is timed next. A race would wait for that after every batch; with 2**20 it waits for 0.4
+# ms. Calls in a batch follow each other at once, and calls before it wake the workers up, so that NumPy's own
+# times are the same.
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
 
 from ..kernels import dispatch, registry, tuning
 from ..kernels.errors import CacheWarning, ExtensionWarning, KernelwrightError, ShapeError, did_you_mean

@@ -1,12 +1,12 @@
 """The race: two contestants timed in turns, a pair at a time, under the same conditions.
 
     for each pair, in an order that alternates:
+        poison      NaN into the output of one call that is chosen at random
         settle      wait until the other library's idle threads have stopped spinning
         warm up     untimed calls: caches, branch predictors and thread teams as in a steady loop
-        poison      NaN into the output of one call that is chosen at random
-        time        a batch of calls, at least a millisecond
+        time        at once, before threads go to sleep: a batch of calls, at least a millisecond
         check       that call's output
-    calibrate, and repeat the pair if anything else disturbed it
+    calibrate before and after, and repeat the pair if anything else disturbed it
 
 Every rule is a named option with its reason, in `Timing`.
 """
@@ -23,7 +23,7 @@ import numpy as np
 
 from ..kernels.errors import WrongResultError
 from ..kernels.op import AnyArray
-from .probe import Load, Probe
+from .probe import Probe
 
 Args = tuple[Any, ...]
 
@@ -36,12 +36,12 @@ class Timing:
         min_batch_s: calls are timed in batches of at least this long: a read of the clock costs 50 ns and its
             steps are a few, which a millisecond makes invisible.
         warmup_s: untimed calls before each batch for at least this long, so that no batch starts with another
-            library's data in the caches or with sleeping threads.
+            library's data in the caches or with sleeping threads. The batch follows without a pause.
         long_call_s: a call longer than this warms itself: no warm-up calls.
-        settle_slice_s: the pause after which it is asked whether the process is quiet.
-        settle_most_s: the longest wait for quiet. OpenBLAS's idle workers spin for about 25 ms, libgomp's for
-            a few; while they do they take cores from the contestant.
-        settle_share: quiet means that the process used less than this share of a core during the pause.
+        settle_slice_s: the pause before it is asked again whether another thread still runs.
+        settle_most_s: the longest wait for quiet. OpenBLAS's idle workers spin for 100 ms (0.4 ms when started
+            from our command line), libgomp's for 2; while they do they take cores from the contestant.
+        settle_blind_s: how long to wait where the system does not tell which threads run.
         min_pairs: fewer give no useful interval: 6 is the least for 95%, 10 allow one outlier on each side.
         max_pairs: more pairs than this only make a race longer; the interval shrinks with the square root.
         budget_s: what a race should take; between min_pairs and max_pairs it sets the number of pairs, up
@@ -49,8 +49,8 @@ class Timing:
         switch_cost_s: what one involuntary context switch is taken to cost.
         tolerance: a batch is disturbed when switches and stolen time may have cost more than this share of
             it.
-        drift: a pair is disturbed when the calibration loop takes this much longer than the best seen in this
-            race: the clock was lower, or the core was shared.
+        drift: a pair is disturbed when a calibration loop after it takes this much longer or shorter than
+            before it: the clock changed in between, or the core was shared for a while.
         most_rejects: disturbed pairs repeated, for each pair wanted. Beyond that the machine is busy; pairs
             are kept and counted as noisy.
         check_share: the share of batches in which one call's output is verified. The first batch always is.
@@ -59,11 +59,11 @@ class Timing:
     """
 
     min_batch_s: float = 1e-3
-    warmup_s: float = 1e-3
+    warmup_s: float = 2e-3
     long_call_s: float = 0.05
     settle_slice_s: float = 5e-4
-    settle_most_s: float = 0.06
-    settle_share: float = 0.15
+    settle_most_s: float = 0.15
+    settle_blind_s: float = 0.03
     min_pairs: int = 10
     max_pairs: int = 40
     budget_s: float = 0.7
@@ -109,6 +109,7 @@ class Lane:
         self.cold = len(calls) > 1
         self.batch = 1
         self.call_s = 0.0
+        self.idle_s = 0.0
         self.verified = 0
         self._calls = list(calls)
         self._spare = spare or calls[0]
@@ -229,33 +230,21 @@ Verify = Callable[[str, AnyArray], str | None]
 
 
 def settle(probe: Probe, options: Timing) -> None:
-    """Waits until no thread of this process spins, or the longest wait is over."""
+    """Waits until no other thread of this process runs, or the longest wait is over."""
     deadline = probe.now() + options.settle_most_s
-    while probe.now() < deadline:
-        before, start = probe.cpu(), probe.now()
-        probe.wait(options.settle_slice_s)
-        if probe.cpu() - before < options.settle_share * (probe.now() - start):
+    while busy := probe.busy_threads():
+        if probe.now() >= deadline:
             return
+        probe.wait(options.settle_slice_s)
+    if busy is None:
+        probe.wait(options.settle_blind_s)
 
 
-def disturbance(before: Load, after: Load, seconds: float, options: Timing) -> str | None:
+def disturbance(switches: int, stolen_s: float, seconds: float, options: Timing) -> str | None:
     """Why a batch of that many seconds can't be trusted; None when it can."""
-    if (after.switches - before.switches) * options.switch_cost_s > options.tolerance * seconds:
+    if switches * options.switch_cost_s > options.tolerance * seconds:
         return "switches"
-    if after.stolen_s - before.stolen_s > options.tolerance * seconds:
-        return "stolen"
-    return None
-
-
-class _Calibration:
-    """The fastest calibration seen in this race, to which later ones are compared."""
-
-    best: float = math.inf
-
-    def drifted(self, probe: Probe, options: Timing) -> bool:
-        now = probe.calibrate()
-        self.best = min(self.best, now)
-        return now > (1 + options.drift) * self.best
+    return "stolen" if stolen_s > options.tolerance * seconds else None
 
 
 def race(
@@ -288,6 +277,9 @@ def race(
             settle(probe, options)
             lane.run(lane.some(1))
             lane.measure_batch(probe, options)
+            quiet = probe.now()
+            settle(probe, options)
+            lane.idle_s = probe.now() - quiet
         _run_pairs(result, (ours, theirs), probe, options, rng, verify)
     finally:
         if collecting:
@@ -302,7 +294,7 @@ def wanted_pairs(lanes: tuple[Lane, Lane], options: Timing) -> int:
     """How many pairs fit the budget."""
     each = sum(
         lane.call_s * lane.batch
-        + options.settle_slice_s
+        + lane.idle_s
         + (0 if lane.call_s > options.long_call_s else max(options.warmup_s, lane.call_s))
         for lane in lanes
     )
@@ -319,17 +311,15 @@ def _run_pairs(
 ) -> None:
     wanted = wanted_pairs(lanes, options)
     repeats = int(options.most_rejects * wanted)
-    calibration = _Calibration()
-    for _ in range(3):
-        calibration.drifted(probe, options)
     first = int(rng.integers(2))
     while len(result.pairs) < wanted:
         order = (first + len(result.pairs)) % 2
         times, reason = [0.0, 0.0], None
+        clock = probe.calibrate()
         for i in (order, 1 - order):
             times[i], disturbed = _timed(lanes[i], probe, options, rng, verify)
             reason = reason or disturbed
-        if calibration.drifted(probe, options):
+        if abs(math.log(probe.calibrate() / clock)) > options.drift:
             reason = reason or "drift"
         if reason is not None and repeats > 0:
             repeats -= 1
@@ -344,22 +334,20 @@ def _timed(
 ) -> tuple[float, str | None]:
     """Seconds a call in one batch, and what disturbed it."""
     check = verify is not None and (lane.verified == 0 or rng.random() < options.check_share)
-    settle(probe, options)
     warmup = lane.warmup(options)
-    # Poisoning before the warm-up calls when caches are to be cold: those push the output out again.
-    if not lane.cold:
-        lane.run(warmup)
     calls, output = lane.timed_batch(rng, check)
-    if lane.cold:
-        lane.run(warmup)
-    before = probe.load()
+    stolen = probe.stolen()
+    settle(probe, options)
+    lane.run(warmup)
+    switches = probe.switches()
     start = probe.now()
     lane.run(calls)
     took = probe.now() - start
-    after = probe.load()
+    switches = probe.switches() - switches
+    stolen = probe.stolen() - stolen
     if output is not None and verify is not None:
         lane.verified += 1
         wrong = verify(lane.name, output)
         if wrong is not None:
             raise WrongResultError(f"a timed call of {lane.name} gave a wrong result: {wrong}")
-    return took / lane.batch, disturbance(before, after, took, options)
+    return took / lane.batch, disturbance(switches, stolen, took, options)

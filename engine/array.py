@@ -174,9 +174,9 @@ class Array:
 
 
 def _matmul(a: Any, b: Any) -> Array:
-    """`functional.matmul`, which imports this module: found at the first `@`, and from then on under this name."""
+    """`functional.matmul`, which imports this module: found at the first `@`, then known by this name."""
     global _matmul
-    from .functional import matmul as _matmul  # type: ignore[assignment]
+    from .functional import matmul as _matmul
 
     return _matmul(a, b)
 

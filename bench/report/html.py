@@ -305,10 +305,9 @@ def _behind_the_figures(case: Case) -> str:
             (
                 f"Against {race.baseline}",
                 f"{ratio.value:.3f} ({ratio.low:.3f}{text.DASH}{ratio.high:.3f}), "
-                f"{text.seconds(race.ours_s)} to {text.seconds(race.theirs_s)}; {len(race.ours)} pairs of {race.batches[0]} and "
-                f"{race.batches[1]} calls; repeated: {rejected}; noisy: {race.noisy}; "
-                f"outputs verified: {sum(race.verified)}; "
-                f"its error {text.error(race.error)}",
+                f"{text.seconds(race.ours_s)} to {text.seconds(race.theirs_s)}; {len(race.ours)} pairs of "
+                f"{race.batches[0]} and {race.batches[1]} calls; repeated: {rejected}; noisy: {race.noisy}; "
+                f"outputs verified: {sum(race.verified)}; its error {text.error(race.error)}",
             )
         )
     rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts if value)

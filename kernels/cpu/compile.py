@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -226,6 +227,25 @@ class DiskCache:
             self.stats["loaded"] += 1
         return result
 
+    def load_code(self, sig: Any) -> Any:
+        """The compile result kept for the signature, or None, without making Numba ready to compile.
+
+        A dispatcher that loads first fills Numba's tables of types and lowerings, which takes longer than everything else
+        in a first call; machine code that only runs needs none of them.
+        """
+        from numba.core.registry import cpu_target
+        from numba.core.runtime import rtsys
+
+        context = cpu_target.target_context
+        path = self._file(sig, context.codegen())
+        if not path.exists():
+            return None
+        rtsys.initialize(context)
+        result = self._load(path, context)
+        if result is not None:
+            self.stats["loaded"] += 1
+        return result
+
     def _load(self, path: Path, target_context: Any) -> Any:
         from numba.core import compiler
 
@@ -289,6 +309,37 @@ def _replacing(path: Path) -> Iterator[Any]:
         raise
 
 
+def _renamed(fn: Any, suffix: str) -> Any:
+    """A copy of a Python function with a name of its own for the linker.
+
+    Numba numbers the functions of a process to tell them apart, and machine code from several processes, loaded side by
+    side, may carry the same numbers: the linker would then take one function for another of the same name.
+    """
+    copy = FunctionType(fn.__code__, fn.__globals__, fn.__name__, fn.__defaults__, fn.__closure__)
+    copy.__qualname__ = f"{fn.__qualname__}.{suffix}"
+    copy.__module__ = fn.__module__
+    copy.__kwdefaults__ = fn.__kwdefaults__
+    return copy
+
+
+def _without(options: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key != name}
+
+
+def part(*key: Any) -> Callable[[Callable[..., Any]], Any]:
+    """`@part(dtype, lanes, ...)`: a Numba function made inside a factory, to be called by other compiled code.
+
+    `key` are the factory's arguments. They become part of the function's name for the linker, for the reason that
+    `_renamed` gives: without them, one factory's functions for float32 and float64 could be mistaken for each other.
+    """
+    from numba import njit
+
+    def decorate(fn: Callable[..., Any]) -> Any:
+        return njit(nogil=True)(_renamed(fn, "_".join(map(str, key))))
+
+    return decorate
+
+
 class Compiled:
     """A Numba function that compiles at its first call for given types, and is then loaded from disk.
 
@@ -297,32 +348,39 @@ class Compiled:
     """
 
     def __init__(self, fn: Any, name: str, key: tuple[Any, ...], owner: Any, options: dict[str, Any]):
-        from numba import njit
+        from numba import jit, njit
         from numba.core.dispatcher import Dispatcher
 
-        self.dispatcher = fn if isinstance(fn, Dispatcher) else njit(nogil=True, **options)(fn)
-        plain = self.dispatcher.py_func
+        plain = fn.py_func if isinstance(fn, Dispatcher) else fn
+        options = dict(fn.targetoptions) if isinstance(fn, Dispatcher) else {"nogil": True, **options}
         self.__name__ = plain.__name__
         self.__wrapped__ = plain
         self.name = name
         source, captured = source_digest(owner or plain), _captured(plain)
         self.cache: DiskCache | None = None
         if source is not None and (captured is not None or key):
-            identity = repr(
-                (plain.__module__, plain.__qualname__, source, captured, key, sorted(options.items()))
-            )
+            parts = (plain.__module__, plain.__qualname__, source, captured, key, sorted(options.items()))
+            identity = hashlib.sha256(repr(parts).encode()).hexdigest()
+            self.dispatcher = jit(nopython=True, **_without(options, "nopython"))(_renamed(plain, identity[:16]))
             self.cache = self.dispatcher._cache = DiskCache(identity, name)
+        else:
+            self.dispatcher = fn if isinstance(fn, Dispatcher) else njit(**options)(fn)
+        self._loaded: dict[Any, Any] = {}
 
     def entry(self, signature: tuple[Any, ...]) -> Callable[..., Any]:
         """The C-level function for argument types (Numba types or NumPy dtypes), compiled or loaded when needed."""
         from numba import from_dtype, types
 
         args = tuple(t if isinstance(t, types.Type) else from_dtype(np.dtype(t)) for t in signature)
-        overload = self.dispatcher.overloads.get(args)
-        if overload is None:
+        result = self._loaded.get(args) or self.dispatcher.overloads.get(args)
+        if result is None and self.cache is not None:
+            result = self.cache.load_code(args)
+            if result is not None:
+                self._loaded[args] = result
+        if result is None:
             self.dispatcher.compile(args)
-            overload = self.dispatcher.overloads[args]
-        return overload.entry_point  # type: ignore[no-any-return]
+            result = self.dispatcher.overloads[args]
+        return result.entry_point  # type: ignore[no-any-return]
 
     @property
     def targetoptions(self) -> dict[str, Any]:

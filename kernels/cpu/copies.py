@@ -9,9 +9,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
+from .compile import part
 from .memory import load_element, store_element
 from .vector_ir import FLOATS, Vectors, counted_loop, i64, offset, pointer, times
 
@@ -112,7 +113,7 @@ def copies(dtype: str, lanes: int, columns: int) -> Copies:
     turn = _tile_transpose(dtype, lanes)
     width = columns * lanes
 
-    @njit(nogil=True)
+    @part(dtype, lanes, columns)
     def scalar(dst, dst_rs, src, src_rs, src_cs, i0, i1, j0, j1):  # type: ignore[no-untyped-def]
         for i in range(i0, i1):
             for j in range(j0, j1):
@@ -120,7 +121,7 @@ def copies(dtype: str, lanes: int, columns: int) -> Copies:
                     load_element(element, src + i * src_rs + j * src_cs), dst + i * dst_rs + j * size
                 )
 
-    @njit(nogil=True)
+    @part(dtype, lanes, columns)
     def rows(dst, dst_rs, src, src_rs, src_cs, m, n):  # type: ignore[no-untyped-def]
         if src_cs == size:
             for i in range(m):
@@ -135,7 +136,7 @@ def copies(dtype: str, lanes: int, columns: int) -> Copies:
         else:
             scalar(dst, dst_rs, src, src_rs, src_cs, 0, m, 0, n)
 
-    @njit(nogil=True)
+    @part(dtype, lanes, columns)
     def panels(dst, src, src_rs, src_cs, m, n):  # type: ignore[no-untyped-def]
         step = m * width * size
         if src_cs == size:

@@ -19,6 +19,7 @@ from typing import Any
 
 from numba import njit
 
+from .compile import part
 from .copies import copies
 from .memory import load_word
 from .microkernel import microkernel
@@ -77,7 +78,7 @@ def gemm_task(dtype: str, lanes: int, mr: int, columns: int, *, pack_b: bool) ->
     pack = copies(dtype, lanes, columns)
     pack_rows, pack_panels = pack.rows, pack.panels
 
-    @njit(nogil=True)
+    @part(dtype, lanes, mr, columns, pack_b)
     def rows_by_panel(kb, a, a_rs, b, b_rs, c, c_rs, m, n, add):  # type: ignore[no-untyped-def]
         """All row tiles of a block of A against one panel of B."""
         for i in range(0, m, mr):
@@ -89,7 +90,7 @@ def gemm_task(dtype: str, lanes: int, mr: int, columns: int, *, pack_b: bool) ->
             else:
                 tile_half(kb, a + i * a_rs, a_rs, b, b_rs, c + i * c_rs, c_rs, left, n, add)
 
-    @njit(nogil=True)
+    @part(dtype, lanes, mr, columns, pack_b)
     def rectangle(block, a, b, c, scratch, i_lo, i_hi, j_lo, j_hi):  # type: ignore[no-untyped-def]
         """C[i_lo:i_hi, j_lo:j_hi] of one matrix."""
         a_rs, a_cs = load_word(block, A_RS), load_word(block, A_CS)
@@ -118,7 +119,7 @@ def gemm_task(dtype: str, lanes: int, mr: int, columns: int, *, pack_b: bool) ->
                         to = c + ic * c_rs + j * size
                         rows_by_panel(kb, a_block, block_rs, panel, panel_rs, to, c_rs, m, j_end - j, k0)
 
-    @njit(nogil=True)
+    @part(dtype, lanes, mr, columns, pack_b)
     def task(block, index):  # type: ignore[no-untyped-def]
         i_lo, i_hi, j_lo, j_hi, first, end = cell(block, index, mr, nr)
         scratch = load_word(block, SCRATCH) + index * load_word(block, SCRATCH_STRIDE)

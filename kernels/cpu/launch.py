@@ -45,17 +45,25 @@ def launcher(dtypes: tuple[str, ...], ranks: tuple[int, ...]) -> Callable[..., N
     return _launcher().entry((*arrays, *[types.int64] * 6))
 
 
+_tasks: dict[tuple[Any, ...], tuple[int, Any]] = {}
+
+
 def address_of_task(task: Any, key: Sequence[Any], name: str) -> int:
     """The C address of a compiled `task(block, index)`, from the disk cache when it is there.
 
     Args:
-        task: the Numba function.
+        task: the Numba function; a factory makes the same one for the same arguments.
         key: the factory's arguments, which tell it from its brothers.
         name: what a terminal is told while it compiles.
     """
+    identity = (task.py_func.__module__, task.py_func.__qualname__, *key)
+    known = _tasks.get(identity)
+    if known is None:
 
-    def address() -> int:
-        return task_address(task)  # type: ignore[no-any-return]
+        def address() -> int:
+            return task_address(task)  # type: ignore[no-any-return]
 
-    getter = compiled(address, name=name, key=tuple(key), owner=task.py_func)
-    return int(getter.entry(())())
+        getter = compiled(address, name=name, key=identity, owner=task.py_func)
+        # The code lives as long as the function that it came with: whoever holds the address relies on it being kept.
+        known = _tasks[identity] = int(getter.entry(())()), getter
+    return known[0]

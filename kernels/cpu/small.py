@@ -9,9 +9,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from numba import njit, types
+from numba import types
 
-from .compile import compiled
+from .compile import compiled, part
 from .memory import data_address
 from .microkernel import microkernel
 from .vector_ir import FLOATS
@@ -38,11 +38,11 @@ def small_matmul(dtype: str, lanes: int, rows: tuple[int, int, int, int]) -> Any
     r1, r2, r3, r4 = rows
     work_limit, least = MOST_WORK, min(rows)
 
-    @njit(nogil=True)
+    @part(dtype, lanes, *rows)
     def apart(x, x_bytes, y, y_bytes):  # type: ignore[no-untyped-def]
         return x + x_bytes <= y or y + y_bytes <= x
 
-    @njit(nogil=True)
+    @part(dtype, lanes, *rows)
     def product(m, n, k, a, a_rs, b, b_rs, c, c_rs):  # type: ignore[no-untyped-def]
         j = 0
         while j < n:

@@ -8,8 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from numba import njit
-
+from .compile import part
 from .copies import copies
 from .gemm import (
     A_CS,
@@ -39,7 +38,7 @@ def stream_task(dtype: str, lanes: int, mr: int, depth: int) -> Any:
     size = FLOATS[dtype][1]
     update, update_one = row_update(dtype, lanes, mr, depth), row_update(dtype, lanes, mr, 1)
 
-    @njit(nogil=True)
+    @part(dtype, lanes, mr, depth)
     def stripe(block, a, b, c, j_lo, j_hi):  # type: ignore[no-untyped-def]
         m, k = load_word(block, M), load_word(block, K)
         a_rs, a_cs = load_word(block, A_RS), load_word(block, A_CS)
@@ -57,7 +56,7 @@ def stream_task(dtype: str, lanes: int, mr: int, depth: int) -> Any:
                         n, a_at, a_rs, a_cs, b + k0 * b_rs + j * size, b_rs, to, c_rs, min(mr, m - i), k0
                     )
 
-    @njit(nogil=True)
+    @part(dtype, lanes, mr, depth)
     def task(block, index):  # type: ignore[no-untyped-def]
         _, _, j_lo, j_hi, first, end = cell(block, index, load_word(block, M), lanes)
         for p in range(first, end):
@@ -77,7 +76,7 @@ def dots_task(dtype: str, lanes: int, mr: int, nr: int) -> Any:
     dot = dots(dtype, lanes, mr, nr)
     pack_rows = copies(dtype, lanes, 1).rows
 
-    @njit(nogil=True)
+    @part(dtype, lanes, mr, nr)
     def rectangle(block, a, b, c, scratch, i_lo, i_hi, j_lo, j_hi):  # type: ignore[no-untyped-def]
         k, kc = load_word(block, K), load_word(block, KC)
         a_rs, c_rs, c_cs = load_word(block, A_RS), load_word(block, C_RS), load_word(block, C_CS)
@@ -126,7 +125,7 @@ def dots_task(dtype: str, lanes: int, mr: int, nr: int) -> Any:
                             k0,
                         )
 
-    @njit(nogil=True)
+    @part(dtype, lanes, mr, nr)
     def task(block, index):  # type: ignore[no-untyped-def]
         i_lo, i_hi, j_lo, j_hi, first, end = cell(block, index, mr, nr)
         scratch = load_word(block, SCRATCH) + index * load_word(block, SCRATCH_STRIDE)

@@ -1,9 +1,10 @@
-"""A matmul call reduced to what a kernel needs: sizes, byte strides, and how the matrices of a batch follow each other."""
+"""A matmul call reduced to what a kernel needs: sizes, byte strides, and the steps from matrix to matrix."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -19,9 +20,10 @@ class Geometry:
     """C[p] = A[p] B[p] for p in range(batch); C: [m, n], A: [m, k], B: [k, n].
 
     Attributes:
-        swapped: computed as C^T = B^T A^T, because that way C is contiguous along its rows; A and B have changed places.
-        a_rs, a_cs, b_rs, b_cs, c_rs, c_cs: byte strides along rows and columns. Where a length is 1, the stride says
-            whatever makes the matrix contiguous.
+        swapped: computed as C^T = B^T A^T, because that way C is contiguous along its rows; A and B have
+            changed places.
+        a_rs, a_cs, b_rs, b_cs, c_rs, c_cs: byte strides from row to row and from column to column. Where a
+            length is 1, the stride says whatever makes the matrix contiguous.
         a_bs, b_bs, c_bs: bytes from one matrix of the batch to the next, when that is one number.
         table: byte offsets [batch, 3] of (A, B, C) when it is not; else None.
     """
@@ -86,7 +88,7 @@ def _tidy(rows: int, columns: int, rs: int, cs: int, size: int) -> tuple[int, in
     if columns <= 1 and rows <= 1:
         return size, size
     if columns <= 1:
-        # A column: contiguous along rows if its elements are; along its single column it may be called contiguous too.
+        # A column: along its rows, of one element each, it may be called contiguous.
         return rs, size
     if rows <= 1:
         return (size if cs != size else columns * size), cs
@@ -105,7 +107,7 @@ def _collapse(shape: tuple[int, ...], steps: tuple[Strides, ...]) -> tuple[int, 
     axes = [i for i, length in enumerate(shape) if length > 1]
     if not axes:
         return 0, 0, 0
-    for outer, inner in zip(axes, axes[1:], strict=False):
+    for outer, inner in pairwise(axes):
         if any(step[outer] != step[inner] * shape[inner] for step in steps):
             return None
     a, b, c = (step[axes[-1]] for step in steps)

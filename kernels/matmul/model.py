@@ -1,8 +1,9 @@
 """How long a matmul should take on one core or several: the models that rank the CPU kernels and their tiles.
 
-Counted in cycles of a core that starts two vector multiply-adds, two loads and one store a cycle. The constants marked
-"measured" come from `kernelwright bench skinny` and `squares` on an AVX-512 core with 2 MB of L2 cache; they rank
-kernels against each other, and a wrong rank costs time but never a right result. `kernelwright tune` measures instead.
+Counted in cycles of a core that starts two vector multiply-adds, two loads and one store a cycle. The
+constants marked "measured" come from `kernelwright bench skinny` and `squares` on an AVX-512 core with 2 MB
+of L2 cache; they rank kernels against each other, and a wrong rank costs time but never a right result.
+`kernelwright tune` measures instead.
 """
 
 from __future__ import annotations
@@ -22,18 +23,21 @@ HAND_OVER = 4000.0  # cycles to hand tasks to waiting threads and collect them (
 
 
 def seconds(cycles: float) -> float:
+    """Cycles as seconds at the nominal clock."""
     return cycles / CLOCK_HZ
 
 
 def ceil_div(a: int, b: int) -> int:
+    """a / b, rounded up."""
     return -(-a // b)
 
 
 def fma_cycles(mr: int, columns: int) -> float:
-    """Cycles a vector multiply-add of an outer-product tile: two can start a cycle, if loads and latency allow."""
+    """Cycles a vector multiply-add of a register tile: two can start a cycle, if loads and latency allow."""
     work = mr * columns
     loads = 0.575 * (mr + columns) / work
-    # Each accumulator waits four cycles for itself; below about 24 of them the core finds less to do meanwhile (measured).
+    # Each accumulator waits four cycles for itself; with fewer than about 20 of them the core finds less to
+    # do meanwhile (measured).
     latency = 4.0 / work
     slack = 1.06 if work >= 20 else 1.14
     return max(0.5, loads, latency) * slack
@@ -80,8 +84,9 @@ def direct_cycles(g: Geometry, m: int, n: int, lanes: int, config: dict[str, int
     row_tiles = ceil_div(m, mr)
     b_bytes = g.k * n * g.itemsize
     first = b_bytes / (FAR_BLOCKS if b_bytes > machine().l2 // 2 else NEAR * 2)
-    # A panel that does not stay in L1 comes from L2 for each row tile, and with rows a page apart also its addresses.
-    again = (row_tiles - 1) * panels * g.k
+    # A panel that does not stay in L1 comes from L2 for each row tile, and with rows a page apart so do its
+    # addresses.
+    again = 1.0 * (row_tiles - 1) * panels * g.k
     if g.k * columns * lanes * g.itemsize <= machine().l1d * 3 // 4:
         again *= 0.0 if g.b_rs % 1024 or g.k <= 64 else 0.5
     else:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from kernelwright.bench.machine import Roof
-from kernelwright.bench.probe import Load
 from kernelwright.bench.problems import get_suite
 from kernelwright.bench.store import Case, RaceRecord, Run
 
@@ -19,33 +18,33 @@ from kernelwright.bench.store import Case, RaceRecord, Run
 class FakeProbe:
     """A clock that moves only when told, with disturbances at will.
 
-    `spinning` is how many more pauses the process will look busy; `events` are run before each reading of the
-    load.
+    `spinning` is how many more pauses the process will look busy.
     """
 
     time: float = 0.0
-    cpu_time: float = 0.0
-    switches: int = 0
-    stolen: float = 0.0
-    spinning: int = 0
+    switched: int = 0
+    stolen_s: float = 0.0
+    spinning: int | None = 0
     chain: Callable[[], float] = lambda: 25e-6
     waits: list[float] = field(default_factory=list)
 
     def now(self) -> float:
         return self.time
 
-    def cpu(self) -> float:
-        return self.cpu_time
+    def busy_threads(self) -> int | None:
+        return self.spinning
 
     def wait(self, seconds: float) -> None:
         self.waits.append(seconds)
         self.time += seconds
         if self.spinning:
             self.spinning -= 1
-            self.cpu_time += seconds
 
-    def load(self) -> Load:
-        return Load(self.switches, self.stolen)
+    def switches(self) -> int:
+        return self.switched
+
+    def stolen(self) -> float:
+        return self.stolen_s
 
     def calibrate(self) -> float:
         return self.chain()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -106,7 +107,14 @@ def test_the_probe_reads_the_system() -> None:
     before = probe.now()
     probe.wait(0.001)
     assert probe.now() - before >= 0.001
-    load = probe.load()
-    assert load.switches >= 0
-    assert load.stolen_s >= 0
+    assert probe.switches() >= 0
+    assert probe.busy_threads() in (None, 0)
+    stop = threading.Event()
+    spinner = threading.Thread(target=lambda: [None for _ in iter(stop.is_set, True)])
+    spinner.start()
+    seen = {probe.busy_threads() for _ in range(200)}
+    stop.set()
+    spinner.join()
+    assert seen & {1, None}
+    assert probe.stolen() >= 0
     assert 1e-6 < probe.calibrate() < 0.1

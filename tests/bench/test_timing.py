@@ -25,7 +25,6 @@ def lane(
     def run(calls: Sequence[tuple[Any, ...]]) -> None:
         for (output,) in calls:
             probe.time += call_s
-            probe.cpu_time += call_s
             output.fill(1.0)
             if on_call is not None:
                 on_call(output)
@@ -80,8 +79,8 @@ def test_disturbed_pairs_are_repeated_and_counted(fake_probe: Any, reason: str) 
         calls += 1
         if calls in (30, 40, 50):
             fake_probe.time += 0.5
-            fake_probe.switches += 1000 * (reason == "switches")
-            fake_probe.stolen += 0.3 * (reason == "stolen")
+            fake_probe.switched += 1000 * (reason == "switches")
+            fake_probe.stolen_s += 0.3 * (reason == "stolen")
             slow[0] = 3 if reason == "drift" else 0
 
     slow = [0]
@@ -103,7 +102,7 @@ def test_disturbed_pairs_are_repeated_and_counted(fake_probe: Any, reason: str) 
 
 def test_on_a_machine_that_stays_busy_pairs_are_kept_and_called_noisy(fake_probe: Any) -> None:
     def disturb(output: np.ndarray) -> None:
-        fake_probe.switches += 5
+        fake_probe.switched += 5
 
     result = run_race(fake_probe, lane(fake_probe, "ours", 0.002, disturb), lane(fake_probe, "theirs", 0.002))
     assert len(result.pairs) == 10
@@ -113,7 +112,7 @@ def test_on_a_machine_that_stays_busy_pairs_are_kept_and_called_noisy(fake_probe
 
 def test_a_long_batch_survives_a_single_switch(fake_probe: Any) -> None:
     def disturb(output: np.ndarray) -> None:
-        fake_probe.switches += 1
+        fake_probe.switched += 1
 
     result = run_race(fake_probe, lane(fake_probe, "ours", 0.2, disturb), lane(fake_probe, "theirs", 0.2))
     assert result.rejected == {}
@@ -122,11 +121,14 @@ def test_a_long_batch_survives_a_single_switch(fake_probe: Any) -> None:
 def test_settling_waits_for_spinning_threads_but_not_for_ever(fake_probe: Any) -> None:
     fake_probe.spinning = 20
     settle(fake_probe, OPTIONS)
-    assert len(fake_probe.waits) == 21
+    assert len(fake_probe.waits) == 20
     fake_probe.spinning, fake_probe.waits = 10**9, []
     start = fake_probe.time
     settle(fake_probe, OPTIONS)
     assert fake_probe.time - start <= OPTIONS.settle_most_s + OPTIONS.settle_slice_s
+    fake_probe.spinning, fake_probe.waits = None, []
+    settle(fake_probe, OPTIONS)
+    assert fake_probe.waits == [OPTIONS.settle_blind_s]
 
 
 def test_a_timed_call_that_writes_nothing_is_found(fake_probe: Any) -> None:

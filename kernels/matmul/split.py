@@ -1,0 +1,69 @@
+"""How a matmul call is cut into tasks for threads: by the batch, then by a grid over rows and columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ..kernel import Config
+from .geometry import Geometry
+from .model import CALL, HAND_OVER, ceil_div
+
+Cycles = Callable[[Geometry, int, int, int, Config], float]
+"""`cycles(geometry, m, n, lanes, config)`: of one core for an m x n part of C."""
+
+# Multiply-adds below which a second thread costs more than it brings: about 4 us of work for each (measured).
+WORK_PER_THREAD = 350_000
+
+
+@dataclass(frozen=True)
+class Split:
+    """`runs` of the batch, each matrix in gm x gn rectangles of at most m x n, and the cycles expected."""
+
+    runs: int
+    gm: int
+    gn: int
+    m: int
+    n: int
+    cycles: float
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks there are."""
+        return self.runs * self.gm * self.gn
+
+
+def best_split(
+    g: Geometry, threads: int, tile: tuple[int, int], cycles: Cycles, lanes: int, config: Config
+) -> Split:
+    """The cheapest way to cut a call, by a kernel's model.
+
+    Args:
+        g: the call.
+        threads: how many tasks may run at once.
+        tile: rows and columns of C that stay together; g.m rows where rows must not be cut.
+        cycles: the kernel's model.
+        lanes, config: for the model.
+    """
+
+    def cost(grid: tuple[int, int, int, int, int]) -> float:
+        runs, gm, gn, m, n = grid
+        work = ceil_div(g.batch, runs) * cycles(g, m, n, lanes, config)
+        return CALL + work + (HAND_OVER if runs * gm * gn > 1 else 0.0)
+
+    grid = min(_grids(g, threads, *tile), key=cost)
+    return Split(*grid, cycles=cost(grid))
+
+
+def _grids(g: Geometry, threads: int, mr: int, nr: int) -> Iterator[tuple[int, int, int, int, int]]:
+    """(runs, gm, gn, m, n) for as many threads as the work is worth."""
+    threads = min(threads, max(1, g.m * g.n * max(g.k, 1) * g.batch // WORK_PER_THREAD))
+    runs = max(1, min(threads, g.batch))
+    cells = max(1, threads // runs)
+    row_tiles, column_tiles = max(1, ceil_div(g.m, mr)), max(1, ceil_div(g.n, nr))
+    for wanted in range(1, cells + 1):
+        if cells % wanted:
+            continue
+        gm, gn = min(wanted, row_tiles), min(cells // wanted, column_tiles)
+        m, n = ceil_div(row_tiles, gm) * mr, ceil_div(column_tiles, gn) * nr
+        yield runs, gm, gn, min(g.m, m), min(g.n, n)
