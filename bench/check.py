@@ -91,7 +91,11 @@ class Prover:
             except KernelwrightError:
                 raise
             except Exception as error:  # an extender's code may raise anything
-                return f"on the sample {sample!r} it raised {type(error).__name__}: {error}"
+                first = (str(error).splitlines() or [""])[0]
+                return (
+                    f"on the sample {sample!r} it raised {type(error).__name__}: {first}. If it is not meant "
+                    "for such calls, say so: @kw.kernel(..., supports=...) with the reason"
+                )
             if not verdict.ok:
                 return f"on the sample {sample!r}: {reason(verdict)}"
         return None

@@ -63,7 +63,7 @@ class FirstCall:
 
     @property
     def import_ratio(self) -> float:
-        """How many times as long as NumPy's own import ours takes, NumPy included."""
+        """How many times as long as NumPy's own import ours takes."""
         return self.import_s / self.numpy_import_s
 
     def to_json(self) -> dict[str, float]:

@@ -140,8 +140,9 @@ class Runner:
                         watcher.begin(problem, threads, cache)
                         checker = checker or Checker(problem, inputs)
                         case = self._case(problem, inputs, checker, threads, contender, cache)
-                        watcher.end(case)
                         yield case
+                        # After the caller has kept the case: telling of it may be interrupted.
+                        watcher.end(case)
 
     def _case(
         self,
@@ -152,7 +153,7 @@ class Runner:
         contender: Contender,
         cache: str,
     ) -> Case:
-        case = Case(problem, threads, cache)
+        case = Case(problem, threads, cache, asked=contender.kernel or "")
         case.reproduce = self._request.command(case, contender)
         self._put_under_roof(case)
         with using(threads=threads, backend=contender.kernel, strict=contender.kernel is not None):
@@ -167,7 +168,8 @@ class Runner:
             except KernelwrightError as error:
                 case.status, case.message = "failed", str(error).splitlines()[0]
             except Exception as error:  # a kernel under test may raise anything; the other cases still run
-                case.status, case.message = "failed", f"{type(error).__name__}: {error}"
+                first = (str(error).splitlines() or [""])[0]
+                case.status, case.message = "failed", f"{type(error).__name__}: {first}"
         return case
 
     def _put_under_roof(self, case: Case) -> None:

@@ -27,7 +27,8 @@ from .problems import Problem
 
 KIND = "kernelwright-bench"
 SCHEMA = 1
-STATUSES = ("running", "complete", "interrupted")
+# The median of pairs and its interval stand a few outliers; with more than this share nothing is concluded.
+NOISY_SHARE = 0.25
 
 
 class ResultFileError(KernelwrightError, ValueError):
@@ -67,6 +68,16 @@ class RaceRecord:
         return ratio_interval(self.pairs)
 
     @property
+    def disturbed(self) -> bool:
+        """Whether so many noisy pairs had to be kept that no verdict is to be believed."""
+        return self.noisy > NOISY_SHARE * len(self.ours)
+
+    @property
+    def verdict(self) -> str:
+        """`"ahead"`, `"behind"` or `"even"` by the ratio's interval; `"disturbed"` by other load."""
+        return "disturbed" if self.disturbed else self.ratio.verdict
+
+    @property
     def ours_s(self) -> float:
         return _median(self.ours)
 
@@ -83,7 +94,7 @@ class RaceRecord:
             "low": ratio.low,
             "high": ratio.high,
             "coverage": ratio.coverage,
-            "verdict": ratio.verdict,
+            "verdict": self.verdict,
         }
         return {"baseline": self.baseline, **summary, **_fields(self, skip=("baseline",))}
 
@@ -103,6 +114,7 @@ class Case:
             check and was not timed; "failed" when the call raised.
         message: why it was not timed, or "".
         kernel: the kernel's id, "reference" for the fallback; `config` and `why` as `explain` shows them.
+        asked: the kernel's id when it was asked for, "" when `choose` picked it.
         fallback: what was fallen back from and to; None when the kernel is the one asked for.
         error, budget: relative to the norm; `error` is of the untimed first call.
         first_call_s: the first call of this problem in the process: choice, and compilation or loading.
@@ -116,6 +128,7 @@ class Case:
     status: str = "timed"
     message: str = ""
     kernel: str = ""
+    asked: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     why: str = ""
     fallback: str | None = None
@@ -129,25 +142,18 @@ class Case:
     reproduce: str = ""
 
     @property
-    def key(self) -> str:
-        """What tells the case from the others of a run."""
-        return f"{self.problem.name}@{self.threads}t-{self.cache}:{self.kernel}"
-
-    @property
     def group(self) -> tuple[str, int, str, str]:
-        """Cases of one group are averaged: the problem's group, threads, cache, and the kernel if forced."""
-        return (self.problem.group, self.threads, self.cache, self.forced)
-
-    @property
-    def forced(self) -> str:
-        """The kernel when it was asked for by name, else "" for whatever `choose` picked."""
-        return self.kernel if " --kernel " in f" {self.reproduce} " else ""
+        """Cases of one group are averaged: the problem's group, threads, cache, and the kernel asked for."""
+        return (self.problem.group, self.threads, self.cache, self.asked)
 
     @property
     def headline(self) -> RaceRecord | None:
-        """The race against the fastest baseline; None when nothing but the kernel was timed."""
+        """The race against the fastest baseline, of those not disturbed if there are any.
+
+        None when nothing but the kernel was timed.
+        """
         rivals = [race for race in self.races if race.baseline != "itself"]
-        return min(rivals, key=lambda race: race.theirs_s, default=None)
+        return min(rivals, key=lambda race: (race.disturbed, race.theirs_s), default=None)
 
     @property
     def seconds(self) -> float | None:

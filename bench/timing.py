@@ -38,9 +38,9 @@ class Timing:
         warmup_s: untimed calls before each batch for at least this long, so that no batch starts with another
             library's data in the caches or with sleeping threads. The batch follows without a pause.
         long_call_s: a call longer than this warms itself: no warm-up calls.
-        settle_slice_s: the pause before it is asked again whether another thread still runs.
-        settle_most_s: the longest wait for quiet. OpenBLAS's idle workers spin for 100 ms (0.4 ms when started
-            from our command line), libgomp's for 2; while they do they take cores from the contestant.
+        settle_slice_s: the pause before asking again whether another thread still runs.
+        settle_most_s: the longest wait for quiet. OpenBLAS's idle workers spin for 100 ms (0.4 ms started
+            by our command line), libgomp's for 2; while they do they take cores from the contestant.
         settle_blind_s: how long to wait where the system does not tell which threads run.
         min_pairs: fewer give no useful interval: 6 is the least for 95%, 10 allow one outlier on each side.
         max_pairs: more pairs than this only make a race longer; the interval shrinks with the square root.

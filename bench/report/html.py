@@ -24,6 +24,7 @@ VERDICTS = {
     "ahead": "ahead",
     "even": "too close",
     "behind": "behind",
+    "disturbed": "disturbed",
     "alone": "no rival",
     "checked": "checked",
     "wrong": "wrong",
@@ -57,7 +58,8 @@ def page(run: Run) -> str:
     """The page's text."""
     summary = summarise(run)
     cases = list(enumerate(losses_first(run.results)))
-    scale = svg.RatioScale(c.headline.ratio for _, c in cases if c.headline is not None)
+    # Disturbed ratios may be anything: they are drawn at the edge rather than stretch the axis.
+    scale = svg.RatioScale(c.headline.ratio for _, c in cases if c.headline and not c.headline.disturbed)
     fill = {
         "title": escape(f"Kernelwright: {run.suite}, {run.started[:10]}"),
         "css": _asset("page.css"),
@@ -222,8 +224,8 @@ def _forest_row(number: int, case: Case, scale: svg.RatioScale) -> str:
     thread_mark = f"{case.threads}t{' cold' if case.cache == 'cold' else ''}"
     return (
         f'<li {_facets(number, case)}><span class="label">{escape(case.problem.name)} '
-        f"<small>{thread_mark}</small></span>{svg.strip(ratio, scale, ratio.verdict)}"
-        f'<span class="value"><b class="{ratio.verdict}">{ratio.value:.2f}</b> '
+        f"<small>{thread_mark}</small></span>{svg.strip(ratio, scale, race.verdict)}"
+        f'<span class="value"><b class="{race.verdict}">{ratio.value:.2f}</b> '
         f"<small>{escape(race.baseline)}</small></span></li>"
     )
 

@@ -36,18 +36,19 @@ class Group:
         return min(self.cases, key=_ratio)
 
     def count(self, verdict: str) -> int:
-        return sum(_headline(case).ratio.verdict == verdict for case in self.cases)
+        return sum(_headline(case).verdict == verdict for case in self.cases)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A run's groups and its verdicts, worst first."""
+    """A run's groups and its verdicts, worst first. Disturbed cases are in no group and have no verdict."""
 
     groups: tuple[Group, ...]
     totals: tuple[Group, ...]
     behind: tuple[Case, ...]
     even: tuple[Case, ...]
     ahead: tuple[Case, ...]
+    disturbed: tuple[Case, ...]
     not_timed: tuple[Case, ...]
 
     @property
@@ -57,8 +58,17 @@ class Summary:
     def sentences(self) -> list[str]:
         """The verdict in plain words, the bad news first."""
         said = [_not_timed_sentence(self.not_timed)] if self.not_timed else []
-        if not self.raced:
-            return said
+        if self.raced:
+            said += self._verdict_sentences()
+        if self.disturbed:
+            said.append(
+                f"Not counted: {text.plural(len(self.disturbed), 'case')} disturbed by other load "
+                f"({some([case.problem.name for case in self.disturbed])}): run again on a quiet machine."
+            )
+        return said
+
+    def _verdict_sentences(self) -> list[str]:
+        said = []
         if self.behind:
             worst = [_loss(case) for case in self.behind[:3]]
             more = f", and {len(self.behind) - 3} more" if len(self.behind) > 3 else ""
@@ -108,7 +118,7 @@ def _grouped(cases: Sequence[Case], keys: Sequence[tuple[str, int, str, str]]) -
     for (name, threads, cache, kernel), inside in members.items():
         names = {race.baseline for case in inside for race in case.races}
         ratios = {
-            name: [race.ratio.value for case in inside for race in case.races if race.baseline == name]
+            name: [r.ratio.value for c in inside for r in c.races if r.baseline == name and not r.disturbed]
             for name in sorted(names)
         }
         groups.append(
@@ -128,15 +138,17 @@ def _grouped(cases: Sequence[Case], keys: Sequence[tuple[str, int, str, str]]) -
 def summarise(run: Run) -> Summary:
     """The groups and verdicts of a run."""
     raced = [case for case in run.results if case.status == "timed" and case.headline is not None]
-    by_verdict: dict[str, list[Case]] = {"behind": [], "even": [], "ahead": []}
+    by_verdict: dict[str, list[Case]] = {"behind": [], "even": [], "ahead": [], "disturbed": []}
     for case in sorted(raced, key=_ratio):
-        by_verdict[_headline(case).ratio.verdict].append(case)
+        by_verdict[_headline(case).verdict].append(case)
+    raced = [case for case in raced if not _headline(case).disturbed]
     return Summary(
         groups=_grouped(raced, [case.group for case in raced]),
         totals=_grouped(raced, [("all", *case.group[1:]) for case in raced]),
         behind=tuple(by_verdict["behind"]),
         even=tuple(by_verdict["even"]),
         ahead=tuple(by_verdict["ahead"]),
+        disturbed=tuple(by_verdict["disturbed"]),
         not_timed=tuple(case for case in run.results if case.status not in ("timed", "checked")),
     )
 
@@ -153,7 +165,13 @@ def losses_first(cases: Sequence[Case]) -> list[Case]:
 
 
 def verdict(case: Case) -> str:
-    """ "ahead", "even", "behind", "alone" without a rival, or the status of a case that was not timed."""
+    """The headline's verdict, "alone" without a rival, or the status of a case that was not timed."""
     if case.status != "timed":
         return case.status
-    return case.headline.ratio.verdict if case.headline is not None else "alone"
+    return case.headline.verdict if case.headline is not None else "alone"
+
+
+def some(names: Sequence[str], most: int = 4) -> str:
+    """The first few different names, and how many more there are."""
+    each = list(dict.fromkeys(names))
+    return ", ".join(each[:most]) + (f" and {len(each) - most} more" if len(each) > most else "")

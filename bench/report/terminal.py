@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -9,17 +12,31 @@ from rich.text import Text
 from ..first_call import FirstCall
 from ..store import Case, Run
 from . import text
-from .summary import Summary, summarise, verdict
+from .summary import Summary, some, summarise, verdict
 
 STYLES = {
     "ahead": "green",
     "behind": "bold red",
     "even": "",
+    "disturbed": "dim",
     "wrong": "bold red",
     "failed": "red",
     "unsupported": "yellow",
 }
 PLAIN_WIDTH = 150
+FIGURES = (
+    "time",
+    "GFLOP/s",
+    "roof",
+    "vendor",
+    "its time",
+    "ratio",
+    "95% interval",
+    "error",
+    "vendor's",
+)
+# What a narrow terminal does without, in this order; a number cut off in the middle helps nobody.
+DROPPED_FIRST = ("its time", "GFLOP/s", "vendor's", "error", "95% interval", "vendor", "time")
 
 
 def console_for(file: object = None, width: int | None = None) -> Console:
@@ -34,7 +51,10 @@ def print_run(run: Run, console: Console) -> None:
     """Prints everything worth knowing about a run."""
     summary = summarise(run)
     if run.results:
-        console.print(_cases_table(run))
+        table, dropped = _cases_table(run, console.width)
+        console.print(table)
+        if dropped:
+            console.print(f"(too narrow for {', '.join(dropped)}: see the page)", style="dim", markup=False)
     for line, style in _notes(run):
         console.print(line, style=style, markup=False, soft_wrap=True)
     if summary.groups:
@@ -52,54 +72,56 @@ def print_run(run: Run, console: Console) -> None:
         console.print(line, style="bold", markup=False, soft_wrap=True)
 
 
-def _cases_table(run: Run) -> Table:
-    threads, several_caches = (
-        len({c.threads for c in run.results}) > 1,
-        len({c.cache for c in run.results}) > 1,
-    )
-    forced = any(case.forced for case in run.results)
-    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-    table.add_column("problem", no_wrap=True)
-    if forced:
-        table.add_column("kernel", no_wrap=True)
-    if threads:
-        table.add_column("thr", justify="right")
-    if several_caches:
-        table.add_column("cache")
-    for name in ("time", "GFLOP/s", "roof"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("vendor", no_wrap=True)
-    for name in ("its time", "ratio", "95% interval", "error", "vendor's"):
-        table.add_column(name, justify="right", no_wrap=True)
+def _cases_table(run: Run, width: int) -> tuple[Table, list[str]]:
+    """The table, and the columns that did not fit."""
+    dropped: list[str] = []
+    for name in ("", *DROPPED_FIRST):
+        if name:
+            dropped.append(name)
+        table = _table_without(run, dropped)
+        if Console(width=1000, file=io.StringIO()).measure(table).maximum <= width:
+            break
+    return table, dropped
+
+
+def _table_without(run: Run, dropped: Sequence[str]) -> Table:
+    names = ["problem", "kernel", "thr", "cache", *FIGURES]
+    shown = {
+        "kernel": any(case.asked for case in run.results),
+        "thr": len({case.threads for case in run.results}) > 1,
+        "cache": len({case.cache for case in run.results}) > 1,
+    }
+    names = [name for name in names if shown.get(name, True) and name not in dropped]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        left = name in ("problem", "kernel", "cache", "vendor")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
     for case in run.results:
-        row = [Text(case.problem.name)]
-        row += [Text(case.kernel)] if forced else []
-        row += [Text(str(case.threads))] if threads else []
-        row += [Text(case.cache)] if several_caches else []
-        table.add_row(*row, *_figures(case))
+        cells = _cells(case)
+        table.add_row(*(cells[name] for name in names))
     return table
 
 
-def _figures(case: Case) -> list[Text]:
-    race = case.headline
-    style = STYLES.get(verdict(case), "")
-    own = [text.seconds(case.seconds), text.number(case.gflops), text.percent(case.roof_share)]
-    if race is None:
-        status = "" if case.status == "timed" else case.status
-        middle = [status, "", "", ""]
-        vendor_error = ""
-    else:
-        ratio = race.ratio
-        middle = [
-            race.baseline,
-            text.seconds(race.theirs_s),
-            f"{ratio.value:.2f}",
-            text.interval(ratio.low, ratio.high),
-        ]
-        vendor_error = text.error(race.error)
-    cells = [Text(cell) for cell in own]
-    cells += [Text(cell, style=style) for cell in middle]
-    return [*cells, Text(text.error(case.error)), Text(vendor_error)]
+def _cells(case: Case) -> dict[str, Text]:
+    """Each column's text for a case."""
+    race, style = case.headline, STYLES.get(verdict(case), "")
+    status = "" if case.status == "timed" else case.status
+    ratio = race.ratio if race else None
+    return {
+        "problem": Text(case.problem.name),
+        "kernel": Text(case.kernel),
+        "thr": Text(str(case.threads)),
+        "cache": Text(case.cache),
+        "time": Text(text.seconds(case.seconds)),
+        "GFLOP/s": Text(text.number(case.gflops)),
+        "roof": Text(text.percent(case.roof_share)),
+        "vendor": Text(race.baseline if race else status, style=style),
+        "its time": Text(text.seconds(race.theirs_s) if race else "", style=style),
+        "ratio": Text(f"{ratio.value:.2f}" if ratio else "", style=style),
+        "95% interval": Text(text.interval(ratio.low, ratio.high) if ratio else "", style=style),
+        "error": Text(text.error(case.error)),
+        "vendor's": Text(text.error(race.error) if race else ""),
+    }
 
 
 def _notes(run: Run) -> list[tuple[str, str]]:
@@ -118,24 +140,7 @@ def _notes(run: Run) -> list[tuple[str, str]]:
         names = sorted({case.problem.name for case in cases})
         line = f"Fell back ({fallback}) in {text.plural(len(cases), 'case')}: {some(names)}. {cases[0].why}."
         notes.append((line, "yellow"))
-    noisy = [case for case in run.results if is_noisy(case)]
-    if noisy:
-        names = sorted({case.problem.name for case in noisy})
-        count = text.plural(len(noisy), "case")
-        line = f"Disturbed by other load in {count} ({some(names)}): the machine was busy."
-        notes.append((line, "yellow"))
     return notes
-
-
-def is_noisy(case: Case) -> bool:
-    """Whether more than a quarter of its pairs were disturbed and had to be kept."""
-    pairs = sum(len(race.ours) for race in case.races)
-    return sum(race.noisy for race in case.races) > pairs / 4
-
-
-def some(names: list[str], most: int = 4) -> str:
-    """The first few names, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _groups_table(summary: Summary) -> Table:

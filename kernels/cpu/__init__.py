@@ -1,1 +1,1 @@
-"""Building blocks of CPU kernels: vector code, micro-kernels, packing, threads, compiled code kept on disk."""
+"""Building blocks of CPU kernels: vector code, micro-kernels, packing, threads, compiled code on disk."""

@@ -1,157 +1,51 @@
-"""Numba functions kept on disk by *all* the source they are made of.
+"""Numba functions kept on disk by *all* that they are made of.
 
-Numba's own disk cache watches the one file that a function stands in, and serves stale code when a helper in another file
-changes. Here an entry's name is a digest of
+Numba's own disk cache watches the one file that a function stands in, and serves stale code when a helper in
+another file changes. Here an entry's name is a digest of
 
-- the source of the function's file and of every file of the same package (or folder) that it imports, at any depth,
-- the plain values it captured (closure cells, global constants) and the factory's own `key`,
-- the argument types, the CPU's name and features, and the versions of Python, NumPy, Numba and llvmlite,
+- the source of the function's file and of every file of the same package (or folder) that it imports, at any
+  depth, and the byte code of the functions that it can name (`provenance.py`),
+- the values that they captured (closures, global constants) and the factory's own `key`,
+- the argument types, Numba's options, the CPU's name and features, and the versions of Python, NumPy, Numba
+  and llvmlite,
 
-so a change of any of these is another entry, never a stale one. Entries are written atomically and carry a checksum; a
-damaged one is set aside with a warning and compiled again. Where the directory can't be written, code is kept in memory.
+so a change of any of these is another entry, never a stale one. Entries are written atomically and carry a
+checksum; a damaged one is set aside with a warning and compiled again. Where the directory can't be written,
+code is kept in memory.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import pickle
 import platform
 import re
 import sys
-import sysconfig
 import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from functools import lru_cache
-from importlib.util import find_spec
+from functools import cache
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 import numpy as np
 
-from ..errors import CacheWarning
+from ..errors import CacheWarning, ConfigError
 from ..paths import cache_dir
+from .provenance import Captured, source_digest, stable
 
 _MAGIC = b"kernelwright-compiled-1\n"
-_IMPORT = re.compile(
-    r"^[ \t]*(?:from[ \t]+(\.*[\w.]*)[ \t]+import[ \t]+([^#\n]*)|import[ \t]+([\w. ,]+))", re.M
-)
-_PLAIN = (int, float, str, bool, bytes, type(None), tuple, frozenset, np.dtype, np.number)
-_OWN = __name__.split(".")[0]
 _PATIENCE_S = 1.0
-
-
-@lru_cache(maxsize=None)
-def _library_roots() -> tuple[str, ...]:
-    paths = sysconfig.get_paths()
-    return tuple(
-        {os.path.realpath(paths[key]) + os.sep for key in ("stdlib", "platstdlib", "purelib", "platlib")}
-    )
-
-
-def _imports(source: str, module: str, is_package: bool) -> set[str]:
-    """The absolute names of the modules that a source text may import (too many does no harm)."""
-    package = module if is_package else module.rpartition(".")[0]
-    found: set[str] = set()
-    # An import list in parentheses goes over several lines.
-    for match in _IMPORT.finditer(re.sub(r"\(([^()]*)\)", lambda m: " ".join(m.group(1).split()), source)):
-        origin, names, plain = match.groups()
-        if plain is not None:
-            found.update(part.split(" as ")[0].strip() for part in plain.split(","))
-            continue
-        level = len(origin) - len(origin.lstrip("."))
-        base = origin[level:]
-        if level:
-            parents = package.split(".")[: len(package.split(".")) - (level - 1)]
-            base = ".".join([*parents, base] if base else parents)
-        found.add(base)
-        found.update(f"{base}.{name.split(' as ')[0].strip()}" for name in names.split(",") if name.strip())
-    return found
-
-
-@lru_cache(maxsize=None)
-def _module_file(name: str) -> str | None:
-    module = sys.modules.get(name)
-    file = getattr(module, "__file__", None)
-    if file is None and module is None:
-        with contextlib.suppress(ImportError, ValueError, AttributeError):
-            # Only children of loaded packages: nothing is imported for the sake of a digest.
-            if "." not in name or name.rpartition(".")[0] in sys.modules:
-                spec = find_spec(name)
-                file = spec.origin if spec else None
-    return os.path.realpath(file) if file and file.endswith(".py") and os.path.exists(file) else None
-
-
-def source_files(module: str, file: str) -> list[str]:
-    """The files that code in `file` (the module `module`) is made of: itself and what it imports, at any depth.
-
-    Followed are modules of this package and modules outside the interpreter's libraries; of another installed library
-    only the file that is imported.
-    """
-    top = module.split(".")[0]
-    waiting, seen = [(module, os.path.realpath(file))], set()
-    while waiting:
-        name, path = waiting.pop()
-        if path in seen:
-            continue
-        seen.add(path)
-        library = path.startswith(_library_roots())
-        if library and name.split(".")[0] not in (top, _OWN):
-            continue
-        source = Path(path).read_text(encoding="utf-8", errors="replace")
-        for imported in _imports(source, name, os.path.basename(path) == "__init__.py"):
-            if imported.split(".")[0] in ("numpy", "numba", "llvmlite", *sys.stdlib_module_names):
-                continue
-            found = _module_file(imported)
-            if found is not None:
-                waiting.append((imported, found))
-    return sorted(seen)
-
-
-@lru_cache(maxsize=None)
-def _file_digest(path: str, mtime_ns: int, size: int) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-def source_digest(fn: Callable[..., Any]) -> str | None:
-    """A digest of all the source `fn` is made of; None when it has no file (typed at a prompt)."""
-    file = fn.__code__.co_filename
-    if not os.path.isfile(file):
-        return None
-    return _digest_of(fn.__module__ or "", file)
-
-
-@lru_cache(maxsize=None)
-def _digest_of(module: str, file: str) -> str:
-    digest = hashlib.sha256()
-    for path in source_files(module, file):
-        stat = os.stat(path)
-        digest.update(
-            f"{os.path.basename(path)}:{_file_digest(path, stat.st_mtime_ns, stat.st_size)}\n".encode()
-        )
-    return digest.hexdigest()
-
-
-def _captured(fn: Callable[..., Any]) -> str | None:
-    """The plain values that compiled code has burnt in; None when a closure holds something without a stable name."""
-    from numba.core.dispatcher import Dispatcher
-
-    values = []
-    for name in sorted(fn.__code__.co_names):
-        value = fn.__globals__.get(name)
-        if isinstance(value, _PLAIN):
-            values.append(f"{name}={value!r}")
-    for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
-        value = cell.cell_contents
-        if isinstance(value, Dispatcher) or not isinstance(value, _PLAIN):
-            return None
-        values.append(f"{name}={value!r}")
-    return ";".join(values)
+# Numba numbers functions from 1; ours start at a random number from here to twice that.
+_FIRST_NUMBER = 1 << 60
+# Numba's own settings that change machine code, beside the options of a function.
+_NUMBA_SETTINGS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT")
 
 
 class _Notice:
@@ -162,40 +56,81 @@ class _Notice:
         self._timer: threading.Timer | None = None
 
     def start(self) -> None:
-        if sys.stderr is not None and sys.stderr.isatty():
+        if self._timer is None and sys.stderr is not None and sys.stderr.isatty():
             self._timer = threading.Timer(_PATIENCE_S, self._tell)
             self._timer.daemon = True
             self._timer.start()
 
     def _tell(self) -> None:
-        print(
-            f"kernelwright: compiling {self._name} (once for this machine) ...", file=sys.stderr, flush=True
-        )
+        text = f"kernelwright: compiling {self._name} (once for this machine) ..."
+        print(text, file=sys.stderr, flush=True)
 
     def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer.join()
-            self._timer = None
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+            timer.join()
 
 
-@lru_cache(maxsize=None)
+@cache
+def _prepare_numba() -> None:
+    """What has to be in place before anything of ours compiles."""
+    from numba.core import event
+
+    class Notices(event.Listener):  # type: ignore[misc]
+        """Starts and stops the notices. Numba tells of the end of a compilation also when it failed."""
+
+        def on_start(self, told: Any) -> None:
+            held = getattr(told.data["dispatcher"], "_cache", None)
+            if isinstance(held, DiskCache):
+                held.notice.start()
+
+        def on_end(self, told: Any) -> None:
+            held = getattr(told.data["dispatcher"], "_cache", None)
+            if isinstance(held, DiskCache):
+                held.notice.stop()
+
+    event.register("numba:compile", Notices())
+    _renumber()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_renumber)
+
+
+def _renumber() -> None:
+    """Makes the numbers that Numba gives to functions unlike those of any other process.
+
+    The linker tells functions apart by name and number. Machine code from several processes, loaded side by
+    side, must not carry the same numbers: one function would be taken for another of the same name.
+    """
+    from numba.core.bytecode import FunctionIdentity
+
+    FunctionIdentity._unique_ids = itertools.count(_FIRST_NUMBER + int.from_bytes(os.urandom(7), "little"))
+
+
+@cache
 def _warn_unwritable(directory: str, problem: str) -> None:
     warnings.warn(
-        f"compiled kernels can't be kept in {directory} ({problem}): they are compiled again in every process. Set "
-        "KERNELWRIGHT_CACHE_DIR to a directory that can be written",
+        f"compiled kernels can't be kept in {directory} ({problem}): they are compiled again in every "
+        "process. Set KERNELWRIGHT_CACHE_DIR to a directory that can be written",
         CacheWarning,
         stacklevel=2,
     )
 
 
 class DiskCache:
-    """Compiled code of one function, in the shape that Numba's dispatcher asks for."""
+    """Compiled code of one function, in the shape that Numba's dispatcher asks for.
 
-    def __init__(self, identity: str, name: str):
+    Args:
+        identity: the digest of what the function is made of.
+        name: what a terminal is told while it compiles.
+        helpers: the Numba functions that it calls.
+    """
+
+    def __init__(self, identity: str, name: str, helpers: list[Any]):
         self._identity = identity
         self._name = name
-        self._notice = _Notice(name)
+        self._helpers = helpers
+        self.notice = _Notice(name)
         self.stats = {"loaded": 0, "compiled": 0}
 
     @property
@@ -213,38 +148,33 @@ class DiskCache:
         import numba
 
         versions = (platform.python_version(), np.__version__, numba.__version__, llvmlite.__version__)
-        text = repr((self._identity, str(sig), codegen.magic_tuple(), versions))
+        settings = [getattr(numba.config, name, None) for name in _NUMBA_SETTINGS]
+        text = repr((self._identity, str(sig), codegen.magic_tuple(), versions, settings))
         short = re.sub(r"\W+", "_", self._name)[:60]
         return Path(self.cache_path) / f"{short}-{hashlib.sha256(text.encode()).hexdigest()[:40]}.bin"
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """The compile result kept for the signature; None, and the notice's clock runs, when it must be compiled."""
+        """The compile result kept for the signature, or None."""
         target_context.refresh()
-        result = self._load(self._file(sig, target_context.codegen()), target_context)
-        if result is None:
-            self._notice.start()
-        else:
-            self.stats["loaded"] += 1
-        return result
+        return self._load(self._file(sig, target_context.codegen()), target_context)
 
     def load_code(self, sig: Any) -> Any:
         """The compile result kept for the signature, or None, without making Numba ready to compile.
 
-        A dispatcher that loads first fills Numba's tables of types and lowerings, which takes longer than everything else
-        in a first call; machine code that only runs needs none of them.
+        A dispatcher that loads first fills Numba's tables of types and lowerings, which takes longer than
+        everything else in a first call; machine code that only runs needs none of them.
         """
+        from numba.core.compiler_lock import global_compiler_lock
         from numba.core.registry import cpu_target
         from numba.core.runtime import rtsys
 
-        context = cpu_target.target_context
-        path = self._file(sig, context.codegen())
-        if not path.exists():
-            return None
-        rtsys.initialize(context)
-        result = self._load(path, context)
-        if result is not None:
-            self.stats["loaded"] += 1
-        return result
+        with global_compiler_lock:
+            context = cpu_target.target_context
+            path = self._file(sig, context.codegen())
+            if not os.path.isfile(path):
+                return None
+            rtsys.initialize(context)
+            return self._load(path, context)
 
     def _load(self, path: Path, target_context: Any) -> Any:
         from numba.core import compiler
@@ -253,18 +183,16 @@ class DiskCache:
             data = path.read_bytes()
         except OSError:
             return None
-        head, digest, payload = (
-            data[: len(_MAGIC)],
-            data[len(_MAGIC) : len(_MAGIC) + 32],
-            data[len(_MAGIC) + 32 :],
-        )
+        start = len(_MAGIC) + hashlib.sha256().digest_size
+        head, payload = data[:start], data[start:]
         try:
-            if head != _MAGIC or hashlib.sha256(payload).digest() != digest:
+            if head != _MAGIC + hashlib.sha256(payload).digest():
                 raise ValueError("its checksum does not fit")
             result = compiler.CompileResult._rebuild(target_context, *pickle.loads(payload))
         except Exception as problem:
             self._set_aside(path, problem)
             return None
+        self.stats["loaded"] += 1
         return result
 
     def _set_aside(self, path: Path, problem: Exception) -> None:
@@ -272,7 +200,8 @@ class DiskCache:
         with contextlib.suppress(OSError):
             os.replace(path, aside)
         warnings.warn(
-            f"the compiled kernel {path} can't be used ({problem}); it is set aside as {aside.name} and compiled again",
+            f"the compiled kernel {path} can't be used ({problem}); it is set aside as {aside.name} and "
+            "compiled again",
             CacheWarning,
             stacklevel=2,
         )
@@ -281,9 +210,10 @@ class DiskCache:
         """Keeps a fresh compile result."""
         from numba.core.serialize import dumps
 
-        self._notice.stop()
         self.stats["compiled"] += 1
         if data.library.has_dynamic_globals or any(not lifted.can_cache for lifted in data.lifted):
+            return
+        if not all(map(_can_be_kept, self._helpers)):
             return
         payload = dumps(data._reduce())
         path = self._file(sig, data.codegen)
@@ -293,6 +223,16 @@ class DiskCache:
                 file.write(_MAGIC + hashlib.sha256(payload).digest() + payload)
         except OSError as problem:
             _warn_unwritable(str(path.parent), problem.strerror or str(problem))
+
+
+def _can_be_kept(helper: Any) -> bool:
+    """Whether a helper's code, which is linked into a kernel's, is this process's own and numbered by us.
+
+    What Numba's own cache has served may be stale; what was compiled before `_renumber` has a number that
+    other processes give to other functions.
+    """
+    numbered = all(result.fndesc.uid >= _FIRST_NUMBER for result in helper.overloads.values())
+    return numbered and not any(helper.stats.cache_hits.values())
 
 
 @contextlib.contextmanager
@@ -310,11 +250,7 @@ def _replacing(path: Path) -> Iterator[Any]:
 
 
 def _renamed(fn: Any, suffix: str) -> Any:
-    """A copy of a Python function with a name of its own for the linker.
-
-    Numba numbers the functions of a process to tell them apart, and machine code from several processes, loaded side by
-    side, may carry the same numbers: the linker would then take one function for another of the same name.
-    """
+    """A copy of a Python function with a name of its own for the linker, and for profilers."""
     copy = FunctionType(fn.__code__, fn.__globals__, fn.__name__, fn.__defaults__, fn.__closure__)
     copy.__qualname__ = f"{fn.__qualname__}.{suffix}"
     copy.__module__ = fn.__module__
@@ -322,15 +258,12 @@ def _renamed(fn: Any, suffix: str) -> Any:
     return copy
 
 
-def _without(options: dict[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if key != name}
-
-
 def part(*key: Any) -> Callable[[Callable[..., Any]], Any]:
-    """`@part(dtype, lanes, ...)`: a Numba function made inside a factory, to be called by other compiled code.
+    """`@part(dtype, lanes, ...)`: a Numba function made inside a factory, for other compiled code to call.
 
-    `key` are the factory's arguments. They become part of the function's name for the linker, for the reason that
-    `_renamed` gives: without them, one factory's functions for float32 and float64 could be mistaken for each other.
+    `key` are the factory's arguments. They become part of the function's name for the linker: one factory's
+    functions for float32 and float64 can't be mistaken for each other then, whatever their numbers
+    (`_renumber`), and profilers show which is which.
     """
     from numba import njit
 
@@ -340,38 +273,62 @@ def part(*key: Any) -> Callable[[Callable[..., Any]], Any]:
     return decorate
 
 
+# The dispatcher and the loaded code of each identity: what is loaded twice stays in memory twice.
+_made: dict[str, tuple[Any, dict[Any, Any]]] = {}
+
+
 class Compiled:
     """A Numba function that compiles at its first call for given types, and is then loaded from disk.
 
-    Calling it dispatches on the arguments' types; `entry(types)` is the bare function for one signature, without any
-    check of what it is given.
+    Calling it dispatches on the arguments' types; `entry(types)` is the bare function for one signature,
+    without any check of what it is given.
     """
 
     def __init__(self, fn: Any, name: str, key: tuple[Any, ...], owner: Any, options: dict[str, Any]):
-        from numba import jit, njit
+        from numba import config, jit
         from numba.core.dispatcher import Dispatcher
 
+        _prepare_numba()
         plain = fn.py_func if isinstance(fn, Dispatcher) else fn
         options = dict(fn.targetoptions) if isinstance(fn, Dispatcher) else {"nogil": True, **options}
+        options["nopython"] = True
         self.__name__ = plain.__name__
         self.__wrapped__ = plain
         self.name = name
-        source, captured = source_digest(owner or plain), _captured(plain)
         self.cache: DiskCache | None = None
-        if source is not None and (captured is not None or key):
-            parts = (plain.__module__, plain.__qualname__, source, captured, key, sorted(options.items()))
-            identity = hashlib.sha256(repr(parts).encode()).hexdigest()
-            self.dispatcher = jit(nopython=True, **_without(options, "nopython"))(_renamed(plain, identity[:16]))
-            self.cache = self.dispatcher._cache = DiskCache(identity, name)
-        else:
-            self.dispatcher = fn if isinstance(fn, Dispatcher) else njit(**options)(fn)
         self._loaded: dict[Any, Any] = {}
+        if config.DISABLE_JIT:
+            self.dispatcher: Any = plain
+            return
+        source, captured, chosen = source_digest(owner or plain), Captured(plain), stable(options)
+        _stop_other_caches(captured.dispatchers)
+        if source is None or chosen is None or not (captured.complete or key):
+            self.dispatcher = jit(**options)(plain)
+            return
+        made_of = (plain.__module__, plain.__qualname__, source, captured.digest, key, chosen)
+        identity = hashlib.sha256(repr(made_of).encode()).hexdigest()
+        known = _made.get(identity)
+        if known is None:
+            dispatcher = jit(**options)(_renamed(plain, identity[:16]))
+            dispatcher._cache = DiskCache(identity, name, captured.dispatchers)
+            known = _made[identity] = dispatcher, {}
+        self.dispatcher, self._loaded = known
+        self.cache = self.dispatcher._cache
 
     def entry(self, signature: tuple[Any, ...]) -> Callable[..., Any]:
-        """The C-level function for argument types (Numba types or NumPy dtypes), compiled or loaded when needed."""
+        """The C-level function for argument types (Numba types or NumPy dtypes), compiled or loaded.
+
+        For functions that need no more of Numba's run-time than allocation and the C library's mathematics: a
+        loaded one finds nothing else (`DiskCache.load_code`).
+        """
         from numba import from_dtype, types
 
         args = tuple(t if isinstance(t, types.Type) else from_dtype(np.dtype(t)) for t in signature)
+        if isinstance(self.dispatcher, FunctionType):
+            raise ConfigError(
+                f"{self.name} only runs compiled, and NUMBA_DISABLE_JIT is set; unset it, or write "
+                "`with kw.using(backend='reference'): ...`."
+            )
         result = self._loaded.get(args) or self.dispatcher.overloads.get(args)
         if result is None and self.cache is not None:
             result = self.cache.load_code(args)
@@ -380,15 +337,24 @@ class Compiled:
         if result is None:
             self.dispatcher.compile(args)
             result = self.dispatcher.overloads[args]
-        return result.entry_point  # type: ignore[no-any-return]
+        return result.entry_point
 
     @property
     def targetoptions(self) -> dict[str, Any]:
         """Numba's options of the function, such as `parallel`."""
-        return dict(self.dispatcher.targetoptions)
+        return dict(getattr(self.dispatcher, "targetoptions", {}))
 
     def __call__(self, *args: Any) -> Any:
         return self.dispatcher(*args)
+
+
+def _stop_other_caches(helpers: list[Any]) -> None:
+    """Keeps Numba's own disk cache (`@njit(cache=True)`) from serving stale helpers to a kernel."""
+    from numba.core.caching import FunctionCache, NullCache
+
+    for helper in helpers:
+        if isinstance(helper._cache, FunctionCache):
+            helper._cache = NullCache()
 
 
 def compiled(
@@ -405,6 +371,7 @@ def compiled(
         fn: a plain function, or one that went through `numba.njit`.
         name: what a terminal is told while it compiles; the function's name when left out.
         key: for a function made by a factory, the factory's arguments: all that tells it from its brothers.
+            Needed where a closure holds something that only this process knows.
         owner: the function whose file and imports make up the code, where that is not `fn` itself.
         options: for `numba.njit`, such as fastmath or boundscheck.
     """

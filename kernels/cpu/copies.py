@@ -1,12 +1,13 @@
 """Packing: strided matrices copied into row-major blocks by whole vectors.
 
-Three ways, by where the source is contiguous: along rows (vector copies), along columns (tiles of lanes x lanes turned in
-registers), or neither (element by element). Nothing outside the source is read; a panel's missing columns become zeros.
+Three ways, by where the source is contiguous: along rows (vector copies), along columns (tiles of lanes x
+lanes turned in registers), or neither (element by element). Nothing outside the source is read; a panel's
+missing columns become zeros.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 from numba import types
@@ -20,8 +21,8 @@ from .vector_ir import FLOATS, Vectors, counted_loop, i64, offset, pointer, time
 class Copies(NamedTuple):
     """`rows(dst, dst_rs, src, src_rs, src_cs, m, n)`: an m x n block with rows `dst_rs` bytes apart.
 
-    `panels(dst, src, src_rs, src_cs, m, n)`: the same into one panel after the other, each m rows of `columns * lanes`
-    elements, columns past n filled with zeros.
+    `panels(dst, src, src_rs, src_cs, m, n)`: the same into one panel after the other, each m rows of
+    `columns * lanes` elements, columns past n filled with zeros.
     All arguments are 64-bit integers: byte addresses, byte strides, counts.
     """
 
@@ -31,14 +32,14 @@ class Copies(NamedTuple):
 
 def _line_copy(dtype: str, lanes: int) -> Any:
     @intrinsic
-    def line(typingctx, dst, src, n):  # type: ignore[no-untyped-def]
+    def line(typingctx, dst, src, n):
         """Copies n contiguous elements."""
 
-        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, sig, args):
             v = Vectors(builder, dtype, lanes)
             d, s, n = pointer(builder, args[0]), pointer(builder, args[1]), args[2]
 
-            def body(carried):  # type: ignore[no-untyped-def]
+            def body(carried):
                 at = carried[0]
                 v.store(v.load(offset(builder, s, at)), offset(builder, d, at))
                 return [builder.add(at, i64(v.nbytes))]
@@ -55,15 +56,15 @@ def _line_copy(dtype: str, lanes: int) -> Any:
 
 def _row_to_panels(dtype: str, lanes: int, columns: int) -> Any:
     @intrinsic
-    def spread(typingctx, dst, panel_step, src, n):  # type: ignore[no-untyped-def]
-        """One row of n contiguous elements to one row of each panel, `panel_step` bytes apart; zeros after the n-th."""
+    def spread(typingctx, dst, panel_step, src, n):
+        """One row of n contiguous elements to one row of each panel, `panel_step` bytes apart; then zeros."""
 
-        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, sig, args):
             v = Vectors(builder, dtype, lanes)
             dst, panel_step, src, n = args
             width = columns * lanes
 
-            def body(carried):  # type: ignore[no-untyped-def]
+            def body(carried):
                 d, s = carried
                 read = [v.load(offset(builder, s, j * v.nbytes)) for j in range(columns)]
                 for j, value in enumerate(read):
@@ -86,10 +87,10 @@ def _row_to_panels(dtype: str, lanes: int, columns: int) -> Any:
 
 def _tile_transpose(dtype: str, lanes: int) -> Any:
     @intrinsic
-    def turn(typingctx, dst, dst_rs, src, src_cs):  # type: ignore[no-untyped-def]
+    def turn(typingctx, dst, dst_rs, src, src_cs):
         """dst[i][j] = src[i][j] for a lanes x lanes tile whose source is contiguous along i."""
 
-        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, sig, args):
             v = Vectors(builder, dtype, lanes)
             dst, dst_rs, src, src_cs = args
             d, s = pointer(builder, dst), pointer(builder, src)
@@ -103,7 +104,7 @@ def _tile_transpose(dtype: str, lanes: int) -> Any:
     return turn
 
 
-@lru_cache(maxsize=None)
+@cache
 def copies(dtype: str, lanes: int, columns: int) -> Copies:
     """The packing functions for `dtype`, vectors of `lanes` and panels of `columns * lanes` columns."""
     size = FLOATS[dtype][1]
@@ -114,7 +115,7 @@ def copies(dtype: str, lanes: int, columns: int) -> Copies:
     width = columns * lanes
 
     @part(dtype, lanes, columns)
-    def scalar(dst, dst_rs, src, src_rs, src_cs, i0, i1, j0, j1):  # type: ignore[no-untyped-def]
+    def scalar(dst, dst_rs, src, src_rs, src_cs, i0, i1, j0, j1):
         for i in range(i0, i1):
             for j in range(j0, j1):
                 store_element(
@@ -122,7 +123,7 @@ def copies(dtype: str, lanes: int, columns: int) -> Copies:
                 )
 
     @part(dtype, lanes, columns)
-    def rows(dst, dst_rs, src, src_rs, src_cs, m, n):  # type: ignore[no-untyped-def]
+    def rows(dst, dst_rs, src, src_rs, src_cs, m, n):
         if src_cs == size:
             for i in range(m):
                 line(dst + i * dst_rs, src + i * src_rs, n)
@@ -137,7 +138,7 @@ def copies(dtype: str, lanes: int, columns: int) -> Copies:
             scalar(dst, dst_rs, src, src_rs, src_cs, 0, m, 0, n)
 
     @part(dtype, lanes, columns)
-    def panels(dst, src, src_rs, src_cs, m, n):  # type: ignore[no-untyped-def]
+    def panels(dst, src, src_rs, src_cs, m, n):
         step = m * width * size
         if src_cs == size:
             # Whole rows of the source one after the other: memory is read as one long stream.

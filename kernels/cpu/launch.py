@@ -1,13 +1,14 @@
 """From NumPy arrays to a task's argument block: the last step of every CPU call.
 
-A task is reached by its C address and reads an argument block of 64-bit words. What depends on shapes is written into the
-block once, when a call is bound; a launch copies it to the stack, puts the arrays' addresses in front and runs the tasks.
+A task is reached by its C address and reads an argument block of 64-bit words. What depends on shapes is
+written into the block once, when a call is bound; a launch copies it to the stack, puts the arrays' addresses
+in front and runs the tasks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ MOST_WORDS = 48
 
 
 @njit(nogil=True)
-def launch_three(a, b, c, parameters, words, task, tasks, scratch, team):  # type: ignore[no-untyped-def]
-    """Runs a task over three arrays: words 0 to 2 are their addresses, word 3 the scratch, the rest from `parameters`."""
+def launch_three(a, b, c, parameters, words, task, tasks, scratch, team):
+    """Runs a task over three arrays: words 0 to 2 are their addresses, 3 the scratch, then `parameters`."""
     block = stack_words(MOST_WORDS)
     for i in range(4, words):
         store_word(block, i, load_word(parameters, i))
@@ -33,12 +34,12 @@ def launch_three(a, b, c, parameters, words, task, tasks, scratch, team):  # typ
     run_tasks(team, task, block, tasks)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _launcher() -> Any:
     return compiled(launch_three, name="the launch of a kernel")
 
 
-@lru_cache(maxsize=None)
+@cache
 def launcher(dtypes: tuple[str, ...], ranks: tuple[int, ...]) -> Callable[..., None]:
     """The compiled launch for three arrays of these dtypes and ranks, of any strides. It checks nothing."""
     arrays = [types.Array(from_dtype(np.dtype(d)), r, "A") for d, r in zip(dtypes, ranks, strict=True)]
@@ -61,9 +62,9 @@ def address_of_task(task: Any, key: Sequence[Any], name: str) -> int:
     if known is None:
 
         def address() -> int:
-            return task_address(task)  # type: ignore[no-any-return]
+            return task_address(task)
 
         getter = compiled(address, name=name, key=identity, owner=task.py_func)
-        # The code lives as long as the function that it came with: whoever holds the address relies on it being kept.
+        # The code lives as long as the function that it came with: whoever holds the address relies on that.
         known = _tasks[identity] = int(getter.entry(())()), getter
     return known[0]

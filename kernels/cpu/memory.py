@@ -5,8 +5,12 @@ Addresses are 64-bit integers. Words are 64 bits. All of it works on memory that
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import platform
+import sys
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
@@ -18,7 +22,9 @@ from numba.extending import intrinsic
 from .vector_ir import FLOATS, I64, i64, pointer
 
 ALIGNMENT = 64
-SYS_FUTEX = 98 if platform.machine() in ("aarch64", "arm64", "riscv64") else 202
+# The number of Linux' futex system call; 0 where there is none, or none that is known.
+_FUTEX_NUMBERS = {"x86_64": 202, "aarch64": 98, "riscv64": 98, "loongarch64": 98, "ppc64le": 221}
+SYS_FUTEX = _FUTEX_NUMBERS.get(platform.machine(), 0) if sys.platform == "linux" else 0
 
 
 def _word(builder: ir.IRBuilder, base: ir.Value, index: ir.Value) -> ir.Value:
@@ -27,20 +33,20 @@ def _word(builder: ir.IRBuilder, base: ir.Value, index: ir.Value) -> ir.Value:
 
 
 @intrinsic
-def load_word(typingctx, base, index):  # type: ignore[no-untyped-def]
+def load_word(typingctx, base, index):
     """The word at address `base` + 8 * index."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         return builder.load(_word(builder, *args), typ=I64)
 
     return types.int64(types.int64, types.int64), codegen
 
 
 @intrinsic
-def store_word(typingctx, base, index, value):  # type: ignore[no-untyped-def]
+def store_word(typingctx, base, index, value):
     """Writes the word at address `base` + 8 * index."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         builder.store(args[2], _word(builder, args[0], args[1]))
         return context.get_dummy_value()
 
@@ -48,20 +54,20 @@ def store_word(typingctx, base, index, value):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def atomic_load(typingctx, base, index):  # type: ignore[no-untyped-def]
+def atomic_load(typingctx, base, index):
     """The word, sequentially consistent."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         return builder.load_atomic(_word(builder, *args), "seq_cst", 8, typ=I64)
 
     return types.int64(types.int64, types.int64), codegen
 
 
 @intrinsic
-def atomic_store(typingctx, base, index, value):  # type: ignore[no-untyped-def]
+def atomic_store(typingctx, base, index, value):
     """Writes the word, sequentially consistent."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         builder.store_atomic(args[2], _word(builder, args[0], args[1]), "seq_cst", 8)
         return context.get_dummy_value()
 
@@ -69,20 +75,20 @@ def atomic_store(typingctx, base, index, value):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def atomic_add(typingctx, base, index, value):  # type: ignore[no-untyped-def]
+def atomic_add(typingctx, base, index, value):
     """Adds to the word; returns what it was before."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         return builder.atomic_rmw("add", _word(builder, args[0], args[1]), args[2], "seq_cst")
 
     return types.int64(types.int64, types.int64, types.int64), codegen
 
 
 @intrinsic
-def atomic_take(typingctx, base, index):  # type: ignore[no-untyped-def]
+def atomic_take(typingctx, base, index):
     """Turns the word from 0 to 1; True when this call did it."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         pair = builder.cmpxchg(_word(builder, *args), i64(0), i64(1), "seq_cst", "seq_cst")
         return builder.extract_value(pair, 1)
 
@@ -90,13 +96,13 @@ def atomic_take(typingctx, base, index):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def stack_words(typingctx, count):  # type: ignore[no-untyped-def]
+def stack_words(typingctx, count):
     """The address of `count` (a literal) words on the caller's stack, valid until the caller returns."""
     if not isinstance(count, types.IntegerLiteral):
         return None
     size = count.literal_value
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         slot = cgutils.alloca_once(builder, I64, size=size)
         return builder.ptrtoint(slot, I64)
 
@@ -104,20 +110,20 @@ def stack_words(typingctx, count):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def data_address(typingctx, array):  # type: ignore[no-untyped-def]
+def data_address(typingctx, array):
     """The byte address of an array's first element."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         return builder.ptrtoint(context.make_array(sig.args[0])(context, builder, args[0]).data, I64)
 
     return types.int64(array), codegen
 
 
 @intrinsic
-def call_task(typingctx, address, block, index):  # type: ignore[no-untyped-def]
+def call_task(typingctx, address, block, index):
     """Calls the task at `address` (from `task_address`) as task(block, index)."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         fnty = ir.FunctionType(ir.VoidType(), [I64, I64])
         builder.call(builder.inttoptr(args[0], fnty.as_pointer()), [args[1], args[2]])
         return context.get_dummy_value()
@@ -126,18 +132,18 @@ def call_task(typingctx, address, block, index):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def task_address(typingctx, task):  # type: ignore[no-untyped-def]
+def task_address(typingctx, task):
     """The address of a compiled `task(block, index)` as a plain C function.
 
-    The function is emitted beside the caller, so the address is always that of the running process, also when the
-    caller came from the disk cache. A task must not raise.
+    The function is emitted beside the caller, so the address is always that of the running process, also when
+    the caller came from the disk cache. A task must not raise.
     """
     if not isinstance(task, types.Dispatcher):
         return None
     dispatcher = task.dispatcher
     arguments = (types.int64, types.int64)
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         result = dispatcher.get_compile_result(types.void(*arguments))
         context.active_code_library.add_linking_library(result.library)
         callee = context.declare_function(builder.module, result.fndesc)
@@ -153,10 +159,10 @@ def task_address(typingctx, task):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def cpu_pause(typingctx):  # type: ignore[no-untyped-def]
+def cpu_pause(typingctx):
     """Tells the core that this is a waiting loop."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         triple = builder.module.triple
         if triple.startswith(("x86_64", "i686")):
             fn = cgutils.get_or_insert_function(
@@ -176,41 +182,41 @@ def _c_function(builder: ir.IRBuilder, name: str, args: list[ir.Value], var_arg:
 
 
 @intrinsic
-def futex(typingctx, address, operation, value):  # type: ignore[no-untyped-def]
+def futex(typingctx, address, operation, value):
     """Linux' futex system call on the 32-bit word at `address`, without a timeout."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         return _c_function(builder, "syscall", [i64(SYS_FUTEX), *args, i64(0), i64(0), i64(0)], var_arg=True)
 
     return types.int64(types.int64, types.int64, types.int64), codegen
 
 
 @intrinsic
-def nap(typingctx, microseconds):  # type: ignore[no-untyped-def]
+def nap(typingctx, microseconds):
     """The C library's usleep."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         return _c_function(builder, "usleep", list(args))
 
     return types.int64(types.int64), codegen
 
 
 @intrinsic
-def give_way(typingctx):  # type: ignore[no-untyped-def]
+def give_way(typingctx):
     """The C library's sched_yield."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         return _c_function(builder, "sched_yield", [])
 
     return types.int64(), codegen
 
 
 @intrinsic
-def load_element(typingctx, kind, address):  # type: ignore[no-untyped-def]
+def load_element(typingctx, kind, address):
     """The element of type `kind` (a numba type such as float32) at a byte address."""
     element = kind.dtype
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         value = builder.load(pointer(builder, args[1]), typ=FLOATS[str(element)][0])
         value.align = 1
         return value
@@ -219,10 +225,10 @@ def load_element(typingctx, kind, address):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def store_element(typingctx, value, address):  # type: ignore[no-untyped-def]
+def store_element(typingctx, value, address):
     """Writes a floating-point value to a byte address."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         builder.store(args[0], pointer(builder, args[1])).align = 1
         return context.get_dummy_value()
 
@@ -230,10 +236,12 @@ def store_element(typingctx, value, address):  # type: ignore[no-untyped-def]
 
 
 _scratch = threading.local()
+_in_use: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+_ending = False
 
 
 def scratch(nbytes: int) -> int:
-    """The address of at least `nbytes` bytes, aligned to 64, owned by this Python thread until its next larger request.
+    """The address of at least `nbytes` bytes, aligned to 64: this Python thread's until it asks for more.
 
     The contents are whatever the last user left.
     """
@@ -243,4 +251,25 @@ def scratch(nbytes: int) -> int:
         raw = np.zeros(size + ALIGNMENT, np.uint8)
         address = -(-raw.ctypes.data // ALIGNMENT) * ALIGNMENT
         held = _scratch.held = (size, address, raw)
+        _in_use[address] = raw
+        if _ending:
+            never_free(raw)
     return held[1]
+
+
+def never_free(memory: Any) -> None:
+    """Lets an array outlive the interpreter.
+
+    A daemon thread computes on, without the interpreter lock, while the interpreter frees what it holds.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))
+
+
+def _end() -> None:
+    global _ending
+    _ending = True
+    for memory in list(_in_use.values()):
+        never_free(memory)
+
+
+atexit.register(_end)

@@ -8,14 +8,14 @@
       |a. . . .|   |      |                 |    one broadcast of A and `columns` fused multiply-adds into
       +--------+   v      +-----------------+    accumulators that never leave their registers
 
-A is read in place: rows `a_rs` bytes apart, k contiguous. B rows are `b_rs` bytes apart, so a packed panel and a
-row-major matrix are read by the same code. Rows past `rows` repeat the last valid row (nothing past the end is read)
-and are not stored; columns past `cols` are masked.
+A is read in place: rows `a_rs` bytes apart, k contiguous. B rows are `b_rs` bytes apart, so a packed panel
+and a row-major matrix are read by the same code. Rows past `rows` repeat the last valid row (nothing past the
+end is read) and are not stored; columns past `cols` are masked.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
@@ -83,7 +83,7 @@ class _Tile:
     def store(
         self, acc: list[ir.Value], c: ir.Value, c_rs: ir.Value, rows: ir.Value, cols: ir.Value, add: ir.Value
     ) -> None:
-        """Writes the tile: whole vectors when all columns are valid, masked ones when not; adds to C when `add`."""
+        """Writes the tile: whole vectors when all columns are valid, else masked ones; onto C if `add`."""
         builder, v = self.builder, self.v
         full = builder.icmp_signed(">=", cols, i64(self.columns * v.lanes))
         with builder.if_else(full) as (whole, partial):
@@ -120,14 +120,15 @@ class _Tile:
         builder.position_at_end(done)
 
 
-@lru_cache(maxsize=None)
+@cache
 def microkernel(
     dtype: str, lanes: int, mr: int, columns: int, *, unroll: int = 4, masked_b: bool = False
 ) -> Any:
     """The micro-kernel for a tile of `mr` rows by `columns * lanes` columns, to be called inside Numba code.
 
-    Call: `tile(k, a, a_rs, b, b_rs, c, c_rs, rows, cols, add)`, all 64-bit integers: `a`, `b`, `c` byte addresses, `*_rs`
-    row strides in bytes, `rows` in 1..mr and `cols` in 1.. the part of the tile that exists, `add` non-zero to add to C.
+    Call: `tile(k, a, a_rs, b, b_rs, c, c_rs, rows, cols, add)`, all 64-bit integers: `a`, `b`, `c` byte
+    addresses, `*_rs` row strides in bytes, `rows` in 1..mr and `cols` in 1.. the part of the tile that is
+    there, `add` non-zero to add to C.
 
     Args:
         dtype: "float32" or "float64", of A, B and C; accumulation is in the same type.
@@ -137,10 +138,10 @@ def microkernel(
     """
 
     @intrinsic
-    def tile(typingctx, k, a, a_rs, b, b_rs, c, c_rs, rows, cols, add):  # type: ignore[no-untyped-def]
+    def tile(typingctx, k, a, a_rs, b, b_rs, c, c_rs, rows, cols, add):
         signature = types.void(*[types.int64] * 10)
 
-        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, sig, args):
             k, a, a_rs, b, b_rs, c, c_rs, rows, cols, add = args
             t = _Tile(builder, dtype, lanes, mr, columns, masked_b)
             if masked_b:

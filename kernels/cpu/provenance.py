@@ -16,12 +16,12 @@ import os
 import re
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -54,9 +54,9 @@ def _library_roots() -> tuple[str, ...]:
 @cache
 def _is_library(path: str) -> bool:
     """Whether a file belongs to an installed library, and not to somebody's work."""
-    return path.startswith(_library_roots()) or not {"site-packages", "dist-packages"}.isdisjoint(
-        Path(path).parts
-    )
+    installed = ("site-packages", "dist-packages")
+    real = os.path.realpath(path)
+    return real.startswith(_library_roots()) or any(folder in Path(real).parts for folder in installed)
 
 
 def imported_names(source: str, package: str) -> set[str]:
@@ -187,98 +187,100 @@ class Captured:
         self._facts = hashlib.sha256()
         self._seen: set[int] = set()
         self._home = (fn.__module__ or "").partition(".")[0]
-        self._function(fn, closures=True)
+        self._function(fn, compiled=True)
         self.digest = self._facts.hexdigest()
 
     def _note(self, text: str) -> None:
         self._facts.update(text.encode("utf-8", errors="replace") + b"\n")
 
-    def _function(self, fn: Any, closures: bool) -> None:
-        """Notes a function; `closures`: its cells become constants of the machine code."""
+    def _function(self, fn: Any, compiled: bool) -> None:
+        """Notes a function; `compiled`: what it captured becomes part of the machine code."""
         if id(fn) in self._seen:
             return
         self._seen.add(id(fn))
-        self._note(f"def {fn.__module__}.{fn.__qualname__} {_code_digest(fn.__code__)[0]}")
+        code, names = _code_digest(fn.__code__)
+        self._note(f"def {_name(fn)} {code}")
         for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
             try:
-                held = cell.cell_contents
+                known = self._value(name, cell.cell_contents)
             except ValueError:  # a function that names itself, and is not bound to its name yet
-                self.complete = False
-                continue
-            if not self._value(name, held) and closures:
-                self.complete = False
+                known = False
+            self.complete = self.complete and (known or not compiled)
         for i, held in enumerate((*(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values())):
             self._value(f"default {i}", held)
-        names = _code_digest(fn.__code__)[1]
         self._names(names, fn.__globals__)
 
     def _names(self, names: tuple[str, ...], space: dict[str, Any]) -> None:
         """Notes what `names` mean in a module; the attributes of a module are among the names too."""
         for name in names:
             held = space.get(name)
-            if isinstance(held, ModuleType):
-                if held.__name__.partition(".")[0] not in _PINNED and id(held) not in self._seen:
-                    self._seen.add(id(held))
-                    self._names(names, vars(held))
-                    self._seen.remove(id(held))
-            elif held is not None:
+            if not isinstance(held, ModuleType):
                 self._value(name, held)
+                continue
+            self._note(f"{name} is {held.__name__}")
+            if held.__name__.partition(".")[0] not in _PINNED and id(held) not in self._seen:
+                self._seen.add(id(held))
+                self._names(names, vars(held))
+                self._seen.remove(id(held))
 
     def _value(self, name: str, held: Any) -> bool:
         """Notes one value; False when it can't be told whether it is the same in another process."""
-        text = _stable(held)
+        if held is None or isinstance(held, dict | list):  # the latter are no constants for Numba
+            return held is None
+        text = stable(held)
         if text is not None:
             self._note(f"{name} = {text}")
             return True
         fn = _compiled_function(held)
         if fn is not None:
-            self._note(f"{name} = compiled, {_options(held)}")
-            if hasattr(held, "py_func") and held not in self.dispatchers:
+            self._note(f"{name} is compiled, with {stable(getattr(held, 'targetoptions', None))}")
+            if hasattr(held, "overloads") and held not in self.dispatchers:
                 self.dispatchers.append(held)
-            self._function(fn, closures=True)
+            self._function(fn, compiled=True)
             return True
         fn = getattr(held, "__wrapped__", held)  # as of a factory behind functools.cache
-        if isinstance(fn, FunctionType) and self._is_work(fn.__module__, fn.__code__.co_filename):
-            self._function(fn, closures=False)
-        elif isinstance(held, type) and self._is_work(held.__module__, ""):
-            self._methods(held)
-        return isinstance(held, FunctionType | type)
+        if not isinstance(fn, FunctionType | BuiltinFunctionType | type | np.ufunc):
+            return False
+        self._note(f"{name} is {_name(fn)}")
+        if isinstance(fn, FunctionType | type) and self._is_work(fn.__module__):
+            if isinstance(fn, type):
+                self._methods(fn)
+            else:
+                self._function(fn, compiled=False)
+        return True
 
     def _methods(self, kind: type) -> None:
         if id(kind) in self._seen:
             return
         self._seen.add(id(kind))
-        self._note(f"class {kind.__module__}.{kind.__qualname__}")
         for name, member in sorted(vars(kind).items()):
             if isinstance(member, FunctionType):
-                self._function(member, closures=False)
+                self._function(member, compiled=False)
             elif not name.startswith("__"):
-                text = _stable(member)
-                self._note(f"{name} = {text}")
+                self._note(f"{name} = {stable(member)}")
 
-    def _is_work(self, module: str | None, file: str) -> bool:
+    def _is_work(self, module: str) -> bool:
         """Whether Python code that runs while something compiles is somebody's work, and no library's."""
         top = (module or "").partition(".")[0]
-        return top in (self._home, _OWN) or (top not in _PINNED and not _is_library(os.path.realpath(file)))
+        if top in (self._home, _OWN) or top in _PINNED:
+            return top not in _PINNED
+        return not _is_library(getattr(sys.modules.get(module), "__file__", None) or "")
 
 
 def _compiled_function(held: Any) -> FunctionType | None:
     """The Python function behind a Numba dispatcher, ufunc or intrinsic."""
     if type(held).__module__.partition(".")[0] != "numba":
         return None
-    for attribute in ("py_func", "_defn"):
-        fn = getattr(held, attribute, None)
-        if isinstance(fn, FunctionType):
-            return fn
-    return _compiled_function(getattr(held, "_dispatcher", None)) if hasattr(held, "_dispatcher") else None
+    held = getattr(held, "_dispatcher", held)  # as of a function made by numba.vectorize
+    fn = getattr(held, "py_func", None) or getattr(held, "_defn", None)
+    return fn if isinstance(fn, FunctionType) else None
 
 
-def _options(held: Any) -> str:
-    """Numba's options of a dispatcher, such as fastmath."""
-    return str(_stable(dict(getattr(held, "targetoptions", {}))))
+def _name(thing: Any) -> str:
+    return f"{getattr(thing, '__module__', None)}.{getattr(thing, '__qualname__', thing.__name__)}"
 
 
-def _stable(value: Any) -> str | None:
+def stable(value: Any) -> str | None:
     """A text that tells a value from others in any process; None when there is none."""
     kind = type(value).__name__
     if isinstance(value, _PLAIN):
@@ -290,7 +292,7 @@ def _stable(value: Any) -> str | None:
     if isinstance(value, dict):
         value = [part for pair in value.items() for part in pair]
     if isinstance(value, list | tuple | set | frozenset):
-        parts = [_stable(part) for part in value]
+        parts = [stable(part) for part in value]
         whole = [part for part in parts if part is not None]
         if len(whole) < len(parts):
             return None
@@ -308,19 +310,15 @@ def _code_digest(code: CodeType) -> tuple[str, tuple[str, ...]]:
     known = _codes.get(id(code))
     if known is None:
         facts, names = hashlib.sha256(code.co_code), set(code.co_names)
-        for part in _constants(code):
-            if isinstance(part, CodeType):
-                digest, inner = _code_digest(part)
-                facts.update(digest.encode())
+        for held in code.co_consts:
+            if isinstance(held, CodeType):
+                text, inner = _code_digest(held)
                 names.update(inner)
             else:
-                facts.update(f"{_stable(part)};".encode("utf-8", errors="replace"))
-        facts.update(repr((code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)).encode())
-        facts.update(repr((code.co_argcount, code.co_flags)).encode())
+                text = str(stable(held))
+            facts.update(text.encode("utf-8", errors="replace") + b";")
+        variables = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+        facts.update(repr((variables, code.co_argcount, code.co_flags)).encode())
         # The code object is kept, so that its id is not given to another.
         known = _codes[id(code)] = code, facts.hexdigest(), tuple(sorted(names))
     return known[1], known[2]
-
-
-def _constants(code: CodeType) -> Iterator[Any]:
-    yield from code.co_consts

@@ -1,12 +1,13 @@
-"""Small matrix products with as little around them as possible: one compiled call that checks, computes and returns.
+"""Small matrix products with as little around them as possible: one compiled call checks and computes.
 
-For matrices of a few dozen rows the work takes less time than finding out what the work is. This function takes any three
-2-D arrays of its dtype and looks at their shapes and strides itself; nothing is prepared for one problem.
+For matrices of a few dozen rows the work takes less time than finding out what the work is. This function
+takes any three 2-D arrays of its dtype and looks at their shapes and strides itself; nothing is prepared for
+one problem.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from numba import types
@@ -16,34 +17,43 @@ from .memory import data_address
 from .microkernel import microkernel
 from .vector_ir import FLOATS
 
-# Multiply-adds, counted with rows rounded up to whole tiles; above, choosing tile and threads for the problem pays.
-MOST_WORK = 300_000
+# Multiply-adds; above, choosing tile and threads for the problem pays.
+MOST_WORK = 1_000_000
 
 
-@lru_cache(maxsize=None)
+def small_enough(m: int, n: int, k: int, least: int) -> bool:
+    """Whether there is little enough to do, counted with the lowest tile's `least` rows.
+
+    Fewer rows than that leave most of a tile idle, which another kernel would not: the limit falls with them.
+    """
+    return 0 < -(-m // least) * least * n * k <= MOST_WORK * min(m, least) // least
+
+
+@cache
 def small_matmul(dtype: str, lanes: int, rows: tuple[int, int, int, int]) -> Any:
     """The compiled `small(a, b, out) -> bool` for 2-D arrays of `dtype`: True when the product was computed.
 
-    False, and nothing written, when the shapes do not fit each other, the work is larger than MOST_WORK, k is not
-    contiguous in a, the columns of b and out are not, out's rows overlap, or out may share memory with an input. The
-    caller answers for the types and ranks of the arrays and for a writeable out.
+    False, and nothing written, when the shapes do not fit each other, the work is not `small_enough`, k is
+    not contiguous in a, the columns of b and out are not, rows overlap, or out may share memory with an
+    input. The caller answers for the types and ranks of the arrays and for a writeable out.
 
     Args:
         dtype, lanes: the element type, and elements a vector.
         rows: the height of the register tile that is 1, 2, 3 and 4 vectors wide.
     """
     size = FLOATS[dtype][1]
-    # A tile of one to four vectors of columns, whichever wastes the fewest, each as high as the registers allow.
+    # A tile of one to four vectors of columns, whichever wastes the fewest, each as high as the registers
+    # allow.
     one, two, three, four = (microkernel(dtype, lanes, mr, c, masked_b=True) for c, mr in enumerate(rows, 1))
     r1, r2, r3, r4 = rows
-    work_limit, least = MOST_WORK, min(rows)
+    least, fits = min(rows), part(dtype, lanes, *rows)(small_enough)
 
     @part(dtype, lanes, *rows)
-    def apart(x, x_bytes, y, y_bytes):  # type: ignore[no-untyped-def]
+    def apart(x, x_bytes, y, y_bytes):
         return x + x_bytes <= y or y + y_bytes <= x
 
     @part(dtype, lanes, *rows)
-    def product(m, n, k, a, a_rs, b, b_rs, c, c_rs):  # type: ignore[no-untyped-def]
+    def product(m, n, k, a, a_rs, b, b_rs, c, c_rs):
         j = 0
         while j < n:
             left = n - j
@@ -62,12 +72,12 @@ def small_matmul(dtype: str, lanes: int, rows: tuple[int, int, int, int]) -> Any
                     one(k, a + i * a_rs, a_rs, b_at, b_rs, to + i * c_rs, c_rs, min(r1, m - i), left, 0)
             j += 4 * lanes
 
-    def small(a, b, out):  # type: ignore[no-untyped-def]
+    def small(a, b, out):
         m, k = a.shape
         n = b.shape[1]
         if b.shape[0] != k or out.shape[0] != m or out.shape[1] != n:
             return False
-        if m == 0 or n == 0 or k == 0 or (m + least - 1) // least * least * n * k > work_limit:
+        if not fits(m, n, k, least):
             return False
         a_rs, b_rs, c_rs = a.strides[0], b.strides[0], out.strides[0]
         if a.strides[1] != size or b.strides[1] != size or out.strides[1] != size:

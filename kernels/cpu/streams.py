@@ -1,18 +1,19 @@
 """Two micro-kernels for thin matrices, where the time goes into reading one operand once.
 
-`row_update`: few rows of C, B contiguous along n. Rows of B are read as long sequential streams, the shape that memory
-and its prefetchers like; the rows of C stay in the nearest cache.
+`row_update`: few rows of C, B contiguous along n. Rows of B are read as long sequential streams, the shape
+that memory and its prefetchers like; the rows of C stay in the nearest cache.
 
     C[mr x n] (+)= A[mr x depth] B[depth x n]        A in registers, broadcast; one pass over n
 
-`dots`: both operands contiguous along k (a row of A, a column of B): no packing, one vector of partial sums an element.
+`dots`: both operands contiguous along k (a row of A, a column of B): no packing, one vector of partial sums
+an element.
 
     C[mr x nr] (+)= sum over k of A[i, k] * B[k, j]      mr + nr loads for mr * nr multiply-adds
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
@@ -22,7 +23,7 @@ from numba.extending import intrinsic
 from .vector_ir import Vectors, counted_loop, i64, minimum, offset, pointer, times
 
 
-@lru_cache(maxsize=None)
+@cache
 def row_update(dtype: str, lanes: int, mr: int, depth: int) -> Any:
     """`update(n, a, a_rs, a_cs, b, b_rs, c, c_rs, rows, add)`: adds `depth` rows of B, times A, to rows of C.
 
@@ -31,8 +32,8 @@ def row_update(dtype: str, lanes: int, mr: int, depth: int) -> Any:
     """
 
     @intrinsic
-    def update(typingctx, n, a, a_rs, a_cs, b, b_rs, c, c_rs, rows, add):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def update(typingctx, n, a, a_rs, a_cs, b, b_rs, c, c_rs, rows, add):
+        def codegen(context, builder, sig, args):
             n, a, a_rs, a_cs, b, b_rs, c, c_rs, rows, add = args
             v = Vectors(builder, dtype, lanes)
             last = builder.sub(rows, i64(1))
@@ -54,7 +55,7 @@ def row_update(dtype: str, lanes: int, mr: int, depth: int) -> Any:
                     return v.load(p) if mask is None else v.load_masked(p, mask)
 
                 streams = [read(offset(builder, p, at)) for p in b_rows]
-                # Rows past the last valid one repeat it: they are computed from the same old value and stored the same.
+                # Rows past the last valid one repeat it: computed from the same old value, stored the same.
                 old = [read(offset(builder, p, at)) if adding else v.zero for p in c_rows]
                 for i in range(mr):
                     value = old[i]
@@ -66,7 +67,7 @@ def row_update(dtype: str, lanes: int, mr: int, depth: int) -> Any:
                         v.store_masked(value, offset(builder, c_rows[i], at), mask)
 
             def sweep(adding: bool) -> None:
-                def body(carried):  # type: ignore[no-untyped-def]
+                def body(carried):
                     columns(carried[0], None, adding)
                     return [builder.add(carried[0], i64(v.nbytes))]
 
@@ -87,17 +88,17 @@ def row_update(dtype: str, lanes: int, mr: int, depth: int) -> Any:
     return update
 
 
-@lru_cache(maxsize=None)
+@cache
 def dots(dtype: str, lanes: int, mr: int, nr: int) -> Any:
-    """`dot(k, a, a_rs, b, b_cs, c, c_rs, c_cs, rows, cols, add)`: an mr x nr tile of inner products, into C or onto it.
+    """`dot(k, a, a_rs, b, b_cs, c, c_rs, c_cs, rows, cols, add)`: an mr x nr tile of inner products.
 
-    All 64-bit integers: byte addresses, byte strides; A is contiguous along k in its rows, B in its columns; `rows` in
-    1..mr and `cols` in 1..nr are valid; `add` non-zero to add to C.
+    All 64-bit integers: byte addresses, byte strides; A is contiguous along k in its rows, B in its columns;
+    `rows` in 1..mr and `cols` in 1..nr are valid; `add` non-zero to add to C, 0 to overwrite it.
     """
 
     @intrinsic
-    def dot(typingctx, k, a, a_rs, b, b_cs, c, c_rs, c_cs, rows, cols, add):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def dot(typingctx, k, a, a_rs, b, b_cs, c, c_rs, c_cs, rows, cols, add):
+        def codegen(context, builder, sig, args):
             k, a, a_rs, b, b_cs, c, c_rs, c_cs, rows, cols, add = args
             v = Vectors(builder, dtype, lanes)
 
@@ -120,7 +121,7 @@ def dots(dtype: str, lanes: int, mr: int, nr: int) -> Any:
                     out += [v.fma(left, right[j], acc[i * nr + j]) for j in range(nr)]
                 return out
 
-            def body(carried):  # type: ignore[no-untyped-def]
+            def body(carried):
                 return [builder.add(carried[0], i64(v.nbytes)), *step(carried[0], list(carried[1:]), None)]
 
             state = counted_loop(builder, builder.sdiv(k, i64(lanes)), [i64(0), *[v.zero] * (mr * nr)], body)

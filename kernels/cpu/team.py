@@ -5,19 +5,21 @@
              take tickets too                            count what was done
              wait until all n are done
 
-A ticket is one 64-bit word, `generation << 32 | next << 16 | n`, taken by an atomic add: whoever holds a ticket below n
-owns that task, and the call can't end before the task is counted as done, so a late worker can never mix two calls up.
-Workers are Python threads inside a compiled loop that holds no interpreter lock. They spin for a moment after a call
-and then sleep in the kernel (a futex on Linux, short naps elsewhere). A second Python thread that finds the team busy
-runs its tasks itself; a forked child starts a team of its own. The result never depends on who ran which task.
+A ticket is one 64-bit word, `generation << 32 | next << 16 | n`, taken by an atomic add: whoever holds a
+ticket below n owns that task, and the call can't end before the task is counted as done, so a late worker can
+never mix two calls up. Workers are Python threads inside a compiled loop that holds no interpreter lock. They
+spin for a moment after a call and then sleep in the kernel (a futex on Linux, short naps elsewhere). A second
+Python thread that finds the team busy runs its tasks itself; a forked child starts a team of its own. The
+result never depends on who ran which task.
 """
 
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
-import sys
 import threading
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,29 +35,31 @@ from .memory import (
     cpu_pause,
     futex,
     give_way,
+    load_word,
     nap,
+    never_free,
 )
 
 # Words of the shared block, 128 bytes apart so that no two share a cache line or its neighbour.
-TICKET, JOB, DONE, BUSY, SLEEPERS, STOP = 0, 16, 32, 48, 64, 80
-WORDS = 96
+TICKET, JOB, DONE, BUSY, SLEEPERS, STOP, WORKERS = 0, 16, 32, 48, 64, 80, 96
+WORDS = 112
 MOST_TASKS = 1 << 14
 
-_LINUX = sys.platform == "linux"
+_FUTEX = SYS_FUTEX != 0
 _FUTEX_WAIT, _FUTEX_WAKE = 128, 129  # the private ones: within this process
-# About 100 us of pauses before a worker sleeps: longer than the gap between two calls of a busy loop, short enough not
-# to be in the way of another library's threads.
+# About 100 us of pauses before a worker sleeps: longer than the gap between two calls of a busy loop, short
+# enough not to be in the way of another library's threads.
 _SPINS = 2000
 # A caller that waits for its last task gives the core away after about as long.
 _PATIENCE = 4000
 
 
 @njit(nogil=True)
-def _sleep(team, generation):  # type: ignore[no-untyped-def]
+def _sleep(team, generation):
     """Sleeps until the generation moves on (or wakes early, which is harmless)."""
     atomic_add(team, SLEEPERS, 1)
     if atomic_load(team, TICKET) >> 32 == generation:
-        if _LINUX:
+        if _FUTEX:
             futex(team + 4, _FUTEX_WAIT, generation)
         else:
             nap(100)
@@ -63,8 +67,8 @@ def _sleep(team, generation):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True)
-def _work(team, seen):  # type: ignore[no-untyped-def]
-    """A worker's life: returns when the team is told to stop. `seen` is the last generation not to be worked on."""
+def _work(team, seen):
+    """A worker's life, until the team is told to stop; `seen` is the last generation not to be worked on."""
     spins = 0
     while atomic_load(team, STOP) == 0:
         generation = atomic_load(team, TICKET) >> 32
@@ -88,8 +92,8 @@ def _work(team, seen):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True)
-def run_tasks(team, task, block, n):  # type: ignore[no-untyped-def]
-    """Runs task(block, i) for i in range(n), n < 2**14, on the team at address `team` (0: here, one after the other)."""
+def run_tasks(team, task, block, n):
+    """Runs task(block, i) for i in range(n), n < 2**14, on the team at this address (0: here, in order)."""
     if team == 0 or n == 1 or not atomic_take(team, BUSY):
         for i in range(n):
             call_task(task, block, i)
@@ -99,8 +103,12 @@ def run_tasks(team, task, block, n):  # type: ignore[no-untyped-def]
     atomic_store(team, DONE, 0)
     generation = ((atomic_load(team, TICKET) >> 32) + 1) & 0x7FFFFFFF
     atomic_store(team, TICKET, generation << 32 | n)
-    if _LINUX and atomic_load(team, SLEEPERS) > 0:
-        futex(team + 4, _FUTEX_WAKE, n - 1)
+    if _FUTEX:
+        sleepers = atomic_load(team, SLEEPERS)
+        # Those awake see the new ticket by themselves; a team larger than the call lets the others sleep.
+        wanted = n - 1 - (load_word(team, WORKERS) - sleepers)
+        if sleepers > 0 and wanted > 0:
+            futex(team + 4, _FUTEX_WAKE, wanted)
     mine = 0
     while True:
         ticket = atomic_add(team, TICKET, 1 << 16)
@@ -120,79 +128,87 @@ def run_tasks(team, task, block, n):  # type: ignore[no-untyped-def]
     atomic_store(team, BUSY, 0)
 
 
+@cache
+def _worker() -> Any:
+    """The compiled life of a worker, the same for all teams: a forked child needs no compiler."""
+    from .compile import compiled
+
+    return compiled(_work, name="the thread team").entry((np.int64, np.int64))
+
+
 class Team:
     """`threads` - 1 waiting workers and the block that they watch; the caller is the last member."""
 
     def __init__(self, threads: int):
-        from .compile import compiled
-
         self.threads = threads
-        self._memory = np.zeros(WORDS + 16, np.int64)
-        self.address = -(-self._memory.ctypes.data // 128) * 128
-        self._words = self._memory[(self.address - self._memory.ctypes.data) // 8 :]
-        work = compiled(_work, name="team worker")
-        work.entry((np.int64, np.int64))  # compiled or loaded here, not in each worker
-        self._workers = [
-            threading.Thread(target=work, args=(self.address, 0), name=f"kernelwright-{i}", daemon=True)
-            for i in range(1, threads)
-        ]
-        for worker in self._workers:
-            worker.start()
+        self.memory = np.zeros(WORDS + 16, np.int64)
+        self.address = -(-self.memory.ctypes.data // 128) * 128
+        self._words = self.memory[(self.address - self.memory.ctypes.data) // 8 :]
+        self._workers: list[threading.Thread] = []
+        work = _worker()
+        for i in range(1, threads):
+            worker = threading.Thread(
+                target=work, args=(self.address, 0), name=f"kernelwright-{i}", daemon=True
+            )
+            try:
+                worker.start()
+            except RuntimeError:
+                # The system gives no more threads. Tasks are taken, not handed out: fewer workers will do.
+                break
+            self._workers.append(worker)
+            self._words[WORKERS] += 1
 
     def stop(self) -> None:
         """Ends the workers and waits for them."""
         self._words[STOP] = 1
-        # A new generation with no tasks brings the spinning ones to the stop flag; the sleepers are woken by the same.
-        waker = _wake()
+        # Again and again: a worker may have looked at the flag just before, and go to sleep just after.
         while any(worker.is_alive() for worker in self._workers):
-            waker(self.address)
+            _wake_all(self.address)
             for worker in self._workers:
                 worker.join(0.001)
 
 
-def _wake() -> Any:
-    """A function that wakes sleeping workers without any task (through ctypes: no compile on the way out)."""
-    if not _LINUX:
-        return lambda address: None
-    import ctypes
-
-    syscall = ctypes.CDLL(None).syscall
-
-    def wake(address: int) -> None:
-        word = ctypes.c_void_p(address + 4)
-        syscall(ctypes.c_long(SYS_FUTEX), word, ctypes.c_int(_FUTEX_WAKE), ctypes.c_int(1 << 20))
-
-    return wake
+def _wake_all(address: int) -> None:
+    """Wakes the sleepers of a team without a task (through ctypes: nothing compiles on the way out)."""
+    if not SYS_FUTEX:
+        return
+    word, everybody = ctypes.c_void_p(address + 4), ctypes.c_int(1 << 20)
+    ctypes.CDLL(None).syscall(ctypes.c_long(SYS_FUTEX), word, ctypes.c_int(_FUTEX_WAKE), everybody)
 
 
 _lock = threading.Lock()
 _team: Team | None = None
+_closed = False
+# A call in another Python thread may still be using the address of a stopped team: its memory stays. It finds
+# no workers then, and runs its tasks itself.
+_memory_of_retired: list[Any] = []
 
 
 def team_address(threads: int) -> int:
-    """The address of the process's team of `threads` threads, made (or remade) when needed; 0 for one thread."""
+    """The address of the process's team, made or enlarged to `threads` threads when needed; 0 for one thread.
+
+    A team that is larger than a call needs does no harm: the call has as many tasks as it may use threads.
+    """
     global _team
     if threads <= 1 or os.name != "posix":
         return 0
     team = _team
-    if team is not None and team.threads == threads:
+    if team is not None and team.threads >= threads:
         return team.address
     with _lock:
-        if _team is None or _team.threads != threads:
+        if _closed:
+            return 0
+        if _team is None or _team.threads < threads:
             _retire()
             _team = Team(threads)
         return _team.address
 
 
-_retired: list[Team] = []
-
-
 def _retire() -> None:
-    """Stops the present team. Its memory stays: a call in another Python thread may still be using the address."""
     global _team
     if _team is not None:
         _team.stop()
-        _retired.append(_team)
+        _memory_of_retired.append(_team.memory)
         _team = None
 
 
@@ -202,13 +218,22 @@ def stop_team() -> None:
         _retire()
 
 
+def _close() -> None:
+    """At the end of the process: a late call in a daemon thread must not start workers anew."""
+    global _closed
+    _closed = True
+    stop_team()
+    for memory in _memory_of_retired:
+        never_free(memory)
+
+
 def _forget_after_fork() -> None:
-    """In a forked child the workers do not exist: forget the team (its memory is a copy that nobody watches)."""
+    """In a forked child there are no workers, and the lock may be held by a thread that is not there."""
     global _team, _lock
     _team = None
     _lock = threading.Lock()
 
 
-atexit.register(stop_team)
+atexit.register(_close)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_after_fork)

@@ -5,7 +5,7 @@ The block is that of `gemm` (same words), so a call can be bound to either.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from .compile import part
@@ -32,14 +32,14 @@ from .streams import dots, row_update
 from .vector_ir import FLOATS
 
 
-@lru_cache(maxsize=None)
+@cache
 def stream_task(dtype: str, lanes: int, mr: int, depth: int) -> Any:
-    """Few rows of C; B row-major and read once, `depth` rows at a time, in blocks of NC columns; the grid cuts n."""
+    """Few rows of C; B row-major, read once, `depth` rows at a time, by NC columns; the grid cuts n."""
     size = FLOATS[dtype][1]
     update, update_one = row_update(dtype, lanes, mr, depth), row_update(dtype, lanes, mr, 1)
 
     @part(dtype, lanes, mr, depth)
-    def stripe(block, a, b, c, j_lo, j_hi):  # type: ignore[no-untyped-def]
+    def stripe(block, a, b, c, j_lo, j_hi):
         m, k = load_word(block, M), load_word(block, K)
         a_rs, a_cs = load_word(block, A_RS), load_word(block, A_CS)
         b_rs, c_rs, nc = load_word(block, B_RS), load_word(block, C_RS), load_word(block, NC)
@@ -57,7 +57,7 @@ def stream_task(dtype: str, lanes: int, mr: int, depth: int) -> Any:
                     )
 
     @part(dtype, lanes, mr, depth)
-    def task(block, index):  # type: ignore[no-untyped-def]
+    def task(block, index):
         _, _, j_lo, j_hi, first, end = cell(block, index, load_word(block, M), lanes)
         for p in range(first, end):
             a, b, c = operands(block, p)
@@ -66,7 +66,7 @@ def stream_task(dtype: str, lanes: int, mr: int, depth: int) -> Any:
     return task
 
 
-@lru_cache(maxsize=None)
+@cache
 def dots_task(dtype: str, lanes: int, mr: int, nr: int) -> Any:
     """Inner products: A contiguous along k and read once; B too, or turned into scratch, KC of k at a time.
 
@@ -77,7 +77,7 @@ def dots_task(dtype: str, lanes: int, mr: int, nr: int) -> Any:
     pack_rows = copies(dtype, lanes, 1).rows
 
     @part(dtype, lanes, mr, nr)
-    def rectangle(block, a, b, c, scratch, i_lo, i_hi, j_lo, j_hi):  # type: ignore[no-untyped-def]
+    def rectangle(block, a, b, c, scratch, i_lo, i_hi, j_lo, j_hi):
         k, kc = load_word(block, K), load_word(block, KC)
         a_rs, c_rs, c_cs = load_word(block, A_RS), load_word(block, C_RS), load_word(block, C_CS)
         b_rs, b_cs = load_word(block, B_RS), load_word(block, B_CS)
@@ -126,7 +126,7 @@ def dots_task(dtype: str, lanes: int, mr: int, nr: int) -> Any:
                         )
 
     @part(dtype, lanes, mr, nr)
-    def task(block, index):  # type: ignore[no-untyped-def]
+    def task(block, index):
         i_lo, i_hi, j_lo, j_hi, first, end = cell(block, index, mr, nr)
         scratch = load_word(block, SCRATCH) + index * load_word(block, SCRATCH_STRIDE)
         for p in range(first, end):

@@ -1,12 +1,13 @@
 """Vector LLVM IR through llvmlite: the few operations that micro-kernels are made of.
 
-A `Vectors` object stands for one element type and one vector width and emits code at the builder's place: loads, stores,
-broadcasts, fused multiply-adds, masks for tails. Everything is width-generic; LLVM splits a vector that is wider than the
-host's registers, so code for any width runs (slowly) anywhere and can be tested on any machine.
+A `Vectors` object stands for one element type and one vector width and emits code at the builder's place:
+loads, stores, broadcasts, fused multiply-adds, masks for tails. Everything is width-generic; LLVM splits a
+vector that is wider than the host's registers, so code for any width runs (slowly) anywhere and can be tested
+on any machine.
 
 Addresses are 64-bit integers in bytes, as NumPy strides are: a kernel then needs no knowledge of array types.
-Loads and stores promise no more alignment than the element has in NumPy's least aligned arrays (one byte), which costs
-nothing on the CPUs this is meant for.
+Loads and stores promise no more alignment than the element has in NumPy's least aligned arrays (one byte),
+which costs nothing on the CPUs this is meant for.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ FLOATS = {"float32": (ir.FloatType(), 4), "float64": (ir.DoubleType(), 8)}
 
 
 def i64(value: int) -> ir.Constant:
+    """`value` as a 64-bit constant."""
     return ir.Constant(I64, value)
 
 
@@ -50,6 +52,7 @@ def times(builder: ir.IRBuilder, value: ir.Value, factor: int) -> ir.Value:
 
 
 def minimum(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
+    """The smaller of two signed integers."""
     return builder.select(builder.icmp_signed("<", a, b), a, b)
 
 
@@ -130,7 +133,7 @@ class Vectors:
         return self.splat(scalar)
 
     def fma(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
-        """a * b + c, in one rounding where the host has the instruction (`fmuladd`: no library call where not)."""
+        """a * b + c, in one rounding where the host has the instruction (`fmuladd`: else no library call)."""
         fn = self._intrinsic(f"llvm.fmuladd.{self.suffix}", self.type, [self.type] * 3)
         return self.builder.call(fn, [a, b, c])
 
@@ -185,7 +188,7 @@ def counted_loop(
     carried: Sequence[ir.Value],
     body: Callable[[Sequence[ir.Value]], Sequence[ir.Value]],
 ) -> list[ir.Value]:
-    """Emits `for _ in range(count): carried = body(carried)` with the carried values in registers; returns them."""
+    """Emits `for _ in range(count): carried = body(carried)` in registers; returns what it carries out."""
     before = builder.block
     loop = builder.append_basic_block("loop")
     after = builder.append_basic_block("after")

@@ -33,8 +33,9 @@ from .split import Cycles, Split, best_split
 
 DTYPES = ("float32", "float64")
 PAGE = 4096
-_GEOMETRY_WORDS = tuple(
-    ["M", "N", "K", "BATCH", "A_RS", "A_CS", "B_RS", "B_CS", "C_RS", "C_CS", "A_BS", "B_BS", "C_BS"]
+_GEOMETRY_WORDS = (
+    *("M", "N", "K", "BATCH", "A_RS", "A_CS", "B_RS", "B_CS"),
+    *("C_RS", "C_CS", "A_BS", "B_BS", "C_BS"),
 )
 
 
@@ -113,15 +114,14 @@ def _small_rows() -> tuple[int, int, int, int]:
 
 def tiny_supports(specs: Specs, attrs: Attrs) -> str | None:
     """Matrices with contiguous rows and little work."""
-    from ..cpu.small import MOST_WORK
+    from ..cpu.small import MOST_WORK, small_enough
 
     a, b, out = specs
     if (a.ndim, b.ndim, out.ndim) != (2, 2, 2):
         return "takes matrices, not vectors or batches"
-    least = min(_small_rows())
-    work = ceil_div(a.shape[0], least) * least * a.shape[1] * b.shape[1]
-    if not 0 < work <= MOST_WORK:
-        return f"takes 1 to {MOST_WORK:,} multiply-adds (m rounded up to {least}), not {work:,}"
+    m, k, n = a.shape[0], a.shape[1], b.shape[1]
+    if not small_enough(m, n, k, min(_small_rows())):
+        return f"takes up to {MOST_WORK:,} multiply-adds, fewer for a few rows; these are {m * n * k:,}"
     for name, spec in zip(("a", "b", "out"), specs, strict=True):
         if spec.strides[1] != spec.itemsize or spec.strides[0] < spec.shape[1] * spec.itemsize:
             return f"takes rows that are contiguous and apart from each other, which those of {name} are not"
@@ -196,8 +196,8 @@ def _b_in_place(specs: Specs, attrs: Attrs) -> str | None:
 
 
 def direct_configs(specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
-    """Register tiles."""
-    return [{"mr": mr, "nv": nv} for mr, nv in register_tiles()]
+    """Register tiles, and how many rows of B at a time: all (while they are in a cache), or a few streams."""
+    return [{"mr": mr, "nv": nv, "kc": kc} for mr, nv in register_tiles() for kc in (1 << 16, 64, 32)]
 
 
 def direct_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
@@ -212,13 +212,14 @@ def direct(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     lanes, mr, nv = lanes_of(g), config["mr"], config["nv"]
     split = _outer_split(model.direct_cycles, specs, config, threads)
     pack_a = int(g.a_cs != g.itemsize)
-    # In place, k needs no blocks; a packed block of A is at most 384 x 512.
-    kc = max(1, min(512, g.k) if pack_a else g.k)
+    # A packed block of A is at most 384 x 512.
+    kc = max(1, min(config["kc"], g.k, 512 if pack_a else g.k))
     mc = ceil_div(min(384, max(g.m, 1)), mr) * mr
     stride = _scratch(mc * (kc * g.itemsize + words.ROW_PAD)) if pack_a else 0
+    # With k in blocks, C is updated block by block and should stay near.
+    nc = ceil_div(min(1024, g.n) if kc < g.k else max(g.n, 1), nv * lanes) * nv * lanes
     task = words.gemm_task(g.dtype, lanes, mr, nv, pack_b=False)
     key = ("direct", g.dtype, lanes, mr, nv)
-    nc = max(g.n, 1)
     return _launch(specs, split, task, key, KC=kc, MC=mc, NC=nc, PACK_A=pack_a, SCRATCH_STRIDE=stride)
 
 

@@ -58,7 +58,7 @@ def packed_cycles(g: Geometry, m: int, n: int, lanes: int, config: dict[str, int
     tiles = ceil_div(m, mr) * panels * ceil_div(g.k, kc)
     b_bytes = g.k * n * g.itemsize
     if g.b_cs == g.itemsize:
-        pack = b_bytes / (FAR if b_bytes > machine().l2 else NEAR)
+        pack = b_bytes / (FAR if b_bytes > machine().l2 // 2 else NEAR)
     else:
         pack = b_bytes / TURNED
     # A packed block that takes most of the L2 cache is pushed out before it is read.
@@ -78,21 +78,28 @@ def packs_a(g: Geometry, n: int) -> bool:
 
 def direct_cycles(g: Geometry, m: int, n: int, lanes: int, config: dict[str, int]) -> float:
     """One task of `direct` on an m x n part of C."""
-    mr, columns = config["mr"], config["nv"]
-    panels = ceil_div(n, columns * lanes)
+    mr, columns, kc = config["mr"], config["nv"], min(config["kc"], max(g.k, 1))
+    panels, row_tiles, blocks = ceil_div(n, columns * lanes), ceil_div(m, mr), ceil_div(g.k, kc)
     compute = tile_rows(m, mr) * panels * columns * g.k * fma_cycles(mr, columns)
-    row_tiles = ceil_div(m, mr)
+    updates = 2 * m * n * g.itemsize * (blocks - 1) / NEAR
+    pack = m * g.k * g.itemsize / TURNED if g.a_cs != g.itemsize else 0.0
+    busy = compute + updates + pack + row_tiles * panels * blocks * (TILE_START + mr * columns)
     b_bytes = g.k * n * g.itemsize
-    first = b_bytes / (FAR_BLOCKS if b_bytes > machine().l2 // 2 else NEAR * 2)
+    if kc <= 64:
+        # A few dozen rows of B at a time are as many streams, which the prefetchers follow from panel to
+        # panel while the tile is busy; the panel stays in L1 for the rows of A.
+        far = b_bytes > machine().l2 // 2
+        wait = b_bytes / (NEAR * 2 if not far else FAR if kc <= 32 else FAR_BLOCKS)
+        return max(busy, wait) + 0.3 * min(busy, wait)
+    wait = 0.5 * b_bytes / (FAR_BLOCKS if b_bytes > machine().l2 // 2 else NEAR * 2)
     # A panel that does not stay in L1 comes from L2 for each row tile, and with rows a page apart so do its
     # addresses.
     again = 1.0 * (row_tiles - 1) * panels * g.k
-    if g.k * columns * lanes * g.itemsize <= machine().l1d * 3 // 4:
-        again *= 0.0 if g.b_rs % 1024 or g.k <= 64 else 0.5
+    if kc * columns * lanes * g.itemsize <= machine().l1d * 3 // 4:
+        again *= 0.5 if g.b_rs % 1024 == 0 else 0.0
     else:
         again *= 20.0 if g.b_rs >= 4096 else 2.0
-    pack = m * g.k * g.itemsize / TURNED if g.a_cs != g.itemsize else 0.0
-    return compute + again + first * 0.5 + row_tiles * panels * (TILE_START + mr * columns) + pack
+    return busy + wait + again
 
 
 def stream_cycles(g: Geometry, m: int, n: int, lanes: int, config: dict[str, int]) -> float:
@@ -102,7 +109,7 @@ def stream_cycles(g: Geometry, m: int, n: int, lanes: int, config: dict[str, int
     vectors = ceil_div(n, lanes) * ceil_div(g.k, depth)
     update = max(0.5 * mr * depth, 0.5 * (depth + mr), 1.0 * mr) * 1.1
     b_bytes = g.k * n * g.itemsize
-    read = b_bytes / (FAR if b_bytes > machine().l2 else NEAR) + (groups - 1) * b_bytes / NEAR
+    read = b_bytes / (FAR if b_bytes > machine().l2 // 2 else NEAR) + (groups - 1) * b_bytes / NEAR
     sweeps = groups * ceil_div(g.k, depth) * ceil_div(n, config["nc"])
     # Rows of C that overflow L1 are read and written at the pace of L2 in every sweep.
     spill = (
@@ -123,8 +130,8 @@ def dots_cycles(g: Geometry, m: int, n: int, lanes: int, config: dict[str, int])
     block = min(m, n) * min(g.k, kc) * g.itemsize
     per_step += 0.0 if block < machine().l1d // 2 else (nr if n <= m else mr) * lanes * g.itemsize / NEAR
     a_bytes, b_bytes = m * g.k * g.itemsize, n * g.k * g.itemsize
-    read = a_bytes / (FAR if a_bytes > machine().l2 else NEAR) + b_bytes / (
-        FAR if b_bytes > machine().l2 else NEAR
+    read = a_bytes / (FAR if a_bytes > machine().l2 // 2 else NEAR) + b_bytes / (
+        FAR if b_bytes > machine().l2 // 2 else NEAR
     )
     pack = 0.0 if g.b_rs == g.itemsize or g.k <= 1 else b_bytes / TURNED
     return (

@@ -57,7 +57,7 @@ def fake_probe() -> FakeProbe:
 
 @pytest.fixture
 def made_up_run() -> Run:
-    """The quick suite on 1 and 2 threads, with invented times from a fixed seed; one case is wrong."""
+    """The quick suite on 1 and 2 threads, with invented times; one case is wrong, one disturbed."""
     return make_run()
 
 
@@ -83,6 +83,8 @@ def make_run() -> Run:
     for problem in get_suite("quick").problems:
         for threads in (1, 2):
             run.results.append(_made_up_case(problem, threads, roof, rng))
+    for race in run.results[12].races:
+        race.noisy = 15
     wrong = run.results[9]
     wrong.status, wrong.message, wrong.races = (
         "wrong",

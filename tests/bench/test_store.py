@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kernelwright.bench.store import ResultFileError, Run, dumps, git_state, write_atomically
+from kernelwright.bench.store import RaceRecord, ResultFileError, Run, dumps, git_state, write_atomically
 
 
 def test_a_run_survives_its_file(made_up_run: Run, tmp_path: Path) -> None:
@@ -31,6 +31,24 @@ def test_the_document_is_plain_json_with_the_figures_worked_out(made_up_run: Run
     assert case["reproduce"].startswith("kernelwright bench quick --problem square-64")
     for field in ("machine", "versions", "git", "settings", "environment", "roof"):
         assert field in record
+
+
+def test_a_race_with_many_noisy_pairs_has_no_verdict() -> None:
+    race = RaceRecord("torch", [1.0] * 12, [2.0] * 12, noisy=3)
+    assert race.verdict == "ahead"
+    race.noisy = 4
+    assert race.verdict == "disturbed"
+    assert race.to_json()["verdict"] == "disturbed"
+
+
+def test_a_quiet_race_goes_before_a_disturbed_one(made_up_run: Run) -> None:
+    case = made_up_run.results[0]
+    fastest = case.headline
+    assert fastest is not None
+    fastest.noisy = len(fastest.ours)
+    assert case.headline is not fastest
+    case.races = [fastest]
+    assert case.headline is fastest
 
 
 def test_numbers_that_json_does_not_know_become_null() -> None:

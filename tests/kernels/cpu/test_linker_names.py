@@ -1,7 +1,8 @@
 """Machine code from several processes, loaded side by side, must not be mistaken for each other.
 
-Numba numbers the functions of a process; two objects on disk that were compiled in different processes may carry the same
-numbers, and a linker that knows them only by those would call one factory's function for another's.
+Numba numbers the functions of a process; two objects on disk that were compiled in different processes may
+carry the same numbers, and a linker that knows them only by those would call one factory's function for
+another's.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def run(cache: Path, *names: str) -> str:
 
 def test_code_compiled_in_different_processes_works_side_by_side(tmp_path: Path) -> None:
     # Each process compiles one tile as its first function, so all of them get the same numbers from Numba.
-    tiles = ["packed:0", "packed:9", "direct:0", "direct:3"]
+    tiles = ["packed:0", "packed:9"]
     for tile in tiles:
         assert run(tmp_path, tile) == "right"
     assert run(tmp_path, *tiles) == "right"
