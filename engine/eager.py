@@ -83,7 +83,8 @@ def operand(op: Op, name: str, value: Any) -> NDArray[Any]:
             f"{op.name}: {name} is a masked array, and its mask would be lost; fill it first: "
             f"{name}.filled(0)."
         )
-    return value
+    # A subclass may index and transpose in ways of its own: take the plain view of its memory.
+    return np.asarray(value)
 
 
 def check_out(op: Op, out: NDArray[Any], expected: TensorSpec, inputs: Sequence[NDArray[Any]]) -> None:

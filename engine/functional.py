@@ -61,7 +61,7 @@ def matmul(a: Operand, b: Operand, *, out: Operand | None = None) -> Array:
                     return Array(z)
         key: tuple[Any, ...] = (x.shape, x.strides, dtype, y.shape, y.strides, y.dtype)
         known = memo.get(key)
-        if known is not None:
+        if known is not None and x.flags.aligned and y.flags.aligned:
             z = _empty(known[1], dtype)
             known[0](x, y, z)
             return Array(z)
@@ -72,7 +72,7 @@ def matmul(a: Operand, b: Operand, *, out: Operand | None = None) -> Array:
                 return out if type(out) is Array else Array(z)
         key = (x.shape, x.strides, dtype, y.shape, y.strides, y.dtype, z.shape, z.strides, z.dtype)
         known = memo.get(key)
-        if known is not None and not (_may_share(x, z) or _may_share(y, z)):
+        if known is not None and x.flags.aligned and y.flags.aligned and not _share(z, x, y):
             known[0](x, y, z)
             return out if type(out) is Array else Array(z)
     else:
@@ -90,10 +90,16 @@ def _can_be_written(z: Any) -> bool:
     return flags.writeable and flags.aligned
 
 
+def _share(z: Any, x: Any, y: Any) -> bool:
+    """Whether the ends of `z` and of an input overlap: then the exact question is asked."""
+    return _may_share(x, z) or _may_share(y, z)
+
+
 def _remember(key: tuple[Any, ...], x: Any, y: Any, z: Any) -> None:
     """Keep what was chosen for a checked call, for the next one with the same shapes, strides and dtypes.
 
-    Only whether `out` may be written and shares memory with an input can differ then, and is asked each time.
+    Only what depends on where they are can differ then, and is asked each time: whether they are aligned, and
+    whether `out` may be written and shares memory with an input.
     """
     if not z.size:
         return

@@ -34,8 +34,9 @@ def small_matmul(dtype: str, lanes: int, rows: tuple[int, int, int, int]) -> Any
     """The compiled `small(a, b, out) -> bool` for 2-D arrays of `dtype`: True when the product was computed.
 
     False, and nothing written, when the shapes do not fit each other, the work is not `small_enough`, k is
-    not contiguous in a, the columns of b and out are not, rows overlap, or out may share memory with an
-    input. The caller answers for the types and ranks of the arrays and for a writeable out.
+    not contiguous in a, the columns of b and out are not, rows overlap, anything is unaligned, or out may
+    share memory with an input. The caller answers for the types and ranks of the arrays and for a writeable
+    out.
 
     Args:
         dtype, lanes: the element type, and elements a vector.
@@ -85,6 +86,8 @@ def small_matmul(dtype: str, lanes: int, rows: tuple[int, int, int, int]) -> Any
         if a_rs < k * size or b_rs < n * size or c_rs < n * size:
             return False
         x, y, z = data_address(a), data_address(b), data_address(out)
+        if (x | y | z | a_rs | b_rs | c_rs) % size != 0:
+            return False
         if not (apart(x, m * a_rs, z, m * c_rs) and apart(y, k * b_rs, z, m * c_rs)):
             return False
         product(m, n, k, x, a_rs, y, b_rs, z, c_rs)

@@ -74,10 +74,12 @@ from numba.extending import intrinsic
 def amount(kind):
     return ir.Constant(kind, 100)
 
+AMOUNTS = {"usual": amount}  # no name leads from the kernel to the function
+
 @intrinsic
 def plus(typingctx, x):
     def codegen(context, builder, sig, args):
-        return builder.add(args[0], amount(args[0].type))
+        return builder.add(args[0], AMOUNTS["usual"](args[0].type))
     return types.int64(types.int64), codegen
 """,
     "constants.py": "BASE = 1000",
@@ -196,7 +198,7 @@ def test_a_helper_with_numbas_own_cache_can_not_bring_stale_code_in(tmp_path: Pa
         "from kernelwright.kernels.cpu.compile import compiled\nfrom mid import mid\n"
         "def top(x):\n    return mid(x)\n"
     )
-    first = "import json, mid; print(json.dumps(mid.mid(1)))"
+    first = "import json, mid, top; top.compiled(json.dumps); print(json.dumps(mid.mid(1)))"
     then = "import json, top; print(json.dumps(top.compiled(top.top)(1)))"
     assert fresh(tmp_path, first) == 2
     (tmp_path / "low.py").write_text("from numba import njit\n@njit\ndef low(x):\n    return x + 5\n")
@@ -209,7 +211,7 @@ def test_a_helper_with_numbas_own_cache_can_not_bring_stale_code_in(tmp_path: Pa
 
 
 MIXING = """
-import json, sys
+import json, os
 from numba import njit
 from kernelwright.kernels.cpu.compile import compiled
 
@@ -223,6 +225,8 @@ def make(n):
     def top(x):
         return helper(x)
 
+    if "HELPER_FIRST" in os.environ:
+        helper(0)
     return compiled(top, key=(n,))
 
 def run(*wanted):
@@ -237,6 +241,14 @@ def test_code_from_several_processes_is_not_mixed_up(tmp_path: Path) -> None:
     assert fresh(tmp_path, "import mixing; mixing.run(2)") == [[8], [1]]
     assert fresh(tmp_path, "import mixing; mixing.run(5)") == [[20], [1]]
     assert fresh(tmp_path, "import mixing; mixing.run(2, 5)") == [[8, 20], [0, 0]]
+
+
+def test_a_helper_that_was_compiled_before_us_is_not_mixed_up_either(tmp_path: Path) -> None:
+    """It has one of the numbers that start from 1, and what it is part of is not kept."""
+    (tmp_path / "mixing.py").write_text(MIXING)
+    for n in (2, 5):
+        assert fresh(tmp_path, f"import mixing; mixing.run({n})", HELPER_FIRST="1") == [[4 * n], [1]]
+    assert fresh(tmp_path, "import mixing; mixing.run(2, 5)") == [[8, 20], [1, 1]]
 
 
 def test_two_processes_that_compile_at_once_both_succeed(tmp_path: Path) -> None:
@@ -515,31 +527,41 @@ def test_only_a_terminal_is_told(slow_script: Path) -> None:
     assert done.stderr == b""
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Standard error as a terminal; what is written to it."""
-    written: list[str] = []
+class Terminal:
+    """Standard error that says it is a terminal, and keeps what is written to it."""
 
-    class Terminal:
-        def isatty(self) -> bool:
-            return True
+    def __init__(self) -> None:
+        self.written: list[str] = []
 
-        def write(self, text: str) -> int:
-            written.append(text)
-            return len(text)
+    def isatty(self) -> bool:
+        return True
 
-        def flush(self) -> None: ...
+    def write(self, text: str) -> int:
+        self.written.append(text)
+        return len(text)
 
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    return written
+    def flush(self) -> None: ...
+
+
+def waiting_notices() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
 
 
 def test_a_compilation_that_fails_leaves_no_notice_behind(
-    terminal: list[str], entries: Callable[[], list[Path]], monkeypatch: pytest.MonkeyPatch
+    entries: Callable[[], list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from numba.core.errors import TypingError
 
+    terminal, during = Terminal(), []
+    start = compile_module._Notice.start
+
+    def noted(notice: Any) -> None:
+        start(notice)
+        during.extend(waiting_notices())
+
     monkeypatch.setattr(compile_module, "_PATIENCE_S", 60)
+    monkeypatch.setattr(compile_module._Notice, "start", noted)
+    monkeypatch.setattr(sys, "stderr", terminal)
 
     def wrong(x: Any) -> Any:
         return x.no_such_attribute
@@ -547,5 +569,6 @@ def test_a_compilation_that_fails_leaves_no_notice_behind(
     for use in (by_entry, by_call):
         with pytest.raises(TypingError):
             use(compiled(wrong))
-        assert not [t for t in threading.enumerate() if isinstance(t, threading.Timer)]
-    assert not terminal
+        assert during.pop()
+        assert not waiting_notices()
+    assert not terminal.written

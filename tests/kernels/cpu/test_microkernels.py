@@ -333,8 +333,10 @@ def test_control_the_fence_ends_a_process_that_reads_past_it() -> None:
 
     def work() -> None:
         import faulthandler
+        import resource
 
         faulthandler.disable()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         a, b, out = (Fence().put(np.ones((1, 3)), "float32", True) for _ in range(3))
         run(1, a.ctypes.data, 4, b.ctypes.data, 12, out.ctypes.data, 12, 1, 3, 0)
 

@@ -25,7 +25,7 @@ _kept: list[mmap.mmap] = []
 
 
 def fenced(values: np.ndarray, gap: int, at_end: bool, turned: bool) -> np.ndarray:
-    """A copy of a matrix with `gap` free elements between rows; the page after it, and before it, is closed."""
+    """A copy of a matrix with `gap` free elements between rows, and closed pages before and after it."""
     rows, columns = values.shape[::-1] if turned else values.shape
     step = (columns + gap) * values.itemsize
     extent = (rows - 1) * step + columns * values.itemsize

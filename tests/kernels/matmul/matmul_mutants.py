@@ -164,7 +164,7 @@ def mutant(path: str, mistake: type | None) -> Iterator[Kernel]:
     true = built_in(path)
     name = f"{path}_{mistake.__name__ if mistake else 'without_mistake'}"
 
-    @functools.lru_cache(maxsize=None)
+    @functools.cache
     def bind_once(specs: Any, config: Any, threads: int) -> Any:
         with _exchanged(mistake or (_Tile if path in ("packed", "direct", "tiny") else Vectors), name):
             return true.function(specs, {}, dict(config), threads)

@@ -1,4 +1,4 @@
-"""Proof that the tests of matmul can fail: one mistake at a time, and the check of the random tests finds it."""
+"""Proof that the tests of matmul can fail: what they check finds each of many mistakes in the kernels."""
 
 from __future__ import annotations
 
@@ -182,11 +182,13 @@ FENCED = str(Path(__file__).with_name("fenced_run.py"))
 def fenced_run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """`fenced_run.py` in a process of its own, which a kernel that reads too far kills."""
     return subprocess.run(
-        [sys.executable, FENCED, *arguments], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, FENCED, *arguments], capture_output=True, text=True, timeout=600, check=False
     )
 
 
-needs_fences = pytest.mark.skipif(sys.platform != "linux", reason="waits for fences on other systems than Linux")
+needs_fences = pytest.mark.skipif(
+    sys.platform != "linux", reason="waits for fences on other systems than Linux"
+)
 
 
 @needs_fences
@@ -200,7 +202,7 @@ def test_no_kernel_reads_beyond_its_operands() -> None:
 @needs_fences
 @pytest.mark.parametrize("path", ["direct", "tiny"])
 def test_a_read_beyond_an_operand_is_found(path: str) -> None:
-    """The control of the control: what is read there never reaches the result, so only a fence can show it."""
+    """The control for the fences: what is read there never reaches a result, so nothing else shows it."""
     done = fenced_run(path, "BReadWithoutMask")
     assert done.returncode < 0, f"the process lived on: {done.stdout[-300:]}"
     assert f" {path}_BReadWithoutMask " in done.stdout.splitlines()[-1]
@@ -209,3 +211,23 @@ def test_a_read_beyond_an_operand_is_found(path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 def test_the_problems_of_the_controls_suit_every_kernel(path: str) -> None:
     assert all(why_not(built_in(path), problem) is None for problem in PROBLEMS)
+
+
+def test_a_nan_written_beside_the_result_is_found() -> None:
+    """What a kernel reads beside an input is NaN, and so is what it then stores beside out."""
+
+    def bind(specs: Any, attrs: Any, config: Any, threads: int) -> Callable[..., None]:
+        def launch(a: Any, b: Any, out: Any) -> None:
+            right(a, b, out)
+            np.lib.stride_tricks.as_strided(out, (out.size + 1,), (out.itemsize,))[-1] = np.nan
+
+        return launch
+
+    kernel("matmul", name="nan_beside", dtypes=MATMUL.dtypes, rank=99, language="python", binds=True)(bind)
+    (made,) = [known for known in kernels_for("matmul") if known.name == "nan_beside"]
+    try:
+        assert "wrote beside out" in str(what_is_wrong(PROBLEMS[2]))
+        inputs = PROBLEMS[2].inputs(np.random.default_rng(0))
+        assert not check_kernel(made, Sample("", inputs)).ok, "check_kernel saw nothing"
+    finally:
+        unregister(made)
