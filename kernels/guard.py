@@ -35,7 +35,7 @@ class Guarded:
 
     @classmethod
     def filled(cls, spec: TensorSpec) -> Guarded:
-        """An array of `spec`, itself NaN and all around it too."""
+        """An array of `spec`, itself NaN; around it are other bytes, so that a stray NaN shows as well."""
         return _placed(cls, spec, None, 0, spec.strides)
 
     def untouched(self) -> bool:
@@ -66,9 +66,12 @@ def _placed(
     offset = -(-(GUARD_BYTES - low) // _LINE) * _LINE + alignment
     memory = room[start : start + -(-(offset + high + GUARD_BYTES) // spec.itemsize) * spec.itemsize]
     memory[:] = 0xAB
-    if spec.dtype in ("float64", "float32", "float16", "bfloat16"):
-        memory.view(spec.np_dtype)[:] = np.nan
     array: NDArray[Any] = np.ndarray(spec.shape, spec.np_dtype, memory, offset, strides)
+    floating = spec.dtype in ("float64", "float32", "float16", "bfloat16")
     if values is not None:
+        if floating:
+            memory.view(spec.np_dtype)[:] = np.nan
         array[...] = values
+    elif floating:
+        array[...] = np.nan
     return Guarded(array, memory, memory.copy())

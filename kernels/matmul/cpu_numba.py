@@ -33,6 +33,7 @@ from .split import Cycles, Split, best_split
 
 DTYPES = ("float32", "float64")
 PAGE = 4096
+SHORT_CHAINS = 200**3  # multiply-adds up to which `packed` adds only a few terms one after the other
 _GEOMETRY_WORDS = (
     *("M", "N", "K", "BATCH", "A_RS", "A_CS", "B_RS", "B_CS"),
     *("C_RS", "C_CS", "A_BS", "B_BS", "C_BS"),
@@ -121,7 +122,10 @@ def tiny_supports(specs: Specs, attrs: Attrs) -> str | None:
         return "takes matrices, not vectors or batches"
     m, k, n = a.shape[0], a.shape[1], b.shape[1]
     if not small_enough(m, n, k, min(_small_rows())):
-        return f"takes up to {MOST_WORK:,} multiply-adds, fewer for a few rows; these are {m * n * k:,}"
+        return (
+            f"takes 4 or more columns and up to {MOST_WORK:,} multiply-adds, fewer for a few rows; here are "
+            f"{n} columns and {m * n * k:,}"
+        )
     for name, spec in zip(("a", "b", "out"), specs, strict=True):
         if spec.strides[1] != spec.itemsize or spec.strides[0] < spec.shape[1] * spec.itemsize:
             return f"takes rows that are contiguous and apart from each other, which those of {name} are not"
@@ -138,9 +142,9 @@ def tiny(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
 
     def launch(a: Any, b: Any, out: Any) -> None:
         # It looks at the ends of the arrays only: an output that lies between the elements of an input is
-        # left to `packed`.
+        # left to `direct`, which adds in the same order.
         if not entry(a, b, out):
-            packed(specs, attrs, packed_configs(specs, attrs, threads)[0], threads)(a, b, out)
+            direct(specs, attrs, direct_configs(specs, attrs, threads)[0], threads)(a, b, out)
 
     launch.lane = entry  # type: ignore[attr-defined]
     return launch
@@ -153,13 +157,16 @@ def packed_configs(specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
     """Register tiles and block sizes.
 
     A row tile of A (mr * kc) stays in L1 and a block of B (kc * nc) in L2; with few rows, that block is used
-    only a few times and should still be near when it is, so kc is smaller.
+    only a few times and should still be near when it is, so kc is smaller. It is also how many terms are
+    added one after the other: where C is small enough to be updated for little, a shorter chain loses less.
     """
-    scale = 4 / specs[2].itemsize
+    g = geometry(specs)
+    scale = 4 / g.itemsize
+    depths = (128,) if g.m * g.n * g.k <= SHORT_CHAINS else (512, 256, 128)
     return [
         {"mr": mr, "nv": nv, "kc": int(kc * scale), "nc": 1024, "mc": 384 if nv == 4 else 192}
         for mr, nv in register_tiles()
-        for kc in (512, 256, 128)
+        for kc in depths
     ]
 
 
@@ -196,8 +203,11 @@ def _b_in_place(specs: Specs, attrs: Attrs) -> str | None:
 
 
 def direct_configs(specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
-    """Register tiles, and how many rows of B at a time: all (while they are in a cache), or a few streams."""
-    return [{"mr": mr, "nv": nv, "kc": kc} for mr, nv in register_tiles() for kc in (1 << 16, 64, 32)]
+    """Register tiles, and how many rows of B at a time.
+
+    A few dozen: so many streams the prefetchers can follow, and so many terms are added one after the other.
+    """
+    return [{"mr": mr, "nv": nv, "kc": kc} for mr, nv in register_tiles() for kc in (64, 32)]
 
 
 def direct_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
@@ -212,8 +222,7 @@ def direct(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     lanes, mr, nv = lanes_of(g), config["mr"], config["nv"]
     split = _outer_split(model.direct_cycles, specs, config, threads)
     pack_a = int(g.a_cs != g.itemsize)
-    # A packed block of A is at most 384 x 512.
-    kc = max(1, min(config["kc"], g.k, 512 if pack_a else g.k))
+    kc = max(1, min(config["kc"], g.k))
     mc = ceil_div(min(384, max(g.m, 1)), mr) * mr
     stride = _scratch(mc * (kc * g.itemsize + words.ROW_PAD)) if pack_a else 0
     # With k in blocks, C is updated block by block and should stay near.

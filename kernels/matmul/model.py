@@ -85,21 +85,11 @@ def direct_cycles(g: Geometry, m: int, n: int, lanes: int, config: dict[str, int
     pack = m * g.k * g.itemsize / TURNED if g.a_cs != g.itemsize else 0.0
     busy = compute + updates + pack + row_tiles * panels * blocks * (TILE_START + mr * columns)
     b_bytes = g.k * n * g.itemsize
-    if kc <= 64:
-        # A few dozen rows of B at a time are as many streams, which the prefetchers follow from panel to
-        # panel while the tile is busy; the panel stays in L1 for the rows of A.
-        far = b_bytes > machine().l2 // 2
-        wait = b_bytes / (NEAR * 2 if not far else FAR if kc <= 32 else FAR_BLOCKS)
-        return max(busy, wait) + 0.3 * min(busy, wait)
-    wait = 0.5 * b_bytes / (FAR_BLOCKS if b_bytes > machine().l2 // 2 else NEAR * 2)
-    # A panel that does not stay in L1 comes from L2 for each row tile, and with rows a page apart so do its
-    # addresses.
-    again = 1.0 * (row_tiles - 1) * panels * g.k
-    if kc * columns * lanes * g.itemsize <= machine().l1d * 3 // 4:
-        again *= 0.5 if g.b_rs % 1024 == 0 else 0.0
-    else:
-        again *= 20.0 if g.b_rs >= 4096 else 2.0
-    return busy + wait + again
+    # A few dozen rows of B at a time are as many streams, which the prefetchers follow from panel to panel
+    # while the tile is busy; the panel stays in L1 for the rows of A.
+    far = b_bytes > machine().l2 // 2
+    wait = b_bytes / (NEAR * 2 if not far else FAR if kc <= 32 else FAR_BLOCKS)
+    return max(busy, wait) + 0.3 * min(busy, wait)
 
 
 def stream_cycles(g: Geometry, m: int, n: int, lanes: int, config: dict[str, int]) -> float:

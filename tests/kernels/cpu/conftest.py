@@ -48,3 +48,9 @@ def forget_compiled(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     forget()
     return forget
+
+
+@pytest.fixture
+def entries(own_cache: Path, forget_compiled: Callable[[], None]) -> Callable[[], list[Path]]:
+    """The entries in an empty cache of the test's own."""
+    return lambda: sorted((own_cache / "compiled").glob("*.bin"))

@@ -31,7 +31,7 @@ from kernelwright.kernels.op import Sample
 from kernelwright.kernels.registry import kernel, kernels_for, unregister
 
 GAPS = Layout((0, 1), (1, 1), (3, 0), 5)
-SHAPES = ((1, 1, 1), (2, 3, 5), (7, 9, 13), (16, 16, 16), (19, 33, 37), (40, 65, 21))
+SHAPES = ((1, 1, 4), (2, 3, 5), (7, 9, 13), (16, 16, 16), (19, 33, 37), (40, 65, 21))
 PROBLEMS = [
     Problem((m, k), (k, n), layout, layout, layout, seed=m, threads=threads)
     for m, k, n in SHAPES
