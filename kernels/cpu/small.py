@@ -17,20 +17,21 @@ from .memory import data_address
 from .microkernel import microkernel
 from .vector_ir import FLOATS
 
-# Multiply-adds; above, choosing tile and threads for the problem pays.
-MOST_WORK = 1_000_000
+# Bytes that all multiply-adds together take in: 84 x 84 x 84 of float32. Above, choosing tile and threads for
+# the problem pays (measured).
+MOST_WORK = 2_400_000
 # Terms added one after the other before they join a sum: a longer chain loses more to rounding than the
 # vendor's does, which shows when all terms have one sign.
 CHAIN = 64
 
 
-def small_enough(m: int, n: int, k: int, least: int) -> bool:
-    """Whether there is little enough to do, counted with the lowest tile's `least` rows.
+def small_enough(m: int, n: int, k: int, size: int, least: int) -> bool:
+    """Whether there is little enough to do, for elements of `size` bytes and a lowest tile of `least` rows.
 
     Fewer rows than that leave most of a tile idle, which another kernel would not: the limit falls with them.
     One, two or three columns leave most of a vector idle: they are inner products, and none of this.
     """
-    return n > 3 and 0 < -(-m // least) * least * n * k <= MOST_WORK * min(m, least) // least
+    return n > 3 and 0 < -(-m // least) * least * n * k * size <= MOST_WORK * min(m, least) // least
 
 
 @cache
@@ -82,7 +83,7 @@ def small_matmul(dtype: str, lanes: int, rows: tuple[int, int, int, int]) -> Any
         n = b.shape[1]
         if b.shape[0] != k or out.shape[0] != m or out.shape[1] != n:
             return False
-        if not fits(m, n, k, least):
+        if not fits(m, n, k, size, least):
             return False
         a_rs, b_rs, c_rs = a.strides[0], b.strides[0], out.strides[0]
         if a.strides[1] != size or b.strides[1] != size or out.strides[1] != size:

@@ -115,17 +115,14 @@ def _small_rows() -> tuple[int, int, int, int]:
 
 def tiny_supports(specs: Specs, attrs: Attrs) -> str | None:
     """Matrices with contiguous rows and little work."""
-    from ..cpu.small import MOST_WORK, small_enough
+    from ..cpu.small import small_enough
 
     a, b, out = specs
     if (a.ndim, b.ndim, out.ndim) != (2, 2, 2):
         return "takes matrices, not vectors or batches"
     m, k, n = a.shape[0], a.shape[1], b.shape[1]
-    if not small_enough(m, n, k, min(_small_rows())):
-        return (
-            f"takes 4 or more columns and up to {MOST_WORK:,} multiply-adds, fewer for a few rows; here are "
-            f"{n} columns and {m * n * k:,}"
-        )
+    if not small_enough(m, n, k, a.itemsize, min(_small_rows())):
+        return f"takes little work on 4 columns or more, not {m} x {n} x {k} multiply-adds of {a.dtype}"
     for name, spec in zip(("a", "b", "out"), specs, strict=True):
         if spec.strides[1] != spec.itemsize or spec.strides[0] < spec.shape[1] * spec.itemsize:
             return f"takes rows that are contiguous and apart from each other, which those of {name} are not"
@@ -161,10 +158,10 @@ def packed_configs(specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
     added one after the other: where C is small enough to be updated for little, a shorter chain loses less.
     """
     g = geometry(specs)
-    scale = 4 / g.itemsize
-    depths = (128,) if g.m * g.n * g.k <= SHORT_CHAINS else (512, 256, 128)
+    depths = (512 // g.itemsize,) if g.m * g.n * g.k <= SHORT_CHAINS else (512, 256, 128)
+    mc = 1536 // g.itemsize
     return [
-        {"mr": mr, "nv": nv, "kc": int(kc * scale), "nc": 1024, "mc": 384 if nv == 4 else 192}
+        {"mr": mr, "nv": nv, "kc": kc, "nc": 1024, "mc": mc if nv == 4 else mc // 2}
         for mr, nv in register_tiles()
         for kc in depths
     ]
