@@ -59,6 +59,7 @@ def check(kernel, dtype, m, n, k, layouts):
 
 sizes = [(1, 1, 1), (1, 33, 17), (2, 65, 7), (3, 5, 8), (4, 16, 64), (5, 7, 3), (6, 31, 32), (7, 64, 129)]
 sizes += [(12, 15, 40), (13, 70, 5), (33, 1, 65), (48, 48, 48), (64, 3, 100), (67, 130, 9)]
+sizes += [(1, 4, 1), (9, 6, 2), (33, 4, 65)]
 layouts = [("rows", "rows"), ("columns", "rows"), ("rows", "columns"), ("gaps", "gaps")]
 layouts += [("backwards", "rows"), ("rows", "backwards")]
 done = {}
