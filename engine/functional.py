@@ -61,7 +61,7 @@ def matmul(a: Operand, b: Operand, *, out: Operand | None = None) -> Array:
                     return Array(z)
         key: tuple[Any, ...] = (x.shape, x.strides, dtype, y.shape, y.strides, y.dtype)
         known = memo.get(key)
-        if known is not None and x.flags.aligned and y.flags.aligned:
+        if known is not None and _are_aligned(x, y):
             z = _empty(known[1], dtype)
             known[0](x, y, z)
             return Array(z)
@@ -72,7 +72,7 @@ def matmul(a: Operand, b: Operand, *, out: Operand | None = None) -> Array:
                 return out if type(out) is Array else Array(z)
         key = (x.shape, x.strides, dtype, y.shape, y.strides, y.dtype, z.shape, z.strides, z.dtype)
         known = memo.get(key)
-        if known is not None and x.flags.aligned and y.flags.aligned and not _share(z, x, y):
+        if known is not None and _are_aligned(x, y) and not _share(z, x, y):
             known[0](x, y, z)
             return out if type(out) is Array else Array(z)
     else:
@@ -90,8 +90,15 @@ def _can_be_written(z: Any) -> bool:
     return flags.writeable and flags.aligned
 
 
+def _are_aligned(x: Any, y: Any) -> bool:
+    """Whether the elements are at addresses that fit them; an array with memory of its own always is."""
+    return (x.base is None and y.base is None) or (x.flags.aligned and y.flags.aligned)
+
+
 def _share(z: Any, x: Any, y: Any) -> bool:
     """Whether the ends of `z` and of an input overlap: then the exact question is asked."""
+    if z.base is None and x.base is None and y.base is None:
+        return z is x or z is y
     return _may_share(x, z) or _may_share(y, z)
 
 

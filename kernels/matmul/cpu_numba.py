@@ -82,7 +82,8 @@ def _launch(specs: Specs, split: Split, task: Any, key: tuple[Any, ...], **value
 
     def launch(a: Any, b: Any, out: Any, keep: Any = keep) -> None:
         memory = scratch(scratch_bytes) if scratch_bytes else 0
-        run(a, b, out, parameters, size, address, tasks, memory, team_address(tasks))
+        team = team_address(tasks) if tasks > 1 else 0
+        run(a, b, out, parameters, size, address, tasks, memory, team)
 
     if not g.swapped:
         return launch
@@ -202,9 +203,10 @@ def _b_in_place(specs: Specs, attrs: Attrs) -> str | None:
 def direct_configs(specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
     """Register tiles, and how many rows of B at a time.
 
-    A few dozen: so many streams the prefetchers can follow, and so many terms are added one after the other.
+    A few dozen, or all of a small B: so many streams the prefetchers can follow, and so many terms are added
+    one after the other.
     """
-    return [{"mr": mr, "nv": nv, "kc": kc} for mr, nv in register_tiles() for kc in (64, 32)]
+    return [{"mr": mr, "nv": nv, "kc": kc} for mr, nv in register_tiles() for kc in (64, 32, 128)]
 
 
 def direct_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
