@@ -17,6 +17,7 @@ NEAR = 30.0  # from the L2 cache (measured)
 FAR_BLOCKS = 4.5  # bytes a cycle from beyond the L2 cache in short pieces of rows (measured)
 TURNED = 5.0  # bytes a cycle for a copy that transposes (measured)
 SPILLED = 10.0  # bytes a cycle for a block written past the L2 cache and read back (measured)
+UNALIGNED = 1.7  # times as long with vectors of B that lie across two cache lines (measured)
 TILE_START = 45.0  # cycles to start and end a register tile (measured)
 CALL = 900.0  # cycles of a launch
 HAND_OVER = 4000.0  # cycles to hand tasks to waiting threads and collect them (measured)
@@ -83,6 +84,8 @@ def direct_cycles(g: Geometry, m: int, n: int, lanes: int, config: dict[str, int
     compute = tile_rows(m, mr) * panels * columns * g.k * fma_cycles(mr, columns)
     updates = 2 * m * n * g.itemsize * (blocks - 1) / NEAR
     pack = m * g.k * g.itemsize / TURNED if g.a_cs != g.itemsize else 0.0
+    if g.b_rs % 64 and g.k * n * g.itemsize > machine().l1d:
+        compute *= UNALIGNED
     busy = compute + updates + pack + row_tiles * panels * blocks * (TILE_START + mr * columns)
     b_bytes = g.k * n * g.itemsize
     # A few dozen rows of B at a time are as many streams, which the prefetchers follow from panel to panel
