@@ -3,8 +3,8 @@
 A call of a few microseconds must not spend them on finding out what to run. `matmul` therefore keeps what was
 chosen, in the memo of the settings in force, which is emptied whenever kernels or tuning results change: by
 shapes, strides and dtypes, the launch; and by dtype, a *lane*: the compiled entry of a kernel that checks
-shapes and strides itself. A lane is kept only while no other kernel could be the choice for a call that it
-takes.
+shapes and strides itself, with the most multiply-adds that it takes. A lane is kept only while no other
+kernel could be the choice for a call that it takes.
 """
 
 from __future__ import annotations
@@ -56,9 +56,12 @@ def matmul(a: Operand, b: Operand, *, out: Operand | None = None) -> Array:
         if x.ndim == 2 and y.ndim == 2 and y.dtype is dtype:
             lane = memo.get(dtype)
             if lane is not None:
-                z = _empty((x.shape[0], y.shape[1]), dtype)
-                if lane(x, y, z):
-                    return Array(z)
+                (m, k), (j, n) = x.shape, y.shape
+                # Nothing is allocated for a call that the lane would not take.
+                if k == j and m * n * k <= lane[1]:
+                    z = _empty((m, n), dtype)
+                    if lane[0](x, y, z):
+                        return Array(z)
         key: tuple[Any, ...] = (x.shape, x.strides, dtype, y.shape, y.strides, y.dtype)
         known = memo.get(key)
         if known is not None and _are_aligned(x, y):
@@ -68,7 +71,7 @@ def matmul(a: Operand, b: Operand, *, out: Operand | None = None) -> Array:
     elif _can_be_written(z):
         if x.ndim == 2 and y.ndim == 2 and z.ndim == 2 and y.dtype is dtype and z.dtype is dtype:
             lane = memo.get(dtype)
-            if lane is not None and lane(x, y, z):
+            if lane is not None and z.size * x.shape[1] <= lane[1] and lane[0](x, y, z):
                 return out if type(out) is Array else Array(z)
         key = (x.shape, x.strides, dtype, y.shape, y.strides, y.dtype, z.shape, z.strides, z.dtype)
         known = memo.get(key)

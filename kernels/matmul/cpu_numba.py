@@ -4,7 +4,7 @@
              (kernels/cpu/small.py)
     packed   middle and large sizes: blocks of B (and of A, where its rows are far apart) are packed;
              five loops around a register tile (kernels/cpu/gemm.py)
-    direct   the same tile over operands where they are; nothing is packed
+    direct   the same tile over a B that is read where it is, a few dozen rows at a time
     stream   few rows, B row-major: B is read once as one long stream, C stays in the nearest cache
              (kernels/cpu/thin.py)
     dots     few rows or columns, operands contiguous along k: inner products (kernels/cpu/thin.py)
@@ -133,7 +133,7 @@ def tiny_supports(specs: Specs, attrs: Attrs) -> str | None:
 @kernel("matmul", dtypes=DTYPES, supports=tiny_supports, rank=1, binds=True)
 def tiny(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """One compiled call that looks at shapes and strides itself; nothing is bound."""
-    from ..cpu.small import small_matmul
+    from ..cpu.small import MOST_WORK, small_matmul
 
     lanes = vector_bytes() // specs[0].itemsize
     entry: Callable[..., bool] = small_matmul(specs[0].dtype, lanes, _small_rows())
@@ -144,7 +144,7 @@ def tiny(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
         if not entry(a, b, out):
             direct(specs, attrs, direct_configs(specs, attrs, threads)[0], threads)(a, b, out)
 
-    launch.lane = entry  # type: ignore[attr-defined]
+    launch.lane = entry, MOST_WORK // specs[0].itemsize  # type: ignore[attr-defined]
     return launch
 
 
