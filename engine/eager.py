@@ -1,7 +1,8 @@
 """One call, now: check the inputs, infer the outputs, choose a kernel, run it.
 
 Every eager operation takes this path, so the checks and their texts are the same for all of them. Nothing is
-written before everything has been checked.
+written before everything has been checked. What was found out for a call is kept in the memo of the settings
+in force, so that the next call with equal specs and attributes is only looked up.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels import dispatch
+from ..kernels import dispatch, registry, tuning
 from ..kernels.errors import DTypeError, LayoutError, OverlapError, RegistrationError, ShapeError
 from ..kernels.explain import Explanation
 from ..kernels.op import Op, get_op
+from ..kernels.settings import current
 from ..kernels.spec import TensorSpec, row_major
 from .array import Array
 
@@ -27,14 +29,18 @@ _OVERLAP_WORK = 100_000
 
 
 def call(
-    op: Op, inputs: Sequence[Operand], attrs: Mapping[str, Any] = _NO_ATTRS, out: Operand | None = None
+    op: Op,
+    inputs: Sequence[Operand | None],
+    attrs: Mapping[str, Any] = _NO_ATTRS,
+    out: Operand | None = None,
 ) -> Array:
     """Run an op that has one output.
 
     Args:
         op: the operation.
-        inputs: Arrays or NumPy arrays, one for each name in `op.inputs`; never written to.
-        attrs: the op's attributes; defaults are filled in.
+        inputs: Arrays or NumPy arrays, one for each name in `op.inputs`, None for an optional one that is
+            left out; never written to.
+        attrs: the op's attributes, hashable; defaults are filled in.
         out: where the result goes, an Array or NumPy array of exactly its shape and dtype. It must be
             writeable, share no memory with an input, and have elements side by side along its last or last
             but one axis.
@@ -46,22 +52,55 @@ def call(
         ShapeError, DTypeError, LayoutError, OverlapError: before anything is written.
         NoKernelError: under strict settings, when only a fallback could run the call.
     """
-    arrays = [operand(op, name, value) for name, value in zip(op.inputs, inputs, strict=True)]
-    specs = tuple(TensorSpec.of(array) for array in arrays)
+    if out is None:
+        (result,) = call_all(op, inputs, attrs)
+        return result
+    arrays = operands(op, inputs)
+    specs = tuple(map(TensorSpec.of, arrays))
     attrs = op.complete(attrs)
     (expected,) = op.infer(specs, **attrs)
-    if out is None:
-        target = expected.empty()
-        result = Array(target)
-    else:
-        target = operand(op, "out", out)
-        check_out(op, target, expected, arrays)
-        result = out if isinstance(out, Array) else Array(target)
-        expected = TensorSpec.of(target)
-    launch = dispatch.bind(op, (*specs, expected), attrs)
+    target = operand(op, "out", out)
+    check_out(op, target, expected, arrays)
+    launch = dispatch.bind(op, (*specs, TensorSpec.of(target)), attrs)
     if target.size:
         launch(*arrays, target)
-    return result
+    return out if isinstance(out, Array) else Array(target)
+
+
+def call_all(
+    op: Op, inputs: Sequence[Operand | None], attrs: Mapping[str, Any] = _NO_ATTRS
+) -> tuple[Array, ...]:
+    """Run an op with any number of outputs, each in new memory. Arguments and errors are those of `call`."""
+    arrays = operands(op, inputs)
+    specs = tuple(map(TensorSpec.of, arrays))
+    memo = current().memo
+    key = (op.name, "outputs", specs, tuple(attrs.items()))
+    try:
+        known = memo.get(key)
+    except TypeError:
+        raise DTypeError(
+            f"{op.name}: attributes must be hashable, got {dict(attrs)}; use tuples for lists."
+        ) from None
+    if known is None:
+        complete = op.complete(attrs)
+        outputs = op.infer(specs, **complete)
+        before = registry.generation(), tuning.generation()
+        known = (dispatch.bind(op, (*specs, *outputs), complete), outputs)
+        # Kernels or measurements that changed meanwhile have emptied the memo: do not fill in the old.
+        if before == (registry.generation(), tuning.generation()):
+            memo[key] = known
+    launch, outputs = known
+    targets = [spec.empty() for spec in outputs]
+    launch(*arrays, *targets)
+    return tuple(map(Array, targets))
+
+
+def operands(op: Op, inputs: Sequence[Operand | None]) -> list[NDArray[Any] | None]:
+    """The NumPy arrays behind an op's inputs; None for an optional one that is left out."""
+    return [
+        None if value is None and name in op.optional else operand(op, name, value)
+        for name, value in zip(op.inputs, inputs, strict=True)
+    ]
 
 
 def operand(op: Op, name: str, value: Any) -> NDArray[Any]:
@@ -87,7 +126,7 @@ def operand(op: Op, name: str, value: Any) -> NDArray[Any]:
     return np.asarray(value)
 
 
-def check_out(op: Op, out: NDArray[Any], expected: TensorSpec, inputs: Sequence[NDArray[Any]]) -> None:
+def check_out(op: Op, out: NDArray[Any], expected: TensorSpec, inputs: Sequence[NDArray[Any] | None]) -> None:
     """Refuse an `out` that cannot take the result.
 
     Args:
@@ -126,7 +165,7 @@ def check_out(op: Op, out: NDArray[Any], expected: TensorSpec, inputs: Sequence[
                 f"out = np.empty({expected.shape}, {expected.dtype!r}) and copy the result from there."
             )
     for name, array in zip(op.inputs, inputs, strict=True):
-        if overlaps(out, array):
+        if array is not None and overlaps(out, array):
             raise OverlapError(
                 f"{op.name}: out shares memory with {name}, which is read while out is written; write "
                 f"{op.name}({', '.join(op.inputs)}, out=np.empty_like(out)), or leave out away."
@@ -178,7 +217,12 @@ def explain(function: Callable[..., Any] | Op | str, /, *inputs: Any, **attrs: A
     op = _op_of(function)
     out = attrs.pop("out", None)
     values = [*zip(op.inputs, inputs, strict=False), *([] if out is None else [("out", out)])]
-    specs = [v if isinstance(v, TensorSpec) else TensorSpec.of(operand(op, name, v)) for name, v in values]
+    specs = [
+        v
+        if isinstance(v, TensorSpec)
+        else TensorSpec.of(None if v is None and name in op.optional else operand(op, name, v))
+        for name, v in values
+    ]
     if len(inputs) != len(op.inputs):
         raise DTypeError(f"{op.signature()} takes {len(op.inputs)} inputs, got {len(inputs)}.")
     return dispatch.explain(op, specs, attrs)

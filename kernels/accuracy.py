@@ -25,7 +25,7 @@ from .errors import NoKernelError
 from .guard import Guarded
 from .kernel import Config, Kernel
 from .op import AnyArray, Attrs, Op, Sample, Specs, get_op
-from .spec import TensorSpec, np_dtype
+from .spec import ABSENT, TensorSpec, np_dtype
 
 UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 """Half the distance from 1 to the next number: what rounding to nearest can be off, relatively."""
@@ -96,28 +96,33 @@ def budget(dtype: str, reduction_length: int) -> float:
     return 2.0 * UNIT_ROUNDOFF[dtype] + sqrt(max(reduction_length, 0)) * accumulated
 
 
-def oracle(op: Op, inputs: Sequence[AnyArray], attrs: Attrs | None = None) -> tuple[NDArray[np.float64], ...]:
+def oracle(
+    op: Op, inputs: Sequence[AnyArray | None], attrs: Attrs | None = None
+) -> tuple[NDArray[np.float64], ...]:
     """The exact outputs, as float64: by `op.exact` for float64 inputs where it is, else `op.reference`."""
-    wide = _wide(inputs)
+    wide = widened(inputs)
     attrs = op.complete(attrs or {})
-    exact = op.exact is not None and any(array.dtype == np.float64 for array in inputs)
+    exact = op.exact is not None and any(x is not None and x.dtype == np.float64 for x in inputs)
     compute = op.exact if exact and op.exact is not None else op.reference
     with np.errstate(all="ignore"):
         return tuple(np.asarray(out, np.float64) for out in compute(*wide, **attrs))
 
 
-def scales(op: Op, inputs: Sequence[AnyArray], attrs: Attrs | None = None) -> tuple[AnyArray, ...] | None:
+def scales(
+    op: Op, inputs: Sequence[AnyArray | None], attrs: Attrs | None = None
+) -> tuple[AnyArray, ...] | None:
     """For each output the sums of absolute terms that errors are measured against; None without them."""
     if op.magnitude is None:
         return None
     with np.errstate(all="ignore"):
         return tuple(
-            np.asarray(out, np.float64) for out in op.magnitude(*_wide(inputs), **op.complete(attrs or {}))
+            np.asarray(out, np.float64) for out in op.magnitude(*widened(inputs), **op.complete(attrs or {}))
         )
 
 
-def _wide(inputs: Sequence[AnyArray]) -> list[AnyArray]:
-    return [x if x.dtype.kind in "iub" else x.astype(np.float64) for x in inputs]
+def widened(inputs: Sequence[AnyArray | None]) -> list[AnyArray | None]:
+    """The inputs as an op's reference takes them: floating-point ones as float64, None as None."""
+    return [x if x is None or x.dtype.kind in "iub" else x.astype(np.float64) for x in inputs]
 
 
 def error(
@@ -261,8 +266,8 @@ def check_kernel(
     """
     op = get_op(kernel.op)
     attrs = op.complete(sample.attrs)
-    inputs = [Guarded.copy_of(array) for array in sample.inputs]
-    in_specs = tuple(TensorSpec.of(guarded.array) for guarded in inputs)
+    inputs = [None if array is None else Guarded.copy_of(array) for array in sample.inputs]
+    in_specs = tuple(ABSENT if guarded is None else TensorSpec.of(guarded.array) for guarded in inputs)
     out_specs = tuple(outputs) if outputs is not None else op.infer(in_specs, **attrs)
     specs = (*in_specs, *out_specs)
     reason = kernel.why_not(specs, attrs)
@@ -271,9 +276,10 @@ def check_kernel(
     results = [Guarded.filled(spec) for spec in out_specs]
     if config is None:
         config = kernel.configurations(specs, attrs, threads)[0]
-    kernel.bind(specs, attrs, config, threads)(*(g.array for g in (*inputs, *results)))
+    arrays = [None if guarded is None else guarded.array for guarded in (*inputs, *results)]
+    kernel.bind(specs, attrs, config, threads)(*arrays)
     for name, guarded in zip(op.inputs, inputs, strict=True):
-        if not guarded.untouched():
+        if guarded is not None and not guarded.untouched():
             return _bad(f"wrong: the kernel wrote to its input {name}, or beside it")
     if not all(guarded.surroundings_untouched() for guarded in results):
         return _bad("wrong: the kernel wrote outside its output")
@@ -295,7 +301,7 @@ class Truth:
     reduction_length: int
 
     @classmethod
-    def of(cls, op: Op, inputs: Sequence[AnyArray], attrs: Attrs | None = None) -> Truth:
+    def of(cls, op: Op, inputs: Sequence[AnyArray | None], attrs: Attrs | None = None) -> Truth:
         """The truth about a call of `op`."""
         complete = op.complete(attrs or {})
         outputs = oracle(op, inputs, complete)

@@ -94,8 +94,10 @@ def complete_specs(op: Op, specs: Sequence[TensorSpec], attrs: Attrs) -> Specs:
     count = len(op.inputs)
     inputs = tuple(specs[:count])
     inferred = op.infer(inputs, **attrs)
-    if len({spec.device for spec in inputs}) > 1:
-        places = ", ".join(f"{name} on {spec.device}" for name, spec in zip(op.inputs, inputs, strict=True))
+    if len({spec.device for spec in inputs if spec.present}) > 1:
+        places = ", ".join(
+            f"{name} on {spec.device}" for name, spec in zip(op.inputs, inputs, strict=True) if spec.present
+        )
         raise DeviceError(
             f"{op.name}: the inputs are on several devices: {places}; move them to one of them."
         )
@@ -293,10 +295,12 @@ def _reference_launch(op: Op, attrs: Attrs) -> Launch:
     """The op's reference as a launch: computes in float64, and rounds into the outputs once."""
     import numpy as np
 
+    from . import accuracy
+
     count = len(op.inputs)
 
     def launch(*arrays: Any) -> None:
-        wide = [array.astype(np.float64) if array.dtype.kind == "f" else array for array in arrays[:count]]
+        wide = accuracy.widened(arrays[:count])
         with np.errstate(over="ignore", invalid="ignore"):
             for out, result in zip(arrays[count:], op.reference(*wide, **attrs), strict=True):
                 np.copyto(out, result, casting="unsafe")

@@ -63,7 +63,7 @@ class Kernel:
 
     def why_not(self, specs: Specs, attrs: Attrs) -> str | None:
         """The reason why this kernel cannot run the call, or None when it can."""
-        for spec in specs[: len(get_op(self.op).inputs)]:
+        for _, spec in get_op(self.op).typed(specs):
             if spec.dtype not in self.dtypes:
                 return f"takes {' or '.join(self.dtypes)}, not {spec.dtype}"
         if self.supports is None:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DTypeError, RegistrationError, did_you_mean
+from .spec import ABSENT as ABSENT
 from .spec import TensorSpec as TensorSpec
 
 AnyArray = NDArray[Any]
@@ -46,10 +47,13 @@ class Cost:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Sample:
-    """One call that every kernel of an op must survive: NumPy inputs, attributes, and a name for reports."""
+    """One call that every kernel of an op must survive: NumPy inputs, attributes, and a name for reports.
+
+    An optional input that is left out is None.
+    """
 
     name: str
-    inputs: tuple[AnyArray, ...]
+    inputs: tuple[AnyArray | None, ...]
     attrs: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -75,6 +79,11 @@ class Op:
         inputs: the names of the inputs, in order.
         attrs: each attribute with its default.
         dtypes: the dtypes that inputs may have.
+        optional: the names of the inputs that may be left out: their spec is `ABSENT`, their array None.
+        draw: `draw(rng, specs, **attrs) -> tuple of arrays`: contents for the inputs where standard normal
+            numbers would mean nothing, such as lengths, labels or the weights of a recurrence.
+        own_dtype: the names of the inputs whose dtype is a matter of their own, such as lengths or labels;
+            `infer` checks it. All others share one.
         doc: one line of documentation.
         magnitude: `magnitude(*float64 arrays, **attrs) -> tuple of arrays`: for each output element the sum
             of the absolute values of the terms that are added up for it; rounding errors are measured against
@@ -97,6 +106,9 @@ class Op:
     magnitude: Callable[..., tuple[AnyArray, ...]] | None = None
     exact: Callable[..., tuple[AnyArray, ...]] | None = None
     family: str = ""
+    optional: tuple[str, ...] = ()
+    own_dtype: tuple[str, ...] = ()
+    draw: Callable[..., tuple[AnyArray | None, ...]] | None = None
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -113,8 +125,9 @@ class Op:
 
     def signature(self) -> str:
         """`matmul(a, b)`, with attributes and their defaults where there are any."""
+        inputs = [f"{name}=None" if name in self.optional else name for name in self.inputs]
         attrs = [f"{name}={default!r}" for name, default in self.attrs.items()]
-        return f"{self.name}({', '.join([*self.inputs, *attrs])})"
+        return f"{self.name}({', '.join([*inputs, *attrs])})"
 
     def complete(self, attrs: Attrs) -> dict[str, Any]:
         """`attrs` with the defaults filled in, in the op's order.
@@ -132,26 +145,50 @@ class Op:
         return {**self.attrs, **attrs}
 
     def check_inputs(self, specs: Sequence[TensorSpec]) -> str:
-        """The one dtype that all of `specs` share, which `infer` calls first.
+        """The one dtype that all of `specs` share (but those of `own_dtype`), which `infer` calls first.
 
         Raises:
-            DTypeError: for a wrong number of inputs, mixed dtypes, or a dtype the op does not take.
+            DTypeError: for a wrong number of inputs, one that is missing, mixed dtypes, or a dtype the op
+                does not take.
         """
         if len(specs) != len(self.inputs):
             raise DTypeError(f"{self.signature()} takes {len(self.inputs)} inputs, got {len(specs)}.")
-        dtype = specs[0].dtype
         for name, spec in zip(self.inputs, specs, strict=True):
+            if not spec.present and name not in self.optional:
+                raise DTypeError(f"{self.name}: {name} is None; only {self._may_be_left_out()}.")
+        first, dtype = next((name, spec.dtype) for name, spec in self.typed(specs))
+        for name, spec in self.typed(specs):
             if spec.dtype != dtype:
                 raise DTypeError(
-                    f"{self.name}: {self.inputs[0]} is {dtype} but {name} is {spec.dtype}; nothing is "
+                    f"{self.name}: {first} is {dtype} but {name} is {spec.dtype}; nothing is "
                     f"converted silently. Convert one of them yourself: kw.array({name}, dtype={dtype!r})."
                 )
         if dtype not in self.dtypes:
             raise DTypeError(
                 f"{self.name} takes {' or '.join(self.dtypes)}, got {dtype}; nothing is converted silently. "
-                f"Convert the inputs yourself: kw.array({self.inputs[0]}, dtype={self.dtypes[0]!r})."
+                f"Convert the inputs yourself: kw.array({first}, dtype={self.dtypes[0]!r})."
             )
         return dtype
+
+    def contents(
+        self, rng: np.random.Generator, specs: Sequence[TensorSpec], attrs: Attrs
+    ) -> tuple[AnyArray | None, ...]:
+        """Inputs to time the op with: by its `draw`, else standard normal; None where a spec is `ABSENT`."""
+        inputs = tuple(specs[: len(self.inputs)])
+        if self.draw is not None:
+            return self.draw(rng, inputs, **self.complete(attrs))
+        return tuple(
+            rng.standard_normal(spec.shape).astype(spec.np_dtype) if spec.present else None for spec in inputs
+        )
+
+    def typed(self, specs: Sequence[TensorSpec]) -> Iterator[tuple[str, TensorSpec]]:
+        """Name and spec of the inputs that share one dtype, those that were left out excepted."""
+        for name, spec in zip(self.inputs, specs, strict=False):
+            if spec.present and name not in self.own_dtype:
+                yield name, spec
+
+    def _may_be_left_out(self) -> str:
+        return f"{', '.join(self.optional)} may be left out" if self.optional else "arrays are taken"
 
 
 def problem_key(op: Op, specs: Sequence[TensorSpec], attrs: Attrs) -> str:

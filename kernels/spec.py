@@ -30,6 +30,8 @@ SHORT_NAMES = {
 }
 """Every dtype of this package, and the short name that a printed spec shows."""
 
+ABSENT_NAME = "absent"
+
 _NP_DTYPES: dict[str, np.dtype[Any]] = {}
 _NAMES: dict[np.dtype[Any], str] = {}
 
@@ -141,13 +143,15 @@ class TensorSpec:
         return known if known is not None else _intern(cls, shape, dtype, device, layout)
 
     @classmethod
-    def of(cls, array: NDArray[Any], device: str = "cpu") -> TensorSpec:
-        """The spec of a NumPy array.
+    def of(cls, array: NDArray[Any] | None, device: str = "cpu") -> TensorSpec:
+        """The spec of a NumPy array; `ABSENT` for None.
 
         Raises:
             DTypeError: for a dtype that this package has not.
             LayoutError: for elements at unaligned addresses, such as a field of a packed record.
         """
+        if array is None:
+            return ABSENT
         dtype = _NAMES.get(array.dtype) or dtype_name(array.dtype)
         flags = array.flags
         if not flags.aligned:
@@ -158,6 +162,11 @@ class TensorSpec:
         if flags.c_contiguous:
             return cls(array.shape, dtype, device)
         return cls(array.shape, dtype, device, array.strides)
+
+    @property
+    def present(self) -> bool:
+        """False for `ABSENT`, the spec of an optional input that was left out."""
+        return self is not ABSENT
 
     @property
     def ndim(self) -> int:
@@ -176,7 +185,9 @@ class TensorSpec:
 
     @property
     def itemsize(self) -> int:
-        """Bytes in one element."""
+        """Bytes in one element; 0 of `ABSENT`."""
+        if self is ABSENT:
+            return 0
         return np_dtype(self.dtype).itemsize
 
     @property
@@ -206,6 +217,8 @@ class TensorSpec:
         return np.ndarray(self.shape, self.np_dtype, memory, offset=-low, strides=self.layout)
 
     def __str__(self) -> str:
+        if self is ABSENT:
+            return "-"
         shape = ",".join(map(str, self.shape))
         layout = "" if self.layout is None else "; " + ",".join(map(str, self.layout))
         return f"{SHORT_NAMES[self.dtype]}[{shape}{layout}]@{self.device}"
@@ -221,7 +234,9 @@ class TensorSpec:
     def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError("a TensorSpec is frozen.")
 
-    def __reduce__(self) -> tuple[type[TensorSpec], tuple[object, ...]]:
+    def __reduce__(self) -> tuple[Any, tuple[object, ...]]:
+        if self is ABSENT:
+            return _absent, ()
         return TensorSpec, (self.shape, self.dtype, self.device, self.layout)
 
 
@@ -289,3 +304,18 @@ def _normal_layout(shape: tuple[int, ...], layout: Any, itemsize: int) -> tuple[
             strides[axis] = step
         step = abs(strides[axis]) * shape[axis]
     return None if tuple(strides) == row_major(shape, itemsize) else tuple(strides)
+
+
+def _absent() -> TensorSpec:
+    """Makes `ABSENT`; afterwards, what a pickled one comes back as."""
+    known = globals().get("ABSENT")
+    if known is not None:
+        return known  # type: ignore[no-any-return]
+    spec = object.__new__(TensorSpec)
+    for name, value in (("shape", (0,)), ("dtype", ABSENT_NAME), ("device", "cpu"), ("layout", None)):
+        object.__setattr__(spec, name, value)
+    return spec
+
+
+ABSENT: TensorSpec = _absent()
+"""Stands for an optional input that was left out: its array is None, it has no elements and no dtype."""

@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 Measured = Mapping[tuple[str, str], float]
-Timer = Callable[[Launch, Sequence[AnyArray]], float]
+Timer = Callable[[Launch, Sequence[AnyArray | None]], float]
 Progress = Callable[[int, int, str], None]
 
 _MOST_ROUNDS = 15
@@ -321,16 +321,21 @@ class _Search:
             Timing(r.kernel, r.config, median(r.seconds), len(r.seconds)) for r in self.running if r.seconds
         ]
 
-    def _arrays(self) -> tuple[list[AnyArray], list[AnyArray]]:
+    def _arrays(self) -> tuple[list[AnyArray | None], list[AnyArray]]:
         count = len(self.problem.op.inputs)
-        inputs = []
-        for spec in self.problem.specs[:count]:
-            array = spec.empty()
-            array[...] = _numbers(spec, self.rng)
+        problem = self.problem
+        inputs: list[AnyArray | None] = []
+        contents = problem.op.contents(self.rng, problem.specs, problem.attrs)
+        for spec, numbers in zip(problem.specs[:count], contents, strict=True):
+            array = spec.empty() if numbers is not None else None
+            if array is not None:
+                array[...] = numbers
             inputs.append(array)
         return inputs, [spec.empty() for spec in self.problem.specs[count:]]
 
-    def _admit(self, kernel: Kernel, config: Config, inputs: list[AnyArray], outputs: list[AnyArray]) -> None:
+    def _admit(
+        self, kernel: Kernel, config: Config, inputs: list[AnyArray | None], outputs: list[AnyArray]
+    ) -> None:
         """Compile and run a configuration once; take it into the race if its result is right."""
         problem = self.problem
         for output in outputs:
@@ -348,13 +353,13 @@ class _Search:
         else:
             self.rejected.append((kernel, config, verdict.text))
 
-    def _judge(self, inputs: list[AnyArray], outputs: list[AnyArray]) -> accuracy.Verdict:
+    def _judge(self, inputs: list[AnyArray | None], outputs: list[AnyArray]) -> accuracy.Verdict:
         problem = self.problem
         if not hasattr(self, "_truth"):  # one oracle serves all configurations
             self._truth = accuracy.Truth.of(problem.op, inputs, problem.attrs)
         return self._truth.judge(outputs, problem.specs)
 
-    def _race(self, arrays: list[AnyArray], started: float) -> None:
+    def _race(self, arrays: list[AnyArray | None], started: float) -> None:
         left = list(self.running)
         for turn in range(_MOST_ROUNDS):
             for place, entrant in enumerate(left):
@@ -376,13 +381,7 @@ class _Search:
                 left = [entrant for entrant in left if median(entrant.seconds) <= limit]
 
 
-def _numbers(spec: TensorSpec, rng: np.random.Generator) -> AnyArray:
-    if spec.np_dtype.kind in "iu":
-        return rng.integers(0, 8, spec.shape)
-    return rng.standard_normal(spec.shape)
-
-
-def _clock(launch: Launch, arrays: Sequence[AnyArray]) -> float:
+def _clock(launch: Launch, arrays: Sequence[AnyArray | None]) -> float:
     """Seconds of one call, over as many calls as make a sample that the clock can tell."""
     started = time.perf_counter()
     launch(*arrays)

@@ -15,6 +15,7 @@ end is read) and are not stored; columns past `cols` are masked.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -24,8 +25,12 @@ from numba.extending import intrinsic
 
 from .vector_ir import I64, Vectors, counted_loop, i64, minimum, offset, pointer, prefetch, times
 
+Finish = Callable[[Vectors, ir.Value, int, int], ir.Value]
+"""`finish(vectors, value, i, j) -> value`: what is done to the vector of row i, vector-column j before it is
+stored: a bias, an activation."""
 
-class _Tile:
+
+class Tile:
     """Emits one micro-kernel at the builder's place."""
 
     def __init__(self, builder: ir.IRBuilder, dtype: str, lanes: int, mr: int, columns: int, masked_b: bool):
@@ -81,9 +86,19 @@ class _Tile:
         return state[2:]
 
     def store(
-        self, acc: list[ir.Value], c: ir.Value, c_rs: ir.Value, rows: ir.Value, cols: ir.Value, add: ir.Value
+        self,
+        acc: list[ir.Value],
+        c: ir.Value,
+        c_rs: ir.Value,
+        rows: ir.Value,
+        cols: ir.Value,
+        add: ir.Value,
+        finish: Finish | None = None,
     ) -> None:
-        """Writes the tile: whole vectors when all columns are valid, else masked ones; onto C if `add`."""
+        """Writes the tile: whole vectors when all columns are valid, else masked ones; onto C if `add`.
+
+        With `finish`, that is applied last, to what would otherwise be stored.
+        """
         builder, v = self.builder, self.v
         full = builder.icmp_signed(">=", cols, i64(self.columns * v.lanes))
         with builder.if_else(full) as (whole, partial):
@@ -93,12 +108,19 @@ class _Tile:
                         self.masks = [v.tail_mask(cols, j * v.lanes) for j in range(self.columns)]
                     with builder.if_else(add) as (adding, replacing):
                         with adding:
-                            self._rows(acc, c, c_rs, rows, masked, True)
+                            self._rows(acc, c, c_rs, rows, masked, True, finish)
                         with replacing:
-                            self._rows(acc, c, c_rs, rows, masked, False)
+                            self._rows(acc, c, c_rs, rows, masked, False, finish)
 
     def _rows(
-        self, acc: list[ir.Value], c: ir.Value, c_rs: ir.Value, rows: ir.Value, masked: bool, add: bool
+        self,
+        acc: list[ir.Value],
+        c: ir.Value,
+        c_rs: ir.Value,
+        rows: ir.Value,
+        masked: bool,
+        add: bool,
+        finish: Finish | None,
     ) -> None:
         builder, v = self.builder, self.v
         done = builder.append_basic_block("rows_done")
@@ -107,11 +129,15 @@ class _Tile:
             for j in range(self.columns):
                 ptr = offset(builder, line, j * v.nbytes)
                 value = acc[i * self.columns + j]
-                if masked:
-                    mask = self.masks[j]
-                    v.store_masked(v.add(value, v.load_masked(ptr, mask)) if add else value, ptr, mask)
+                mask = self.masks[j] if masked else None
+                if add:
+                    value = v.add(value, v.load(ptr) if mask is None else v.load_masked(ptr, mask))
+                if finish is not None:
+                    value = finish(v, value, i, j)
+                if mask is None:
+                    v.store(value, ptr)
                 else:
-                    v.store(v.add(value, v.load(ptr)) if add else value, ptr)
+                    v.store_masked(value, ptr, mask)
             if i + 1 < self.mr:
                 more = builder.append_basic_block("row")
                 builder.cbranch(builder.icmp_signed("<", i64(i + 1), rows), more, done)
@@ -143,7 +169,7 @@ def microkernel(
 
         def codegen(context, builder, sig, args):
             k, a, a_rs, b, b_rs, c, c_rs, rows, cols, add = args
-            t = _Tile(builder, dtype, lanes, mr, columns, masked_b)
+            t = Tile(builder, dtype, lanes, mr, columns, masked_b)
             if masked_b:
                 t.masks = [t.v.tail_mask(cols, j * lanes) for j in range(columns)]
             c_ptr = pointer(builder, c)

@@ -62,9 +62,7 @@ def _launch(specs: Specs, split: Split, task: Any, key: tuple[Any, ...], **value
     g = geometry(specs)
     if g.k == 0:
         return _write_zeros
-    from ..cpu.launch import address_of_task, launcher
-    from ..cpu.memory import scratch
-    from ..cpu.team import team_address
+    from ..cpu.launch import address_of_task, bind_phases
 
     block = np.zeros(words.WORDS, np.int64)
     facts = {name: getattr(g, name.lower()) for name in _GEOMETRY_WORDS}
@@ -72,19 +70,9 @@ def _launch(specs: Specs, split: Split, task: Any, key: tuple[Any, ...], **value
     facts["TABLE"] = 0 if g.table is None else g.table.ctypes.data
     for name, value in facts.items():
         block[getattr(words, name)] = value
-    first, second = (1, 0) if g.swapped else (0, 1)
-    order = (first, second, 2)
-    run = launcher(tuple(specs[i].dtype for i in order), tuple(specs[i].ndim for i in order))
-    address = address_of_task(task, key, f"matmul for {g.dtype}")
-    tasks, parameters, size = split.tasks, int(block.ctypes.data), words.WORDS
-    scratch_bytes = tasks * values.get("SCRATCH_STRIDE", 0)
-    keep = (block, g.table)
-
-    def launch(a: Any, b: Any, out: Any, keep: Any = keep) -> None:
-        memory = scratch(scratch_bytes) if scratch_bytes else 0
-        team = team_address(tasks) if tasks > 1 else 0
-        run(a, b, out, parameters, size, address, tasks, memory, team)
-
+    phases = [(address_of_task(task, key, f"matmul for {g.dtype}"), split.tasks)]
+    scratch_bytes = split.tasks * values.get("SCRATCH_STRIDE", 0)
+    launch = bind_phases(block, 3, phases, scratch_bytes, keep=g.table)
     if not g.swapped:
         return launch
     return lambda a, b, out: launch(b, a, out)

@@ -18,7 +18,7 @@ from llvmlite import ir
 from matmul_calls import built_in
 
 from kernelwright.kernels.cpu import gemm, launch, microkernel, small, streams, thin
-from kernelwright.kernels.cpu.microkernel import _Tile
+from kernelwright.kernels.cpu.microkernel import Tile
 from kernelwright.kernels.cpu.vector_ir import Vectors, i64
 from kernelwright.kernels.kernel import Kernel
 from kernelwright.kernels.matmul import cpu_numba
@@ -31,7 +31,7 @@ _TINY_ROWS = (5, 4, 3, 2)
 # --- mistakes in the register tile of packed, direct and tiny -----------------------------------------------
 
 
-class LastColumnDropped(_Tile):
+class LastColumnDropped(Tile):
     """The last column is computed and not stored."""
 
     def store(self, acc: Any, c: Any, c_rs: Any, rows: Any, cols: Any, add: Any) -> None:
@@ -39,14 +39,14 @@ class LastColumnDropped(_Tile):
         super().store(acc, c, c_rs, rows, self.builder.sub(cols, i64(1)), add)
 
 
-class LastRowDropped(_Tile):
+class LastRowDropped(Tile):
     """The last row is computed and not stored, where there are two or more."""
 
     def store(self, acc: Any, c: Any, c_rs: Any, rows: Any, cols: Any, add: Any) -> None:
         super().store(acc, c, c_rs, self.builder.sub(rows, i64(1)), cols, add)
 
 
-class ColumnTooMany(_Tile):
+class ColumnTooMany(Tile):
     """One element past the end of each row is stored, where the tile does not end there."""
 
     def store(self, acc: Any, c: Any, c_rs: Any, rows: Any, cols: Any, add: Any) -> None:
@@ -54,14 +54,14 @@ class ColumnTooMany(_Tile):
         super().store(acc, c, c_rs, rows, self.builder.add(cols, i64(1)), add)
 
 
-class RowTooMany(_Tile):
+class RowTooMany(Tile):
     """One row past the last one is stored, where the tile does not end there."""
 
     def store(self, acc: Any, c: Any, c_rs: Any, rows: Any, cols: Any, add: Any) -> None:
         super().store(acc, c, c_rs, self.builder.add(rows, i64(1)), cols, add)
 
 
-class KRoundedUp(_Tile):
+class KRoundedUp(Tile):
     """Sums run to the next whole vector of k, past the ends of A and B."""
 
     def accumulate(self, k: Any, a: Any, b: Any, b_rs: Any, unroll: int) -> list[ir.Value]:
@@ -70,7 +70,7 @@ class KRoundedUp(_Tile):
         return super().accumulate(self.builder.mul(vectors, lanes), a, b, b_rs, unroll)
 
 
-class WritesA(_Tile):
+class WritesA(Tile):
     """The first element of A's tile is overwritten."""
 
     def store(self, acc: Any, c: Any, c_rs: Any, rows: Any, cols: Any, add: Any) -> None:
@@ -82,7 +82,7 @@ class WritesA(_Tile):
         return super().accumulate(k, a, b, b_rs, unroll)
 
 
-class BReadWithoutMask(_Tile):
+class BReadWithoutMask(Tile):
     """Whole vectors of B are read where its row ends within one: what they bring is not stored."""
 
     def step(self, *args: Any) -> list[ir.Value]:
@@ -148,7 +148,7 @@ def _exchanged(mistake: type, name: str) -> Iterator[None]:
     if issubclass(mistake, Vectors):
         changes += [(microkernel, "Vectors", mistake), (streams, "Vectors", mistake)]
     else:
-        changes += [(microkernel, "_Tile", mistake)]
+        changes += [(microkernel, "Tile", mistake)]
     with ExitStack() as stack:
         for place, attribute, value in changes:
             stack.enter_context(patch.object(place, attribute, value))
@@ -166,7 +166,7 @@ def mutant(path: str, mistake: type | None) -> Iterator[Kernel]:
 
     @functools.cache
     def bind_once(specs: Any, config: Any, threads: int) -> Any:
-        with _exchanged(mistake or (_Tile if path in ("packed", "direct", "tiny") else Vectors), name):
+        with _exchanged(mistake or (Tile if path in ("packed", "direct", "tiny") else Vectors), name):
             return true.function(specs, {}, dict(config), threads)
 
     def bind(specs: Any, attrs: Any, config: Any, threads: int) -> Any:
