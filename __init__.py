@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .engine.array import asarray as asarray
     from .engine.array import from_dlpack as from_dlpack
     from .engine.eager import explain as explain
-    from .engine.functional import matmul as matmul
+    from .engine.functional.matmul import matmul as matmul
     from .kernels import errors as errors
     from .kernels.op import Cost as Cost
     from .kernels.op import Op as Op
@@ -47,7 +47,7 @@ _FACE = {
     "from_dlpack": "engine.array",
     "get_num_threads": "kernels.settings",
     "kernel": "kernels.registry",
-    "matmul": "engine.functional",
+    "matmul": "engine.functional.matmul",
     "set_num_threads": "kernels.settings",
     "using": "kernels.settings",
 }

@@ -210,7 +210,7 @@ class Runner:
     @staticmethod
     def _function(problem: Problem) -> Any:
         """The public function that a user would call."""
-        return getattr(functional, problem.op)
+        return functional.get(problem.op)
 
     @staticmethod
     def _vendor_output(baseline: Baseline, problem: Problem, inputs: Inputs, threads: int) -> AnyArray:

@@ -174,9 +174,9 @@ class Array:
 
 
 def _matmul(a: Any, b: Any) -> Array:
-    """`functional.matmul`, which imports this module: found at the first `@`, then known by this name."""
+    """`matmul` of `functional`, which imports this module: found at the first `@`, then known here."""
     global _matmul
-    from .functional import matmul as _matmul
+    from .functional.matmul import matmul as _matmul
 
     return _matmul(a, b)
 

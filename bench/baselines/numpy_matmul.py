@@ -69,7 +69,7 @@ def blas_threads(threads: int) -> Iterator[None]:
         DeviceError: none of these gives that number.
     """
     try:
-        from threadpoolctl import ThreadpoolController  # type: ignore[import-not-found,unused-ignore]
+        from threadpoolctl import ThreadpoolController  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except ImportError:
         pass
     else:

@@ -1,4 +1,4 @@
-"""The operations as functions of Arrays.
+"""`matmul` as a function of Arrays.
 
 A call of a few microseconds must not spend them on finding out what to run. `matmul` therefore keeps what was
 chosen, in the memo of the settings in force, which is emptied whenever kernels or tuning results change: by
@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels import dispatch, registry, tuning
-from ..kernels.kernel import Kernel
-from ..kernels.matmul.op import MATMUL
-from ..kernels.settings import current
-from ..kernels.spec import TensorSpec
-from .array import Array
-from .eager import Operand, call
+from ...kernels import dispatch, registry, tuning
+from ...kernels.kernel import Kernel
+from ...kernels.matmul.op import MATMUL
+from ...kernels.settings import current
+from ...kernels.spec import TensorSpec
+from ..array import Array
+from ..eager import Operand, call
 
 _ndarray = np.ndarray
 _empty = np.empty

@@ -1,0 +1,26 @@
+"""The operations as functions of Arrays: a file a family, each function with the names and defaults of
+torch.nn.functional or NumPy.
+
+Nothing is loaded before it is asked for: `get("conv2d")` finds the function of that name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+# Public function -> the file here that has it.
+MODULES = {
+    "matmul": "matmul",
+}
+
+
+def get(name: str) -> Callable[..., Any]:
+    """The function called `name`.
+
+    Raises:
+        KeyError: when there is none.
+    """
+    function: Callable[..., Any] = getattr(import_module(f".{MODULES[name]}", __package__), name)
+    return function
