@@ -148,13 +148,18 @@ def test_a_busy_team_gives_the_same_bits(threads: int) -> None:
     """Two Python threads at once: one finds the team busy, and runs its tasks by itself."""
     problems = [operands(n=300), operands(n=260)]
     expected = [product(a, b, threads) for a, b in problems]
-    wrong, busy = [], []
+    wrong, finished = [], []
+    met, end = threading.Event(), time.monotonic() + 30
 
     def repeat(i: int) -> None:
-        for _ in range(30):
-            busy.append(team._team is not None and team._team._words[team.BUSY])
+        for turn in range(100_000):
+            if turn >= 30 and (met.is_set() or time.monotonic() > end):
+                break
+            if team._team is not None and team._team._words[team.BUSY]:
+                met.set()
             if not np.array_equal(product(*problems[i], threads), expected[i]):
                 wrong.append(i)
+        finished.append(i)
 
     callers = [threading.Thread(target=repeat, args=(i,)) for i in range(2)]
     for caller in callers:
@@ -162,8 +167,21 @@ def test_a_busy_team_gives_the_same_bits(threads: int) -> None:
     for caller in callers:
         caller.join(60)
     assert not wrong
-    assert len(busy) == 60
-    assert any(busy), "the calls never met: this test has shown nothing"
+    assert len(finished) == 2
+    assert met.is_set(), "the calls never met: this test has shown nothing"
+
+
+def test_a_call_that_finds_the_team_taken_runs_its_tasks_itself() -> None:
+    a, b = operands(n=300)
+    expected = product(a, b, 2)
+    assert team._team is not None
+    team._team._words[team.BUSY] = 1
+    try:
+        generation = team._team._words[team.TICKET] >> 32
+        assert np.array_equal(product(a, b, 2), expected)
+        assert team._team._words[team.TICKET] >> 32 == generation
+    finally:
+        team._team._words[team.BUSY] = 0
 
 
 def test_a_team_grows_and_serves_smaller_calls() -> None:
