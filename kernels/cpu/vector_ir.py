@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 
@@ -22,7 +23,18 @@ I8 = ir.IntType(8)
 I32 = ir.IntType(32)
 I64 = ir.IntType(64)
 POINTER = ir.PointerType()
-FLOATS = {"float32": (ir.FloatType(), 4), "float64": (ir.DoubleType(), 8)}
+FLOATS = {"float32": (ir.FloatType(), 4), "float64": (ir.DoubleType(), 8), "pairs": (ir.FloatType(), 4)}
+"""Element types that are computed with, and their bytes. "pairs" are 32-bit words of two bfloat16 each,
+neighbours along k, whose products are added up in float32 (the AVX-512 BF16 instruction)."""
+
+
+class _BFloatType(ir.HalfType):  # type: ignore[misc]
+    """LLVM's `bfloat`, which llvmlite has no name for; only ever the element of a bitcast vector."""
+
+    intrinsic_name = "bf16"
+
+    def __str__(self) -> str:
+        return "bfloat"
 
 
 def i64(value: int) -> ir.Constant:
@@ -76,6 +88,8 @@ class Vectors:
         self.mask_type = ir.VectorType(I1, lanes)
         self.suffix = f"v{lanes}f{8 * self.itemsize}"
         self.zero = ir.Constant(self.type, [0.0] * lanes)
+        self.integer = ir.IntType(8 * self.itemsize)
+        self.integer_type = ir.VectorType(self.integer, lanes)
 
     def _intrinsic(self, name: str, result: ir.Type, args: Sequence[ir.Type]) -> ir.Function:
         return cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(result, args), name)
@@ -126,6 +140,14 @@ class Vectors:
             first, undefined, ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
         )
 
+    def splat_bit(self, bit: ir.Value) -> ir.Value:
+        """A mask with every lane as `bit`, an i1."""
+        b = self.builder
+        undefined = ir.Constant(self.mask_type, ir.Undefined)
+        first = b.insert_element(undefined, bit, ir.Constant(I32, 0))
+        order = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
+        return b.shuffle_vector(first, undefined, order)
+
     def broadcast(self, ptr: ir.Value) -> ir.Value:
         """One element from memory in every lane."""
         scalar = self.builder.load(ptr, typ=self.element)
@@ -133,12 +155,90 @@ class Vectors:
         return self.splat(scalar)
 
     def fma(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
-        """a * b + c, in one rounding where the host has the instruction (`fmuladd`: else no library call)."""
+        """a * b + c, in one rounding where the host has the instruction (`fmuladd`: else no library call).
+
+        Of "pairs": the two products of each lane's bfloat16 numbers, added to c, which is float32.
+        """
+        if self.dtype == "pairs":
+            return self._dot_pairs(a, b, c)
         fn = self._intrinsic(f"llvm.fmuladd.{self.suffix}", self.type, [self.type] * 3)
         return self.builder.call(fn, [a, b, c])
 
+    def _dot_pairs(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """vdpbf16ps: rounds to nearest even after each product; subnormal inputs and sums count as 0."""
+        pair = ir.VectorType(_BFloatType(), 2 * self.lanes)
+        fn = self._intrinsic(
+            f"llvm.x86.avx512bf16.dpbf16ps.{32 * self.lanes}", self.type, [self.type, pair, pair]
+        )
+        return self.builder.call(fn, [c, self.builder.bitcast(a, pair), self.builder.bitcast(b, pair)])
+
     def add(self, a: ir.Value, b: ir.Value) -> ir.Value:
         return self.builder.fadd(a, b)
+
+    def sub(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        return self.builder.fsub(a, b)
+
+    def mul(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        return self.builder.fmul(a, b)
+
+    def div(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        return self.builder.fdiv(a, b)
+
+    def negative(self, value: ir.Value) -> ir.Value:
+        return self.builder.fneg(value)
+
+    def constant(self, value: float) -> ir.Constant:
+        """`value`, rounded to the element type, in every lane."""
+        number = float(np.dtype(self.dtype).type(value))
+        return ir.Constant(self.type, [number] * self.lanes)
+
+    def integers(self, value: int) -> ir.Constant:
+        """A vector of integers as wide as the elements, `value` in every lane."""
+        return ir.Constant(self.integer_type, [value] * self.lanes)
+
+    def bits(self, value: ir.Value) -> ir.Value:
+        """The elements' bits as a vector of integers."""
+        return self.builder.bitcast(value, self.integer_type)
+
+    def from_bits(self, value: ir.Value) -> ir.Value:
+        """The elements that have these bits."""
+        return self.builder.bitcast(value, self.type)
+
+    def compare(self, operator: str, a: ir.Value, b: ir.Value) -> ir.Value:
+        """A mask of lanes where `a operator b` ("<", "==", ...); off where either is NaN, but for "!="."""
+        if operator == "!=":
+            return self.builder.fcmp_unordered(operator, a, b)
+        return self.builder.fcmp_ordered(operator, a, b)
+
+    def select(self, mask: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
+        """a where the mask is on, else b."""
+        return self.builder.select(mask, a, b)
+
+    def at_most(self, value: ir.Value, limit: float) -> ir.Value:
+        """The smaller of an element and `limit`; NaN stays NaN."""
+        most = self.constant(limit)
+        return self.select(self.compare("<", most, value), most, value)
+
+    def at_least(self, value: ir.Value, limit: float) -> ir.Value:
+        """The larger of an element and `limit`; NaN stays NaN."""
+        least = self.constant(limit)
+        return self.select(self.compare(">", least, value), least, value)
+
+    def absolute(self, value: ir.Value) -> ir.Value:
+        fn = self._intrinsic(f"llvm.fabs.{self.suffix}", self.type, [self.type])
+        return self.builder.call(fn, [value])
+
+    def with_sign(self, value: ir.Value, sign: ir.Value) -> ir.Value:
+        """The magnitudes of `value` with the signs of `sign`."""
+        fn = self._intrinsic(f"llvm.copysign.{self.suffix}", self.type, [self.type] * 2)
+        return self.builder.call(fn, [value, sign])
+
+    def polynomial(self, x: ir.Value, coefficients: Sequence[float]) -> ir.Value:
+        """coefficients[0] + coefficients[1] x + ..., by Horner's rule."""
+        value: ir.Value = self.constant(coefficients[-1])
+        for coefficient in reversed(coefficients[:-1]):
+            value = self.fma(value, x, self.constant(coefficient))
+        return value
 
     def sum(self, value: ir.Value) -> ir.Value:
         """The lanes' sum as a scalar, pairwise."""
