@@ -202,3 +202,8 @@ def _count_cpus(text: str) -> int:
         if low.isdigit():
             count += (int(high) if high.isdigit() else int(low)) - int(low) + 1
     return max(count, 1)
+
+
+def many_registers() -> bool:
+    """Whether there are 32 vector registers (AVX-512, NEON), or 16."""
+    return vector_bytes() == 64 or "neon" in machine().flags

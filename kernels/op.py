@@ -164,8 +164,10 @@ class Op:
                     f"converted silently. Convert one of them yourself: kw.array({name}, dtype={dtype!r})."
                 )
         if dtype not in self.dtypes:
+            *most, last = self.dtypes
+            takes = f"{', '.join(most)} or {last}" if most else last
             raise DTypeError(
-                f"{self.name} takes {' or '.join(self.dtypes)}, got {dtype}; nothing is converted silently. "
+                f"{self.name} takes {takes}, got {dtype}; nothing is converted silently. "
                 f"Convert the inputs yourself: kw.array({first}, dtype={self.dtypes[0]!r})."
             )
         return dtype

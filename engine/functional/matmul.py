@@ -3,8 +3,9 @@
 A call of a few microseconds must not spend them on finding out what to run. `matmul` therefore keeps what was
 chosen, in the memo of the settings in force, which is emptied whenever kernels or tuning results change: by
 shapes, strides and dtypes, the launch; and by dtype, a *lane*: the compiled entry of a kernel that checks
-shapes and strides itself, with the most multiply-adds that it takes. A lane is kept only while no other
-kernel could be the choice for a call that it takes.
+dtypes, ranks, shapes, strides and flags itself. A lane is kept only while no other kernel could be the choice
+for a call that it takes. It is (entry, the most multiply-adds that it takes, the address of its plan, what to
+call when the entry asks for a team); see `small_matmul`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def matmul(a: Operand, b: Operand, *, out: Operand | None = None) -> Array:
     """Matrix product, with NumPy's rules for vectors and batches.
 
     Args:
-        a: [..., m, k] or [k], float32 or float64; any strides.
+        a: [..., m, k] or [k], float32, float64, bfloat16 or float16; any strides.
         b: [..., k, n] or [k], of a's dtype; any strides.
         out: where the result goes: [..., m, n], of a's dtype, sharing no memory with a or b, with elements
             side by side along its last or last but one axis.
@@ -52,27 +53,29 @@ def matmul(a: Operand, b: Operand, *, out: Operand | None = None) -> Array:
         return call(MATMUL, (a, b), out=out)
     memo = current().memo
     dtype = x.dtype
+    lane = memo.get(dtype)
     if z is None:
-        if x.ndim == 2 and y.ndim == 2 and y.dtype is dtype:
-            lane = memo.get(dtype)
-            if lane is not None:
-                (m, k), (j, n) = x.shape, y.shape
-                # Nothing is allocated for a call that the lane would not take.
-                if k == j and m * n * k <= lane[1]:
-                    z = _empty((m, n), dtype)
-                    if lane[0](x, y, z):
-                        return Array(z)
+        if lane is not None and x.ndim == 2 and y.ndim == 2:
+            (m, k), (j, n) = x.shape, y.shape
+            # Nothing is allocated for a call that the lane would not take.
+            if k == j and m * n * k <= lane[1]:
+                z = _empty((m, n), dtype)
+                done = lane[0](id(x), id(y), id(z), lane[2], 0)
+                if done == 1 or (done and lane[3](x, y, z)):
+                    return Array(z)
         key: tuple[Any, ...] = (x.shape, x.strides, dtype, y.shape, y.strides, y.dtype)
         known = memo.get(key)
         if known is not None and _are_aligned(x, y):
             z = _empty(known[1], dtype)
             known[0](x, y, z)
             return Array(z)
-    elif _can_be_written(z):
-        if x.ndim == 2 and y.ndim == 2 and z.ndim == 2 and y.dtype is dtype and z.dtype is dtype:
-            lane = memo.get(dtype)
-            if lane is not None and z.size * x.shape[1] <= lane[1] and lane[0](x, y, z):
+    elif type(z) is _ndarray:
+        if lane is not None:
+            done = lane[0](id(x), id(y), id(z), lane[2], 0)
+            if done == 1 or (done and lane[3](x, y, z)):
                 return out if type(out) is Array else Array(z)
+        if not _can_be_written(z):
+            return call(MATMUL, (a, b), out=out)
         key = (x.shape, x.strides, dtype, y.shape, y.strides, y.dtype, z.shape, z.strides, z.dtype)
         known = memo.get(key)
         if known is not None and _are_aligned(x, y) and not _share(z, x, y):
@@ -86,11 +89,9 @@ def matmul(a: Operand, b: Operand, *, out: Operand | None = None) -> Array:
 
 
 def _can_be_written(z: Any) -> bool:
-    """Whether `z` is a NumPy array whose flags allow results to be written to it."""
-    if type(z) is not _ndarray:
-        return False
+    """Whether the flags of a NumPy array allow results to be written to it."""
     flags = z.flags
-    return flags.writeable and flags.aligned
+    return bool(flags.writeable and flags.aligned)
 
 
 def _are_aligned(x: Any, y: Any) -> bool:

@@ -19,7 +19,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .vector_ir import FLOATS, I64, i64, pointer
+from .vector_ir import FLOATS, I64, i64, pointer, prefetch
 
 ALIGNMENT = 64
 # The number of Linux' futex system call; 0 where there is none, or none that is known.
@@ -51,6 +51,17 @@ def store_word(typingctx, base, index, value):
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def fetch_line(typingctx, address):
+    """Asks for the cache line at a byte address, into the second cache; never faults."""
+
+    def codegen(context, builder, sig, args):
+        prefetch(builder, pointer(builder, args[0]), locality=2)
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
 
 
 @intrinsic
@@ -93,6 +104,17 @@ def atomic_take(typingctx, base, index):
         return builder.extract_value(pair, 1)
 
     return types.boolean(types.int64, types.int64), codegen
+
+
+@intrinsic
+def atomic_replace(typingctx, base, index, expected, value):
+    """Turns the word from `expected` to `value`; True when this call did it."""
+
+    def codegen(context, builder, sig, args):
+        pair = builder.cmpxchg(_word(builder, *args[:2]), args[2], args[3], "seq_cst", "seq_cst")
+        return builder.extract_value(pair, 1)
+
+    return types.boolean(*[types.int64] * 4), codegen
 
 
 @intrinsic

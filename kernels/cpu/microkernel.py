@@ -40,6 +40,7 @@ class Tile:
         self.columns = columns
         self.masked_b = masked_b
         self.masks: list[ir.Value] = []
+        self.ahead: ir.Value | None = None  # bytes from a row of B to what will be wanted soon
 
     def step(
         self, u: int, acc: list[ir.Value], a: list[ir.Value], b: ir.Value, b_rs: ir.Value
@@ -52,6 +53,9 @@ class Tile:
             loaded = [v.load_masked(p, m) for p, m in zip(pointers, self.masks, strict=True)]
         else:
             loaded = [v.load(p) for p in pointers]
+        if self.ahead is not None:
+            # Into the second cache: the first is full of what is read now.
+            prefetch(builder, offset(builder, row, self.ahead), locality=2)
         out = list(acc)
         for i in range(self.mr):
             element = v.broadcast(offset(builder, a[i], u * v.itemsize))
@@ -112,6 +116,10 @@ class Tile:
                         with replacing:
                             self._rows(acc, c, c_rs, rows, masked, False, finish)
 
+    def row_of(self, c: ir.Value, c_rs: ir.Value, i: int) -> ir.Value:
+        """Where row i of C is."""
+        return offset(self.builder, c, times(self.builder, c_rs, i))
+
     def _rows(
         self,
         acc: list[ir.Value],
@@ -125,7 +133,7 @@ class Tile:
         builder, v = self.builder, self.v
         done = builder.append_basic_block("rows_done")
         for i in range(self.mr):
-            line = offset(builder, c, times(builder, c_rs, i))
+            line = self.row_of(c, c_rs, i)
             for j in range(self.columns):
                 ptr = offset(builder, line, j * v.nbytes)
                 value = acc[i * self.columns + j]
@@ -148,7 +156,14 @@ class Tile:
 
 @cache
 def microkernel(
-    dtype: str, lanes: int, mr: int, columns: int, *, unroll: int = 4, masked_b: bool = False
+    dtype: str,
+    lanes: int,
+    mr: int,
+    columns: int,
+    *,
+    unroll: int = 4,
+    masked_b: bool = False,
+    ahead: bool = False,
 ) -> Any:
     """The micro-kernel for a tile of `mr` rows by `columns * lanes` columns, to be called inside Numba code.
 
@@ -161,30 +176,36 @@ def microkernel(
         lanes: elements a vector.
         unroll: steps of k in the loop's body.
         masked_b: also mask the loads of B, for a B read in place whose rows must not be read past their end.
+        ahead: the call has one more argument, the distance in bytes from a row of B to a cache line that will
+            be wanted soon.
     """
+
+    def emit(context, builder, sig, args):
+        k, a, a_rs, b, b_rs, c, c_rs, rows, cols, add = args[:10]
+        t = Tile(builder, dtype, lanes, mr, columns, masked_b)
+        if ahead:
+            t.ahead = args[10]
+        if masked_b:
+            t.masks = [t.v.tail_mask(cols, j * lanes) for j in range(columns)]
+        c_ptr = pointer(builder, c)
+        last = builder.sub(rows, i64(1))
+        a_rows = []
+        for i in range(mr):
+            row = minimum(builder, ir.Constant(I64, i), last) if i else i64(0)
+            a_rows.append(pointer(builder, builder.add(a, builder.mul(row, a_rs))))
+            for j in range(0, columns * lanes * t.v.itemsize, 64):
+                line = offset(builder, c_ptr, times(builder, c_rs, i))
+                prefetch(builder, offset(builder, line, j), write=True)
+        acc = t.accumulate(k, a_rows, pointer(builder, b), b_rs, unroll)
+        t.store(acc, c_ptr, c_rs, rows, cols, builder.icmp_signed("!=", add, i64(0)))
+        return context.get_dummy_value()
 
     @intrinsic
     def tile(typingctx, k, a, a_rs, b, b_rs, c, c_rs, rows, cols, add):
-        signature = types.void(*[types.int64] * 10)
+        return types.void(*[types.int64] * 10), emit
 
-        def codegen(context, builder, sig, args):
-            k, a, a_rs, b, b_rs, c, c_rs, rows, cols, add = args
-            t = Tile(builder, dtype, lanes, mr, columns, masked_b)
-            if masked_b:
-                t.masks = [t.v.tail_mask(cols, j * lanes) for j in range(columns)]
-            c_ptr = pointer(builder, c)
-            last = builder.sub(rows, i64(1))
-            a_rows = []
-            for i in range(mr):
-                row = minimum(builder, ir.Constant(I64, i), last) if i else i64(0)
-                a_rows.append(pointer(builder, builder.add(a, builder.mul(row, a_rs))))
-                for j in range(0, columns * lanes * t.v.itemsize, 64):
-                    line = offset(builder, c_ptr, times(builder, c_rs, i))
-                    prefetch(builder, offset(builder, line, j), write=True)
-            acc = t.accumulate(k, a_rows, pointer(builder, b), b_rs, unroll)
-            t.store(acc, c_ptr, c_rs, rows, cols, builder.icmp_signed("!=", add, i64(0)))
-            return context.get_dummy_value()
+    @intrinsic
+    def tile_ahead(typingctx, k, a, a_rs, b, b_rs, c, c_rs, rows, cols, add, distance):
+        return types.void(*[types.int64] * 11), emit
 
-        return signature, codegen
-
-    return tile
+    return tile_ahead if ahead else tile

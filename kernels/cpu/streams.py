@@ -20,6 +20,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from .narrow import read, stored_bytes
 from .vector_ir import Vectors, counted_loop, i64, minimum, offset, pointer, times
 
 
@@ -89,12 +90,14 @@ def row_update(dtype: str, lanes: int, mr: int, depth: int) -> Any:
 
 
 @cache
-def dots(dtype: str, lanes: int, mr: int, nr: int) -> Any:
+def dots(dtype: str, lanes: int, mr: int, nr: int, stored: str = "") -> Any:
     """`dot(k, a, a_rs, b, b_cs, c, c_rs, c_cs, rows, cols, add)`: an mr x nr tile of inner products.
 
     All 64-bit integers: byte addresses, byte strides; A is contiguous along k in its rows, B in its columns;
-    `rows` in 1..mr and `cols` in 1..nr are valid; `add` non-zero to add to C, 0 to overwrite it.
+    `rows` in 1..mr and `cols` in 1..nr are valid; `add` non-zero to add to C, 0 to overwrite it. Where A
+    and B are `stored` in 16 bits, they are widened as they are read.
     """
+    step_bytes = lanes * stored_bytes(stored or dtype)
 
     @intrinsic
     def dot(typingctx, k, a, a_rs, b, b_cs, c, c_rs, c_cs, rows, cols, add):
@@ -110,19 +113,18 @@ def dots(dtype: str, lanes: int, mr: int, nr: int) -> Any:
             a_lines, b_lines = lines(a, a_rs, mr, rows), lines(b, b_cs, nr, cols)
 
             def step(at: ir.Value, acc: list[ir.Value], mask: ir.Value | None) -> list[ir.Value]:
-                def read(p: ir.Value) -> ir.Value:
-                    p = offset(builder, p, at)
-                    return v.load(p) if mask is None else v.load_masked(p, mask)
+                def vector(p: ir.Value) -> ir.Value:
+                    return read(v, offset(builder, p, at), stored or dtype, mask)
 
-                right = [read(p) for p in b_lines]
+                right = [vector(p) for p in b_lines]
                 out = []
                 for i, p in enumerate(a_lines):
-                    left = read(p)
+                    left = vector(p)
                     out += [v.fma(left, right[j], acc[i * nr + j]) for j in range(nr)]
                 return out
 
             def body(carried):
-                return [builder.add(carried[0], i64(v.nbytes)), *step(carried[0], list(carried[1:]), None)]
+                return [builder.add(carried[0], i64(step_bytes)), *step(carried[0], list(carried[1:]), None)]
 
             state = counted_loop(builder, builder.sdiv(k, i64(lanes)), [i64(0), *[v.zero] * (mr * nr)], body)
             # The last, partial vector; an empty mask reads nothing and adds zeros.

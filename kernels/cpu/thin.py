@@ -17,17 +17,26 @@ from .gemm import (
     B_RS,
     C_CS,
     C_RS,
+    ENDING,
+    ENDING_CALL,
+    IN_C,
     KC,
     NC,
     ROW_PAD,
     SCRATCH,
     SCRATCH_STRIDE,
+    SUMS,
     K,
     M,
     cell,
+    end_rows,
     operands,
+    place_ending,
+    residual_of,
+    start_ending,
 )
-from .memory import load_word
+from .memory import load_word, stack_words
+from .narrow import stored_bytes
 from .streams import dots, row_update
 from .vector_ir import FLOATS
 
@@ -60,77 +69,73 @@ def stream_task(dtype: str, lanes: int, mr: int, depth: int) -> Any:
     def task(block, index):
         _, _, j_lo, j_hi, first, end = cell(block, index, load_word(block, M), lanes)
         for p in range(first, end):
-            a, b, c = operands(block, p)
+            a, b, c = operands(block, block, p)
             stripe(block, a, b, c, j_lo, j_hi)
 
     return task
 
 
 @cache
-def dots_task(dtype: str, lanes: int, mr: int, nr: int) -> Any:
+def dots_task(dtype: str, lanes: int, mr: int, nr: int, *, stored: str = "", ends: bool = False) -> Any:
     """Inner products: A contiguous along k and read once; B too, or turned into scratch, KC of k at a time.
 
-    Made for few rows or few columns: their block (KC long) stays in a near cache. The grid cuts m and n.
+    Made for few rows or few columns: their block (KC long) stays in a near cache. The grid cuts m and n. Of
+    "pairs", K, KC and strides of k count in pairs. With an epilogue (`ends`, see `gemm`), B is contiguous
+    along k, and sums are kept in C or, for one matrix, in scratch.
     """
-    size = FLOATS[dtype][1]
-    dot = dots(dtype, lanes, mr, nr)
+    stored = stored or dtype
+    size, unit = FLOATS[dtype][1], stored_bytes(stored)
+    dot = dots(dtype, lanes, mr, nr, stored)
     pack_rows = copies(dtype, lanes, 1).rows
+    behind = ENDING if ends else 0
 
-    @part(dtype, lanes, mr, nr)
-    def rectangle(block, a, b, c, scratch, i_lo, i_hi, j_lo, j_hi):
-        k, kc = load_word(block, K), load_word(block, KC)
-        a_rs, c_rs, c_cs = load_word(block, A_RS), load_word(block, C_RS), load_word(block, C_CS)
-        b_rs, b_cs = load_word(block, B_RS), load_word(block, B_CS)
+    @part(dtype, lanes, mr, nr, stored, ends)
+    def tiles(kb, a, a_rs, b, b_cs, c, c_rs, c_cs, m, n, add):
+        """An m x n block. The operand with fewer lines is read again and again, from a near cache."""
+        if m >= n:
+            for i in range(0, m, mr):
+                for j in range(0, n, nr):
+                    to, rows, cols = c + i * c_rs + j * c_cs, min(mr, m - i), min(nr, n - j)
+                    dot(kb, a + i * a_rs, a_rs, b + j * b_cs, b_cs, to, c_rs, c_cs, rows, cols, add)
+        else:
+            for j in range(0, n, nr):
+                for i in range(0, m, mr):
+                    to, rows, cols = c + i * c_rs + j * c_cs, min(mr, m - i), min(nr, n - j)
+                    dot(kb, a + i * a_rs, a_rs, b + j * b_cs, b_cs, to, c_rs, c_cs, rows, cols, add)
+
+    @part(dtype, lanes, mr, nr, stored, ends)
+    def rectangle(block, facts, a, b, c, c_rs, c_cs, scratch, i_lo, i_hi, j_lo, j_hi):
+        """A B of one matrix; c is where row i_lo and column j_lo go."""
+        k, kc = load_word(facts, K), load_word(facts, KC)
+        a_rs, b_rs, b_cs = load_word(facts, A_RS), load_word(facts, B_RS), load_word(facts, B_CS)
+        m, n = i_hi - i_lo, j_hi - j_lo
         for k0 in range(0, max(k, 1), kc):
             kb = min(kc, k - k0)
-            b_block, b_step = b + k0 * size + j_lo * b_cs, b_cs
-            if b_rs != size and k > 1:
+            b_block, b_step = b + k0 * unit + j_lo * b_cs, b_cs
+            if not ends and b_rs != size and k > 1:
                 b_block, b_step = scratch, kc * size + ROW_PAD
-                pack_rows(scratch, b_step, b + k0 * b_rs + j_lo * b_cs, b_cs, b_rs, j_hi - j_lo, kb)
-            # The operand with fewer lines is read again and again, from a near cache; the other one once.
-            if i_hi - i_lo >= j_hi - j_lo:
-                for i in range(i_lo, i_hi, mr):
-                    for j in range(j_lo, j_hi, nr):
-                        a_at, b_at = a + i * a_rs + k0 * size, b_block + (j - j_lo) * b_step
-                        to = c + i * c_rs + j * c_cs
-                        dot(
-                            kb,
-                            a_at,
-                            a_rs,
-                            b_at,
-                            b_step,
-                            to,
-                            c_rs,
-                            c_cs,
-                            min(mr, i_hi - i),
-                            min(nr, j_hi - j),
-                            k0,
-                        )
-            else:
-                for j in range(j_lo, j_hi, nr):
-                    for i in range(i_lo, i_hi, mr):
-                        a_at, b_at = a + i * a_rs + k0 * size, b_block + (j - j_lo) * b_step
-                        to = c + i * c_rs + j * c_cs
-                        dot(
-                            kb,
-                            a_at,
-                            a_rs,
-                            b_at,
-                            b_step,
-                            to,
-                            c_rs,
-                            c_cs,
-                            min(mr, i_hi - i),
-                            min(nr, j_hi - j),
-                            k0,
-                        )
+                pack_rows(scratch, b_step, b + k0 * b_rs + j_lo * b_cs, b_cs, b_rs, n, kb)
+            a_block = a + i_lo * a_rs + k0 * unit
+            tiles(kb, a_block, a_rs, b_block, b_step, c, c_rs, c_cs, m, n, k0)
 
-    @part(dtype, lanes, mr, nr)
+    @part(dtype, lanes, mr, nr, stored, ends)
     def task(block, index):
-        i_lo, i_hi, j_lo, j_hi, first, end = cell(block, index, mr, nr)
-        scratch = load_word(block, SCRATCH) + index * load_word(block, SCRATCH_STRIDE)
+        facts = block + behind
+        i_lo, i_hi, j_lo, j_hi, first, end = cell(facts, index, mr, nr)
+        scratch = load_word(facts, SCRATCH) + index * load_word(facts, SCRATCH_STRIDE)
+        c_rs, c_cs = load_word(facts, C_RS), load_word(facts, C_CS)
+        ending = 0
+        if ends:
+            ending = stack_words(ENDING_CALL)
+            start_ending(ending, block, facts)
         for p in range(first, end):
-            a, b, c = operands(block, p)
-            rectangle(block, a, b, c, scratch, i_lo, i_hi, j_lo, j_hi)
+            a, b, c = operands(block, facts, p)
+            sums, sums_rs, sums_cs = c + i_lo * c_rs + j_lo * c_cs, c_rs, c_cs
+            if ends and load_word(facts, SUMS) != IN_C:
+                sums, sums_rs, sums_cs = scratch, (j_hi - j_lo) * size, size
+            rectangle(block, facts, a, b, sums, sums_rs, sums_cs, scratch, i_lo, i_hi, j_lo, j_hi)
+            if ends:
+                place_ending(ending, block, facts, c, residual_of(block, facts, p), i_lo, j_lo, j_hi - j_lo)
+                end_rows(ending, 0, sums, sums_rs, i_hi - i_lo)
 
     return task

@@ -1,7 +1,8 @@
 """Matrix products on the CPU, float32 and float64: C[m, n] = A[m, k] B[k, n], batched.
 
-    tiny     a few dozen rows and columns: all of it, checks included, in one compiled call
+    tiny     up to about 200 rows and columns: all of it, checks included, in one compiled call
              (kernels/cpu/small.py)
+    batched  many such products: the same tiles, matrix after matrix (kernels/cpu/batched.py)
     packed   middle and large sizes: blocks of B (and of A, where its rows are far apart) are packed;
              five loops around a register tile (kernels/cpu/gemm.py)
     direct   the same tile over a B that is read where it is, a few dozen rows at a time
@@ -16,14 +17,14 @@ Any strides of a and b are read in place or packed block by block; no operand is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..cpu import gemm as words
 from ..kernel import Config, Launch
-from ..machine import machine, vector_bytes
+from ..machine import machine, many_registers, vector_bytes
 from ..op import Attrs, Specs
 from ..registry import kernel
 from . import model
@@ -38,11 +39,6 @@ _GEOMETRY_WORDS = (
     *("M", "N", "K", "BATCH", "A_RS", "A_CS", "B_RS", "B_CS"),
     *("C_RS", "C_CS", "A_BS", "B_BS", "C_BS"),
 )
-
-
-def many_registers() -> bool:
-    """Whether there are 32 vector registers (AVX-512, NEON), or 16."""
-    return vector_bytes() == 64 or "neon" in machine().flags
 
 
 def lanes_of(g: Geometry) -> int:
@@ -98,42 +94,115 @@ def _outer_split(cycles: Cycles, specs: Specs, config: Config, threads: int) -> 
 # --- tiny ---------------------------------------------------------------------------------------------------
 
 
-def _small_rows() -> tuple[int, int, int, int]:
-    return (12, 12, 8, 6) if many_registers() else (12, 6, 4, 2)
+def _heights() -> tuple[tuple[int, int, int], ...]:
+    """Of the register tiles for small matrices, 1, 2, ... vectors wide."""
+    if many_registers():
+        return (24, 16, 8), (12, 8, 4), (8, 4, 2), (6, 4, 2)
+    return (12, 8, 4), (6, 4, 2), (4, 2, 1)
 
 
 def tiny_supports(specs: Specs, attrs: Attrs) -> str | None:
     """Matrices with contiguous rows and little work."""
-    from ..cpu.small import small_enough
+    from ..cpu.small import objects_are_known, small_enough
 
     a, b, out = specs
     if (a.ndim, b.ndim, out.ndim) != (2, 2, 2):
         return "takes matrices, not vectors or batches"
     m, k, n = a.shape[0], a.shape[1], b.shape[1]
-    if not small_enough(m, n, k, a.itemsize, min(_small_rows())):
-        return f"takes little work on 4 columns or more, not {m} x {n} x {k} multiply-adds of {a.dtype}"
+    least = min(rows[0] for rows in _heights())
+    if not small_enough(m, n, k, a.itemsize, b.strides[0], least, machine().l1d, machine().l2):
+        return (
+            f"takes little work on 4 columns or more, and a b that fits the near caches, not "
+            f"{m} x {n} x {k} multiply-adds of {a.dtype}"
+        )
     for name, spec in zip(("a", "b", "out"), specs, strict=True):
         if spec.strides[1] != spec.itemsize or spec.strides[0] < spec.shape[1] * spec.itemsize:
             return f"takes rows that are contiguous and apart from each other, which those of {name} are not"
+    if not objects_are_known():
+        return "reads NumPy's arrays where CPython and NumPy keep their shapes, which is elsewhere here"
     return None
 
 
 @kernel("matmul", dtypes=DTYPES, supports=tiny_supports, rank=1, binds=True)
 def tiny(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
-    """One compiled call that looks at shapes and strides itself; nothing is bound."""
-    from ..cpu.small import MOST_WORK, small_matmul
+    """One compiled call that looks at dtypes, shapes and strides itself; nothing is bound."""
+    from ..cpu.small import MOST_WORK, WORTH_A_TEAM, Caches, small_matmul, small_plan
+    from ..cpu.team import team_address
+    from . import split
 
-    lanes = vector_bytes() // specs[0].itemsize
-    entry: Callable[..., bool] = small_matmul(specs[0].dtype, lanes, _small_rows())
+    size, lanes = specs[0].itemsize, vector_bytes() // specs[0].itemsize
+    entry = small_matmul(specs[0].dtype, lanes, _heights(), Caches(machine().l1d, machine().l2))
+    plan = small_plan(specs[0].dtype, threads, split.WORK_PER_THREAD)
+    plan_at = int(plan.ctypes.data)
+
+    def with_team(a: Any, b: Any, out: Any, held: Any = plan) -> int:
+        return entry(id(a), id(b), id(out), plan_at, team_address(threads) or -1)
 
     def launch(a: Any, b: Any, out: Any) -> None:
+        done = entry(id(a), id(b), id(out), plan_at, 0)
+        if done == WORTH_A_TEAM:
+            done = with_team(a, b, out)
         # It looks at the ends of the arrays only: an output that lies between the elements of an input is
-        # left to `direct`, which adds in the same order.
-        if not entry(a, b, out):
-            direct(specs, attrs, direct_configs(specs, attrs, threads)[0], threads)(a, b, out)
+        # left to `batched`, which adds in the same order.
+        if not done:
+            batched(specs, attrs, {}, threads)(a, b, out)
 
-    launch.lane = entry, MOST_WORK // specs[0].itemsize  # type: ignore[attr-defined]
+    launch.lane = entry, MOST_WORK // size, plan_at, with_team  # type: ignore[attr-defined]
     return launch
+
+
+# --- batched ------------------------------------------------------------------------------------------------
+
+_BLOCK_ROWS = 192  # of an A that is turned into scratch at a time
+
+
+def batched_supports(specs: Specs, attrs: Attrs) -> str | None:
+    """A B that stays in the near caches."""
+    g = geometry(specs)
+    most = machine().l2 // 2
+    if g.k * g.n * g.itemsize > most:
+        return f"reads b again and again where it is: it takes at most {most:,} bytes, not {g.k} x {g.n}"
+    if g.k > 2048 and g.a_cs != g.itemsize:
+        return f"turns rows of a that are not contiguous into scratch, up to 2,048 long, not {g.k}"
+    return None
+
+
+def _batched_split(specs: Specs, config: Config, threads: int) -> Split:
+    g = geometry(specs)
+    lanes = lanes_of(g)
+    cycles = partial(model.batched_cycles, _heights())
+    return best_split(g, threads, (_heights()[-1][1], lanes), cycles, lanes, config)
+
+
+def batched_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
+    """Predicted seconds."""
+    return model.seconds(_batched_split(specs, config, threads).cycles)
+
+
+@kernel("matmul", dtypes=DTYPES, supports=batched_supports, model=batched_model, binds=True)
+def batched(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
+    """Matrix after matrix by the tiles of `tiny`; whatever is not contiguous is turned into scratch."""
+    from ..cpu.batched import batched_task
+
+    g = geometry(specs)
+    lanes, heights = lanes_of(g), _heights()
+    split = _batched_split(specs, config, threads)
+    turned_a, turned_b = g.a_cs != g.itemsize, g.b_cs != g.itemsize
+    mc = min(_BLOCK_ROWS, max(g.m, 1)) if turned_a else max(g.m, 1)
+    stride = _scratch(
+        turned_a * mc * (g.k * g.itemsize + words.ROW_PAD),
+        turned_b * g.k * (g.n * g.itemsize + words.ROW_PAD),
+    )
+    task = batched_task(g.dtype, lanes, heights)
+    stride = stride if turned_a or turned_b else 0
+    # While one matrix is computed, the next is fetched, if it is far and lies in one piece.
+    size = g.itemsize
+    whole = (g.a_rs, g.b_rs, g.c_rs) == (g.k * size, g.n * size, g.n * size)
+    far = model.batch_is_far(g)
+    tiles = model.batched_tiles(heights, split.m, split.n, g.k, lanes)
+    fetch = tiles if whole and far and not (turned_a or turned_b) else 0
+    key = ("batched", g.dtype, lanes, *heights)
+    return _launch(specs, split, task, key, KC=fetch, MC=mc, SCRATCH_STRIDE=stride)
 
 
 # --- packed -------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ class Geometry:
         a_rs, a_cs, b_rs, b_cs, c_rs, c_cs: byte strides from row to row and from column to column. Where a
             length is 1, the stride says whatever makes the matrix contiguous.
         a_bs, b_bs, c_bs: bytes from one matrix of the batch to the next, when that is one number.
-        table: byte offsets [batch, 3] of (A, B, C) when it is not; else None.
+        table: byte offsets [batch, 4] of (A, B, C, 0) when it is not; else None.
     """
 
     dtype: str
@@ -48,8 +48,8 @@ class Geometry:
 
 
 @lru_cache(maxsize=1024)
-def geometry(specs: Specs) -> Geometry:
-    """The geometry of the call with these specs (a, b, out)."""
+def geometry(specs: Specs, swap: bool = True) -> Geometry:
+    """The geometry of the call with these specs (a, b, out); never swapped unless `swap`."""
     a, b, c = specs
     size = c.itemsize
     a_shape, a_strides = ((1, *a.shape), (0, *a.strides)) if a.ndim == 1 else (a.shape, a.strides)
@@ -69,14 +69,14 @@ def geometry(specs: Specs) -> Geometry:
         _spread(b_shape[:-2], b_strides[:-2], batch_shape),
         c.strides[: len(batch_shape)],
     )
-    swapped = c_rs == size and (c_cs != size or n == 1)
+    swapped = swap and c_rs == size and (c_cs != size or n == 1)
     if swapped:
         m, n = n, m
         a_rs, a_cs, b_rs, b_cs, c_rs, c_cs = b_cs, b_rs, a_cs, a_rs, c_cs, c_rs
         steps = (steps[1], steps[0], steps[2])
     uniform = _collapse(batch_shape, steps)
     a_bs, b_bs, c_bs = uniform or (0, 0, 0)
-    table = None if uniform else _table(batch_shape, steps)
+    table = None if uniform else offsets(batch_shape, steps)
     batch = prod(batch_shape)
     return Geometry(
         c.dtype, size, m, n, k, batch, swapped, a_rs, a_cs, b_rs, b_cs, c_rs, c_cs, a_bs, b_bs, c_bs, table
@@ -114,8 +114,10 @@ def _collapse(shape: tuple[int, ...], steps: tuple[Strides, ...]) -> tuple[int, 
     return a, b, c
 
 
-def _table(shape: tuple[int, ...], steps: tuple[Strides, ...]) -> NDArray[np.int64]:
+def offsets(shape: tuple[int, ...], steps: tuple[Strides, ...]) -> NDArray[np.int64]:
+    """[batch, 4]: where each matrix begins in each operand, in bytes; 0 for an operand that is not there."""
     index = np.indices(shape).reshape(len(shape), -1)
-    return np.ascontiguousarray(
-        np.stack([np.asarray(step, np.int64) @ index for step in steps], axis=1), np.int64
-    )
+    table = np.zeros((index.shape[1], 4), np.int64)
+    for place, step in enumerate(steps):
+        table[:, place] = np.asarray(step, np.int64) @ index
+    return table

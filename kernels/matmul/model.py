@@ -19,6 +19,8 @@ TURNED = 5.0  # bytes a cycle for a copy that transposes (measured)
 SPILLED = 10.0  # bytes a cycle for a block written past the L2 cache and read back (measured)
 UNALIGNED = 1.7  # times as long with vectors of B that lie across two cache lines (measured)
 TILE_START = 45.0  # cycles to start and end a register tile (measured)
+FINISH = 4.0  # cycles to finish a vector of sums without an activation
+SMALL_TILE_START = 30.0  # the same, where nothing is looked up on the way from tile to tile (measured)
 CALL = 900.0  # cycles of a launch
 HAND_OVER = 4000.0  # cycles to hand tasks to waiting threads and collect them (measured)
 
@@ -44,10 +46,10 @@ def fma_cycles(mr: int, columns: int) -> float:
     return max(0.5, loads, latency) * slack
 
 
-def tile_rows(m: int, mr: int) -> int:
-    """Rows that are computed for m rows: a remainder of up to half a tile takes the half tile."""
+def tile_rows(m: int, mr: int, low: int = 0) -> int:
+    """Rows that are computed for m rows: a remainder of up to `low` (or half a tile) takes such a tile."""
     whole, left = divmod(m, mr)
-    half = max(1, mr // 2)
+    half = low or max(1, mr // 2)
     return whole * mr + (0 if left == 0 else half if left <= half else mr)
 
 
@@ -55,7 +57,8 @@ def packed_cycles(g: Geometry, m: int, n: int, lanes: int, config: dict[str, int
     """One task of `packed` on an m x n part of C."""
     mr, columns, kc, nc = config["mr"], config["nv"], config["kc"], config["nc"]
     panels = ceil_div(n, columns * lanes)
-    compute = tile_rows(m, mr) * panels * columns * g.k * fma_cycles(mr, columns)
+    rows = tile_rows(m, mr, config.get("low", 0))
+    compute = rows * panels * columns * g.k * fma_cycles(mr, columns)
     tiles = ceil_div(m, mr) * panels * ceil_div(g.k, kc)
     b_bytes = g.k * n * g.itemsize
     if g.b_cs == g.itemsize:
@@ -70,6 +73,24 @@ def packed_cycles(g: Geometry, m: int, n: int, lanes: int, config: dict[str, int
         pack += ceil_div(n, nc) * rows / (NEAR if g.a_cs == g.itemsize else TURNED)
     updates = m * n * g.itemsize * ceil_div(g.k, kc) / NEAR
     return compute + tiles * (TILE_START + mr * columns) + pack + updates
+
+
+def ending_cycles(
+    g: Geometry, m: int, n: int, lanes: int, config: dict[str, int], *, panels: bool, widens: bool
+) -> float:
+    """One task of a product with an epilogue; B may be in packed `panels`, and its numbers may be widened.
+
+    `g` counts in elements of packed operands.
+    """
+    cycles = packed_cycles(g, m, n, lanes, config)
+    b_bytes = g.k * n * g.itemsize
+    if panels:
+        # Nothing is packed, but what is far away has to be read.
+        cycles -= b_bytes / (FAR if b_bytes > machine().l2 // 2 else NEAR)
+        cycles = max(cycles, b_bytes / FAR if b_bytes > machine().l2 // 2 else 0.0)
+    if widens and not packs_a(g, n):
+        cycles += ceil_div(n, config["nc"]) * m * g.k * g.itemsize / NEAR
+    return cycles + m * ceil_div(n, lanes) * FINISH
 
 
 def packs_a(g: Geometry, n: int) -> bool:
@@ -93,6 +114,60 @@ def direct_cycles(g: Geometry, m: int, n: int, lanes: int, config: dict[str, int
     far = b_bytes > machine().l2 // 2
     wait = b_bytes / (NEAR * 2 if not far else FAR if kc <= 32 else FAR_BLOCKS)
     return max(busy, wait) + 0.3 * min(busy, wait)
+
+
+def batch_is_far(g: Geometry) -> bool:
+    """Whether the matrices of a batch, all together, are more than the last cache holds for one caller."""
+    nbytes = g.batch * (g.m * g.k + g.k * g.n + g.m * g.n) * g.itemsize
+    return g.batch > 1 and nbytes > max(machine().l3 // 2, 2 * machine().l2)
+
+
+Heights = tuple[tuple[int, int, int], ...]
+
+
+def batched_cycles(
+    heights: Heights, g: Geometry, m: int, n: int, lanes: int, config: dict[str, int]
+) -> float:
+    """One matrix, or an m x n part of it, of `batched`, by tiles of these heights (see cpu/small.py)."""
+    compute = 0.0
+    for width in batched_panels(n, lanes, len(heights)):
+        rows, _ = batched_rows(m, heights[width - 1])
+        compute += rows * width * g.k * fma_cycles(heights[width - 1][0], width)
+    if g.b_rs % 64 and g.b_cs == g.itemsize and g.k * n * g.itemsize > machine().l1d:
+        compute *= UNALIGNED
+    # C is added to while it is near: that costs next to nothing (measured).
+    updates = 0.5 * m * n * g.itemsize * (ceil_div(g.k, 64) - 1) / NEAR
+    turned = (m if g.a_cs != g.itemsize else 0) * g.k + (n if g.b_cs != g.itemsize and g.b_bs else 0) * g.k
+    tiles = batched_tiles(heights, m, n, g.k, lanes)
+    return compute + updates + tiles * SMALL_TILE_START + turned * g.itemsize / TURNED
+
+
+def batched_tiles(heights: Heights, m: int, n: int, k: int, lanes: int) -> int:
+    """How many register tiles there are, each for 64 of k."""
+    panels = batched_panels(n, lanes, len(heights))
+    return ceil_div(k, 64) * sum(batched_rows(m, heights[width - 1])[1] for width in panels)
+
+
+def batched_panels(n: int, lanes: int, widest: int) -> list[int]:
+    """The widths in vectors of the panels that n columns are cut into."""
+    left, widths = ceil_div(n, lanes), []
+    while left > 0:
+        widths.append(left if left <= widest else min(widest, ceil_div(left, 2)))
+        left -= widths[-1]
+    return widths
+
+
+def batched_rows(m: int, heights: tuple[int, int, int]) -> tuple[int, int]:
+    """(rows computed, tiles) for m rows in tiles of three heights."""
+    high, middle, low = heights
+    whole, left = divmod(m, high)
+    if left == 0:
+        return m, whole
+    if left <= low:
+        # One high tile and the rest may do as two of middle height.
+        both = whole > 0 and high + left <= 2 * middle
+        return (m - left - high + 2 * middle, whole + 1) if both else (m - left + low, whole + 1)
+    return (m - left + middle, whole + 1) if left <= middle else (m - left + high, whole + 1)
 
 
 def stream_cycles(g: Geometry, m: int, n: int, lanes: int, config: dict[str, int]) -> float:

@@ -15,14 +15,14 @@ import numpy as np
 
 from ..errors import ShapeError
 from ..op import AnyArray, Cost, Op, Sample, Specs, register_op
-from ..spec import TensorSpec
+from ..spec import TensorSpec, np_dtype
 
 
 def infer(specs: Specs) -> Specs:
     """The spec of the row-major result.
 
     Raises:
-        DTypeError: for mixed dtypes, or others than float32 and float64.
+        DTypeError: for mixed dtypes, or others than those of `MATMUL`.
         ShapeError: for a 0-D operand, inner lengths that differ, or batch axes that do not broadcast.
     """
     dtype = MATMUL.check_inputs(specs)
@@ -99,7 +99,7 @@ def samples(rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
     """The calls that every matmul kernel must survive, or refuse with a reason."""
 
     def normal(*shape: int) -> AnyArray:
-        return rng.standard_normal(shape).astype(dtype)
+        return rng.standard_normal(shape).astype(np_dtype(dtype))
 
     def sample(name: str, a: AnyArray, b: AnyArray) -> Sample:
         return Sample(name, (a, b))
@@ -182,7 +182,7 @@ def _cancelling(rng: np.random.Generator, dtype: str) -> tuple[AnyArray, AnyArra
     x = rng.standard_normal((23, 64))
     y = rng.standard_normal((64, 31))
     a = np.concatenate([x, 1e-3 * rng.standard_normal((23, 64)) - x], axis=1)
-    return a.astype(dtype), np.concatenate([y, y]).astype(dtype)
+    return a.astype(np_dtype(dtype)), np.concatenate([y, y]).astype(np_dtype(dtype))
 
 
 MATMUL = register_op(
@@ -194,9 +194,11 @@ MATMUL = register_op(
         samples=samples,
         reduction_length=reduction_length,
         inputs=("a", "b"),
-        dtypes=("float32", "float64"),
+        dtypes=("float32", "float64", "bfloat16", "float16"),
         doc="Matrix product of a: [..., m, k] and b: [..., k, n]; 1-D operands and batch axes as in NumPy.",
         magnitude=magnitude,
         exact=exact,
     )
 )
+
+from .linear import LINEAR as LINEAR  # noqa: E402  (declared beside; found by this file)

@@ -54,7 +54,7 @@ def test_mixed_and_foreign_dtypes_are_refused() -> None:
     with pytest.raises(DTypeError, match="a is float32 but b is float64; nothing is converted silently"):
         MATMUL.infer((f32(2, 2), TensorSpec((2, 2), "float64")))
     ints = TensorSpec((2, 2), "int32")
-    with pytest.raises(DTypeError, match="matmul takes float32 or float64, got int32"):
+    with pytest.raises(DTypeError, match="matmul takes float32, float64, bfloat16 or float16, got int32"):
         MATMUL.infer((ints, ints))
 
 

@@ -21,11 +21,11 @@ from kernelwright.kernels.kernel import Config, Kernel
 from kernelwright.kernels.matmul.op import MATMUL
 from kernelwright.kernels.op import TensorSpec
 from kernelwright.kernels.registry import kernels_for
-from kernelwright.kernels.spec import extent
+from kernelwright.kernels.spec import extent, np_dtype
 
 Shape = tuple[int, ...]
 Matmul = Callable[..., Any]
-PATHS = ("tiny", "packed", "direct", "stream", "dots")
+PATHS = ("tiny", "batched", "packed", "direct", "stream", "dots")
 """The kernels of `kernels/matmul/cpu_numba.py`."""
 
 # Results of fewer elements than this are judged together with those of the same call on other numbers: the
@@ -123,7 +123,8 @@ class Problem:
     def inputs(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Operands with numbers in them."""
         a, b = CONTENTS[self.contents](rng, self.a, self.b)
-        return self.a_layout.place(a.astype(self.dtype)), self.b_layout.place(b.astype(self.dtype))
+        dtype = np_dtype(self.dtype)
+        return self.a_layout.place(a.astype(dtype)), self.b_layout.place(b.astype(dtype))
 
     def out(self, expected: TensorSpec) -> TensorSpec:
         """Where the result is to go."""
@@ -224,6 +225,13 @@ def what_is_wrong(problem: Problem, matmul: Matmul = kw.matmul, beside_vendor: b
     return None
 
 
+def beside(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """NumPy's product; of 16-bit numbers, its product in float32, rounded once."""
+    if a.dtype.itemsize > 2:
+        return np.asarray(np.matmul(a, b))
+    return np.asarray(np.matmul(a.astype(np.float32), b.astype(np.float32))).astype(a.dtype)
+
+
 class _Run:
     """One problem with numbers in it, and what came out."""
 
@@ -231,7 +239,7 @@ class _Run:
         self.problem = problem
         self.guards = {"a": Guarded.copy_of(a), "b": Guarded.copy_of(b)}
         self.a, self.b = a, b
-        self.vendor = np.asarray(np.matmul(a, b))
+        self.vendor = beside(a, b)
         (self.spec,) = MATMUL.infer((TensorSpec.of(a), TensorSpec.of(b)))
         self.given: np.ndarray | None = None
         self.made: np.ndarray | None = None
@@ -401,6 +409,7 @@ def problems(
     outs: Callable[..., st.SearchStrategy[Layout]] = out_layout,
     contents: tuple[str, ...] = ("normal",) * 5 + ("whole", "scaled", "not finite"),
     most_work: int = 300**3,
+    dtypes: tuple[str, str] = ("float32", "float64"),
 ) -> Problem:
     """Any call of matmul on shapes of 0 to 300."""
 
@@ -421,7 +430,7 @@ def problems(
         a_layout,
         b_layout,
         draw(outs(result_ndim(a, b))),
-        dtype="float64" if flags & 1 else "float32",
+        dtype=dtypes[flags & 1],
         contents="whole" if repeats_terms else kind,
         seed=draw(st.integers(0, 2**32 - 1)),
         threads=2 if flags & 2 else 1,

@@ -17,7 +17,7 @@ from unittest.mock import patch
 from llvmlite import ir
 from matmul_calls import built_in
 
-from kernelwright.kernels.cpu import gemm, launch, microkernel, small, streams, thin
+from kernelwright.kernels.cpu import batched, gemm, launch, microkernel, small, streams, thin
 from kernelwright.kernels.cpu.microkernel import Tile
 from kernelwright.kernels.cpu.vector_ir import Vectors, i64
 from kernelwright.kernels.kernel import Kernel
@@ -25,10 +25,10 @@ from kernelwright.kernels.matmul import cpu_numba
 from kernelwright.kernels.registry import kernel, kernels_for, unregister
 
 _TILE = {"mr": 3, "nv": 1, "depth": 3, "nr": 2}
-_TINY_ROWS = (5, 4, 3, 2)
+_HEIGHTS = ((7, 5, 3), (5, 3, 2), (3, 2, 1))
 
 
-# --- mistakes in the register tile of packed, direct and tiny -----------------------------------------------
+# --- mistakes in the register tile of packed, direct, tiny, batched -----------------------------------------
 
 
 class LastColumnDropped(Tile):
@@ -143,7 +143,10 @@ def _exchanged(mistake: type, name: str) -> Iterator[None]:
         (thin, "stream_task", _fresh(thin.stream_task)),
         (thin, "dots_task", _fresh(thin.dots_task)),
         (small, "small_matmul", _fresh(small.small_matmul)),
-        (cpu_numba, "_small_rows", lambda: _TINY_ROWS),
+        (batched, "batched_task", _fresh(batched.batched_task)),
+        (batched, "small_product", _fresh(small.small_product)),
+        (small, "small_product", _fresh(small.small_product)),
+        (cpu_numba, "_heights", lambda: _HEIGHTS),
     ]
     if issubclass(mistake, Vectors):
         changes += [(microkernel, "Vectors", mistake), (streams, "Vectors", mistake)]
@@ -166,7 +169,9 @@ def mutant(path: str, mistake: type | None) -> Iterator[Kernel]:
 
     @functools.cache
     def bind_once(specs: Any, config: Any, threads: int) -> Any:
-        with _exchanged(mistake or (Tile if path in ("packed", "direct", "tiny") else Vectors), name):
+        with _exchanged(
+            mistake or (Tile if path in ("packed", "direct", "tiny", "batched") else Vectors), name
+        ):
             return true.function(specs, {}, dict(config), threads)
 
     def bind(specs: Any, attrs: Any, config: Any, threads: int) -> Any:

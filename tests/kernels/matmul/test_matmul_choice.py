@@ -126,11 +126,13 @@ def test_batches_are_a_table_of_offsets_where_one_step_does_not_do() -> None:
     assert g.table is not None
     assert g.table.dtype == np.int64
     assert g.table.flags.c_contiguous
-    assert g.table.tolist() == [[140 * i, 252 * j, 180 * (3 * i + j)] for i in range(2) for j in range(3)]
+    assert g.table.tolist() == [[140 * i, 252 * j, 180 * (3 * i + j), 0] for i in range(2) for j in range(3)]
     turned = geometry(specs_of(f32(2, 1, 5, 7), f32(3, 7, 9), np.zeros((2, 3, 9, 5), "f4").swapaxes(2, 3)))
     assert turned.swapped
     assert turned.table is not None
-    assert turned.table.tolist() == [[b, a, c] for a, b, c in g.table.tolist()], "a and b have changed places"
+    assert turned.table.tolist() == [[b, a, c, 0] for a, b, c, _ in g.table.tolist()], (
+        "a and b have changed places"
+    )
 
 
 def test_a_length_of_one_hides_no_contiguous_matrix() -> None:
@@ -156,6 +158,10 @@ REASONS = [
     ("tiny", (ROWS, ROWS, COLUMNS), "which those of out are not"),
     ("tiny", (np.broadcast_to(f32(64), (64, 64)), ROWS, ROWS), "which those of a are not"),
     ("tiny", (ROWS[::-1], ROWS, ROWS), "which those of a are not"),
+    ("batched", (COLUMNS, COLUMNS, ROWS), None),
+    ("batched", (f32(3, 8, 64), f32(64, 8), f32(3, 8, 8)), None),
+    ("batched", (f32(8, 2000), f32(2000, 2000), f32(8, 2000)), "takes at most"),
+    ("batched", (f32(3000, 8).T, f32(3000, 8), f32(8, 8)), "up to 2,048 long, not 3000"),
     ("packed", (COLUMNS[::-1, ::-2], ROWS[::2, ::-1], COLUMNS), None),
     ("packed", (f32(3), f32(3), f32()), None),
     ("direct", (COLUMNS, ROWS, ROWS), None),
@@ -410,5 +416,5 @@ def test_what_is_chosen_for_a_far_call_is_right() -> None:
 
 
 def test_the_suite_knows_every_built_in_kernel() -> None:
-    ids = {kernel.id for kernel in registry.kernels_for("matmul") if "cpu_numba" in kernel.id}
+    ids = {kernel.id for kernel in registry.kernels_for("matmul") if "/cpu_numba/" in kernel.id}
     assert ids == {f"matmul/cpu_numba/{name}" for name in PATHS}

@@ -66,7 +66,7 @@ def test_the_disguise_of_the_mutants_is_no_mistake(path: str) -> None:
         assert faults() == [None] * len(PROBLEMS)
 
 
-OUTER = ("packed", "direct", "tiny")
+OUTER = ("packed", "direct", "tiny", "batched")
 MISTAKES: list[tuple[type, tuple[str, ...], str]] = [
     (LastColumnDropped, OUTER, "nan where"),
     (LastRowDropped, OUTER, "nan where"),
@@ -200,7 +200,7 @@ def test_no_kernel_reads_beyond_its_operands() -> None:
 
 
 @needs_fences
-@pytest.mark.parametrize("path", ["direct", "tiny"])
+@pytest.mark.parametrize("path", ["direct", "tiny", "batched"])
 def test_a_read_beyond_an_operand_is_found(path: str) -> None:
     """The control for the fences: what is read there never reaches a result, so nothing else shows it."""
     done = fenced_run(path, "BReadWithoutMask")

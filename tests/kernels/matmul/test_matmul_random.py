@@ -86,7 +86,8 @@ def test_each_kernel_is_right_where_it_does_not_refuse(name: str) -> None:
 
     each()
     assert len(ran) > 40, f"{name} ran only {len(ran)} problems"
-    assert refused or name == "packed"
+    # What those two refuse is larger than these problems, or nothing.
+    assert refused or name in ("packed", "batched")
 
 
 def refuse(problem: Problem, reason: str) -> None:
