@@ -207,15 +207,21 @@ def explain(function: Callable[..., Any] | Op | str, /, *inputs: Any, **attrs: A
     """What runs a call, what else could, and why not: `print(kw.explain(kw.matmul, a, b))`.
 
     Args:
-        function: a function of this package such as `kw.matmul`, an Op, or an op's name.
+        function: a function of this package such as `kw.matmul`, an Op, or an op's name. A function whose
+            arguments are not the op's own has an attribute `prepare(*args, **kwargs)` that returns
+            `(op, inputs, attrs)` for them.
         *inputs: Arrays, NumPy arrays, or TensorSpecs for arrays that need not exist.
         **attrs: the op's attributes, and `out`, an array or a TensorSpec.
 
     Raises:
         RegistrationError: when `function` is no operation.
     """
-    op = _op_of(function)
     out = attrs.pop("out", None)
+    prepare = getattr(function, "prepare", None)
+    if prepare is None:
+        op = _op_of(function)
+    else:
+        op, inputs, attrs = prepare(*inputs, **attrs)
     values = [*zip(op.inputs, inputs, strict=False), *([] if out is None else [("out", out)])]
     specs = [
         v

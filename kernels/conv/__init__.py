@@ -1,0 +1,1 @@
+"""Convolution in one, two and three dimensions: the ops, forward and gradients, and their kernels."""

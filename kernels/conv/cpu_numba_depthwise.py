@@ -1,0 +1,169 @@
+"""Depthwise convolutions on the CPU: one filter a channel.
+
+depthwise   channels of x and y contiguous ("NHWC"): runs of pixels along a row, vectors along the
+            channels (kernels/conv/depthwise.py)
+"""
+
+from __future__ import annotations
+
+from ..kernel import Config, Launch
+from ..machine import machine
+from ..op import Attrs, Specs
+from ..registry import kernel
+from . import indirect as words
+from .block import LINE, PAGE, common_block, lines_of_bytes
+from .depthwise import depthwise_task
+from .depthwise_planes import depthwise_planes_task
+from .plan import CALL, FAR, GATHER, HAND_OVER, NEAR, ceil_div, lanes_of, seconds
+from .problem import Problem, problem_of
+
+DTYPES = ("float32", "float64", "bfloat16")
+# Filters with code of their own: taps along w, and stride.
+WIDTHS = ((3, 1), (3, 2), (5, 1), (5, 2))
+RUN = 7  # pixels in a run: the accumulators, beside the taps of a row; it divides the usual image sizes
+
+
+def depthwise_supports(specs: Specs, attrs: Attrs) -> str | None:
+    """One input and one output channel a group, channels contiguous."""
+    p = problem_of(specs, attrs)
+    if (p.cg, p.og) != (1, 1):
+        return f"takes one input and one output channel a group, not {p.cg} and {p.og}"
+    for name, strides in (("x", p.x), ("y", p.y), ("residual", p.residual)):
+        if strides is not None and strides.c != p.itemsize:
+            return f"works on vectors of channels, and those of {name} are not contiguous"
+    return None
+
+
+def depthwise_grid(p: Problem, threads: int) -> tuple[int, int, float]:
+    """Tasks along output rows and channels, and the cycles expected of each."""
+    lanes = lanes_of(p)
+    lines, vectors = p.n * p.places[0] * p.places[1], ceil_div(p.groups, lanes)
+    taps, stride = width_of(p)
+    columns = (RUN - 1) * stride + taps
+    runs = ceil_div(p.places[2], RUN)
+    entries = p.tap_count // taps
+    each = entries * (max(RUN * taps * 0.5, columns + taps * 0.5) + 6) + 2.5 * RUN + 10
+    lists = 60 + entries * (columns * 2.0 + 10)
+    moved = (p.n * p.groups * (p.size[0] * p.size[1] * p.size[2]) + p.pixels * p.groups) * p.itemsize
+    pack = p.groups * p.tap_count * GATHER if must_pack(p) else 0.0
+    options = []
+    for gm in range(1, threads + 1):
+        if threads % gm:
+            continue
+        grid = min(gm, lines), min(threads // gm, vectors)
+        tasks = grid[0] * grid[1]
+        work = ceil_div(lines, grid[0]) * runs * (lists + ceil_div(vectors, grid[1]) * each)
+        read = moved / tasks / (NEAR if moved < machine().l2 else FAR)
+        options.append((CALL + max(work, read) + pack + (HAND_OVER if tasks > 1 else 0.0), grid))
+    alone = CALL + max(lines * runs * (lists + vectors * each), moved / FAR) + pack
+    cycles, grid = min(*options, (alone, (1, 1)))
+    return *grid, cycles
+
+
+def width_of(p: Problem) -> tuple[int, int]:
+    """Taps and stride of the code that reads a row of taps; (1, 1) for tap by tap."""
+    width = p.taps[2], p.stride[2]
+    return width if width in WIDTHS and p.dilation[2] == 1 else (1, 1)
+
+
+def must_pack(p: Problem) -> bool:
+    """Whether the weights do not lie as [taps, channels]."""
+    assert p.w is not None
+    step = p.itemsize
+    for length, stride in zip((p.groups, *p.taps[::-1]), (p.w[0], *p.w[:1:-1]), strict=True):
+        if length > 1 and stride != step:
+            return True
+        step *= length
+    return False
+
+
+def depthwise_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
+    """Predicted seconds."""
+    return seconds(depthwise_grid(problem_of(specs, attrs), threads)[2])
+
+
+@kernel("conv", dtypes=DTYPES, supports=depthwise_supports, model=depthwise_model, binds=True)
+def depthwise(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
+    """Runs of pixels by vectors of channels."""
+    from ..cpu.launch import address_of_task, bind_phases
+
+    p = problem_of(specs, attrs)
+    gm, gn, _ = depthwise_grid(p, threads)
+    pack = must_pack(p)
+    taps, stride = width_of(p)
+    columns = (RUN - 1) * stride + taps
+    page = lines_of_bytes(p.groups * p.itemsize)
+    table_at = 2 * page
+    dump_at = table_at + lines_of_bytes(8 * (2 * RUN + p.tap_count // taps * (1 + columns)))
+    weights_at = dump_at + page
+    weights = lines_of_bytes(p.groups * p.tap_count * p.itemsize) if pack else 0
+    task_bytes = ceil_div(weights_at + weights, PAGE) * PAGE + LINE
+    block = common_block(p)
+    facts = {
+        "GM": gm,
+        "GN": gn,
+        "LINES": p.n * p.places[0] * p.places[1],
+        "PACK_TASKS": pack,
+        "ZEROS_BYTES": page if p.padded or p.places[2] % RUN else 0,
+        "BIAS_AT": page,
+        "TABLE_AT": table_at,
+        "COPIES_AT": dump_at,
+        "PANEL_AT": weights_at,
+        "TASK_BYTES": task_bytes,
+    }
+    for name, value in facts.items():
+        block[getattr(words, name)] = int(value)
+    key = (p.dtype, lanes_of(p), RUN, taps, stride, p.activation)
+    task = address_of_task(depthwise_task(*key), ("conv depthwise", *key), f"conv for {p.dtype}")
+    return bind_phases(block, 5, [(task, gm * gn)], gm * gn * task_bytes)
+
+
+# --- depthwise_planes ---------------------------------------------------------------------------------------
+
+
+def planes_supports(specs: Specs, attrs: Attrs) -> str | None:
+    """One input and one output channel a group, rows of pixels contiguous, a usual width and stride."""
+    p = problem_of(specs, attrs)
+    if (p.cg, p.og) != (1, 1):
+        return f"takes one input and one output channel a group, not {p.cg} and {p.og}"
+    width = p.taps[2], p.stride[2]
+    if width not in WIDTHS:
+        return f"has no code for {width[0]} taps a row with stride {width[1]}"
+    if p.taps[0] != 1 or p.lo[0] or p.hi[0]:
+        return "takes filters of one tap on the first of three axes, and no padding there"
+    for name, strides, length in (
+        ("x", p.x, p.size[2]),
+        ("y", p.y, p.places[2]),
+        ("residual", p.residual, p.places[2]),
+    ):
+        if strides is not None and strides.space[2] != p.itemsize and length > 1:
+            return f"works on vectors of pixels, and those of {name} are not contiguous"
+    return None
+
+
+def planes_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
+    """Predicted seconds."""
+    p = problem_of(specs, attrs)
+    tasks = min(threads, p.n * p.groups)
+    vectors = ceil_div(p.places[2], lanes_of(p)) * (p.tap_count * (0.5 + 0.7 * p.stride[2]) + 8.0)
+    rows = ceil_div(p.n * p.groups, tasks) * p.places[0] * p.places[1]
+    return seconds(CALL + rows * (4.0 + vectors) + (HAND_OVER if tasks > 1 else 0.0))
+
+
+@kernel("conv", dtypes=DTYPES, supports=planes_supports, model=planes_model, binds=True)
+def depthwise_planes(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
+    """Rows of pixels of one channel, by vectors of pixels."""
+    from ..cpu.launch import address_of_task, bind_phases
+
+    p = problem_of(specs, attrs)
+    block = common_block(p)
+    tasks = min(threads, p.n * p.groups)
+    block[words.GM] = tasks
+    block[words.LINES] = p.n
+    task_bytes = lines_of_bytes(24 * p.places[1])
+    block[words.TASK_BYTES] = task_bytes
+    key = (p.dtype, lanes_of(p), p.taps[2], p.stride[2], p.activation)
+    task = address_of_task(
+        depthwise_planes_task(*key), ("conv depthwise planes", *key), f"conv for {p.dtype}"
+    )
+    return bind_phases(block, 5, [(task, tasks)], tasks * task_bytes)
