@@ -1,0 +1,238 @@
+"""`lstm`, `gru`, `rnn` over whole sequences and their cells, as functions of Arrays, as in PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ...kernels import dispatch, registry, tuning
+from ...kernels.errors import DTypeError, ShapeError
+from ...kernels.op import Op
+from ...kernels.recurrent.op import GRU, GRU_CELL, LSTM, LSTM_CELL, RNN, RNN_CELL
+from ...kernels.settings import current
+from ...kernels.spec import TensorSpec
+from ..array import Array
+from ..eager import Operand, call_all
+
+State = tuple[Operand, Operand]
+Lengths = Operand | Sequence[int]
+
+
+def lstm(
+    x: Operand,
+    state: State | None,
+    w_ih: Operand,
+    w_hh: Operand,
+    b_ih: Operand | None = None,
+    b_hh: Operand | None = None,
+    lengths: Lengths | None = None,
+    *,
+    reverse: bool = False,
+    batch_first: bool = False,
+) -> tuple[Array, tuple[Array, Array]]:
+    """Long short-term memory over a batch of sequences (Hochreiter, Schmidhuber 1997; Gers 2000).
+
+    Args:
+        x: [T, B, I], float32 or float64; [B, T, I] with batch_first.
+        state: (h, c), each [B, H], before the first step; zeros for None.
+        w_ih, w_hh: [4 H, I] and [4 H, H], the gates i, f, g, o one above the other; of x's dtype, or both
+            bfloat16 where that is float32.
+        b_ih, b_hh: [4 H] each, added up; zeros for None.
+        lengths: [B] whole numbers in 0..T, in any order: how many steps of each sequence count. Beyond them,
+            nothing is computed and y is 0.
+        reverse: from each sequence's last step to its first.
+        batch_first: x and y are [B, T, ...].
+
+    Returns:
+        y: [T, B, H] (or [B, T, H]), h after each step; and (h, c), each [B, H], after the last step of each
+        sequence.
+
+    Raises:
+        ShapeError: for shapes that do not fit, or lengths outside 0..T.
+        DTypeError: for other or mixed dtypes, or a state that is no pair.
+    """
+    attrs = {"reverse": reverse, "batch_first": batch_first}
+    inputs = (x, *_pair(state), w_ih, w_hh, b_ih, b_hh, _checked(LSTM, x, lengths, batch_first))
+    y, h, c = call_all(LSTM, inputs, attrs)
+    return y, (h, c)
+
+
+def gru(
+    x: Operand,
+    state: Operand | None,
+    w_ih: Operand,
+    w_hh: Operand,
+    b_ih: Operand | None = None,
+    b_hh: Operand | None = None,
+    lengths: Lengths | None = None,
+    *,
+    reverse: bool = False,
+    batch_first: bool = False,
+    reset_after: bool = True,
+) -> tuple[Array, Array]:
+    """Gated recurrent unit over a batch of sequences (Cho et al. 2014).
+
+    Args:
+        state: h: [B, H] before the first step; zeros for None.
+        w_ih, w_hh: [3 H, I] and [3 H, H], the gates r, z, n one above the other.
+        b_ih, b_hh: [3 H] each; zeros for None.
+        reset_after: the reset gate multiplies w_hn h + b_hn (PyTorch; ONNX: linear_before_reset=1). False: it
+            multiplies h before the product (ONNX's default).
+        x, lengths, reverse, batch_first: as in `lstm`.
+
+    Returns:
+        y: [T, B, H], and h: [B, H] after the last step of each sequence.
+
+    Raises:
+        ShapeError, DTypeError: as `lstm`.
+    """
+    attrs = {"reverse": reverse, "batch_first": batch_first, "reset_after": reset_after}
+    inputs = (x, state, w_ih, w_hh, b_ih, b_hh, _checked(GRU, x, lengths, batch_first))
+    y, h = call_all(GRU, inputs, attrs)
+    return y, h
+
+
+def rnn(
+    x: Operand,
+    state: Operand | None,
+    w_ih: Operand,
+    w_hh: Operand,
+    b_ih: Operand | None = None,
+    b_hh: Operand | None = None,
+    lengths: Lengths | None = None,
+    *,
+    nonlinearity: str = "tanh",
+    reverse: bool = False,
+    batch_first: bool = False,
+) -> tuple[Array, Array]:
+    """A plain recurrent layer over a batch of sequences (Elman 1990).
+
+    Args:
+        state: h: [B, H] before the first step; zeros for None.
+        w_ih, w_hh: [H, I] and [H, H].
+        b_ih, b_hh: [H] each; zeros for None.
+        nonlinearity: "tanh" or "relu".
+        x, lengths, reverse, batch_first: as in `lstm`.
+
+    Returns:
+        y: [T, B, H], and h: [B, H] after the last step of each sequence.
+
+    Raises:
+        ShapeError, DTypeError: as `lstm`.
+    """
+    attrs = {"reverse": reverse, "batch_first": batch_first, "nonlinearity": nonlinearity}
+    inputs = (x, state, w_ih, w_hh, b_ih, b_hh, _checked(RNN, x, lengths, batch_first))
+    y, h = call_all(RNN, inputs, attrs)
+    return y, h
+
+
+def lstm_cell(
+    x: Operand,
+    state: State | None,
+    w_ih: Operand,
+    w_hh: Operand,
+    b_ih: Operand | None = None,
+    b_hh: Operand | None = None,
+) -> tuple[Array, Array]:
+    """One step of `lstm`. x: [B, I], state: (h, c), each [B, H] -> the new (h, c). Raises as `lstm`."""
+    h, c = _step(LSTM_CELL, (x, *_pair(state), w_ih, w_hh, b_ih, b_hh), {})
+    return h, c
+
+
+def gru_cell(
+    x: Operand,
+    state: Operand | None,
+    w_ih: Operand,
+    w_hh: Operand,
+    b_ih: Operand | None = None,
+    b_hh: Operand | None = None,
+    *,
+    reset_after: bool = True,
+) -> Array:
+    """One step of `gru`. x: [B, I], state: [B, H] -> the new state. Raises as `gru`."""
+    (h,) = _step(GRU_CELL, (x, state, w_ih, w_hh, b_ih, b_hh), {"reset_after": reset_after})
+    return h
+
+
+def rnn_cell(
+    x: Operand,
+    state: Operand | None,
+    w_ih: Operand,
+    w_hh: Operand,
+    b_ih: Operand | None = None,
+    b_hh: Operand | None = None,
+    *,
+    nonlinearity: str = "tanh",
+) -> Array:
+    """One step of `rnn`. x: [B, I], state: [B, H] -> the new state. Raises as `rnn`."""
+    (h,) = _step(RNN_CELL, (x, state, w_ih, w_hh, b_ih, b_hh), {"nonlinearity": nonlinearity})
+    return h
+
+
+def _step(op: Op, inputs: tuple[Operand | None, ...], attrs: dict[str, Any]) -> tuple[Array, ...]:
+    """`call_all` for a step of a few microseconds: what was chosen is found by shapes, strides and dtypes.
+
+    As in `matmul`, it is kept in the memo of the settings in force, which is emptied when kernels or tuning
+    results change.
+    """
+    arrays: list[Any] = [a._data if type(a) is Array else a for a in inputs]
+    key: list[Any] = [op.name, *attrs.values()]
+    easy = all(type(value) in (bool, str) for value in attrs.values())
+    for array in arrays:
+        if array is None:
+            key.append(None)
+        elif type(array) is np.ndarray and (array.base is None or array.flags.aligned):
+            key += (array.shape, array.strides, array.dtype)
+        else:
+            easy = False
+    if not easy:
+        return call_all(op, inputs, attrs)
+    memo, place = current().memo, tuple(key)
+    known = memo.get(place)
+    if known is None:
+        before = registry.generation(), tuning.generation()
+        results = call_all(op, inputs, attrs)
+        specs = tuple(TensorSpec.of(a) for a in (*arrays, *(r._data for r in results)))
+        known = (dispatch.bind(op, specs, attrs), len(results), results[0].shape, results[0]._data.dtype)
+        if before == (registry.generation(), tuning.generation()):
+            memo[place] = known
+        return results
+    launch, count, shape, dtype = known
+    outputs = [np.empty(shape, dtype) for _ in range(count)]
+    launch(*arrays, *outputs)
+    return tuple(map(Array, outputs))
+
+
+def _pair(state: Any) -> tuple[Operand | None, Operand | None]:
+    """h and c of an LSTM's state."""
+    if state is None:
+        return None, None
+    if not isinstance(state, tuple | list) or len(state) != 2:
+        raise DTypeError(
+            f"lstm: the state is a pair (h, c) of arrays [B, H], got {type(state).__name__}; write "
+            "state=(h, c), or None for zeros."
+        )
+    return state[0], state[1]
+
+
+def _checked(op: Op, x: Operand, lengths: Lengths | None, batch_first: bool) -> Operand | None:
+    """`lengths` as an array of int64, each within x's time axis."""
+    if lengths is None:
+        return None
+    array = np.asarray(lengths)
+    if array.dtype.kind not in "iu":
+        raise DTypeError(
+            f"{op.name}: lengths must be whole numbers, got {array.dtype}; write "
+            "np.asarray(lengths, 'int64')."
+        )
+    shape = x.shape
+    if len(shape) == 3 and array.size:
+        t, low, high = shape[1 if batch_first else 0], int(array.min()), int(array.max())
+        if low < 0 or high > t:
+            raise ShapeError(
+                f"{op.name}: lengths are {low} to {high}, but x ({list(shape)}) has {t} steps; each must be "
+                f"in 0..{t}."
+            )
+    return array.astype(np.int64, copy=False)

@@ -1,0 +1,477 @@
+"""The gradients of whole sequences, over an argument block: phases of tasks.
+
+    prepare   sort the sequences by length, lay out the states and their gradients, pack w_hh
+    run       back through the steps: dh += dgates w_hh, then this step's dgates from dh and the saved gates;
+              dgates, and the states before each step, go one row after the other into the scratch
+    multiply  dx = dgates w_ih, dw_ih = dgates^T x, dw_hh = dgates^T h, biases: one product each over all rows
+    scatter   dx to its places, where the order of rows is not that of dx
+
+Row `place[s] + r` belongs to the r-th sequence in step s: steps that no sequence takes have no rows, so
+nothing is computed for them anywhere. Threads share the sequences or the hidden units as in `forward.py`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from numba import njit
+
+from ..cpu import gemm
+from ..cpu.compile import part
+from ..cpu.copies import copies
+from ..cpu.gemm import WORDS, gemm_task
+from ..cpu.memory import load_word, stack_words, store_word
+from ..cpu.microkernel import microkernel
+from ..cpu.vector_ir import FLOATS
+from .block import (
+    C0,
+    C0_BS,
+    C0_CS,
+    C_AT,
+    CE_BS,
+    CE_TS,
+    CELLS,
+    CN_BS,
+    COUNT_G,
+    DB_HH,
+    DB_IH,
+    DC0,
+    DC_N,
+    DCN_BS,
+    DCN_CS,
+    DG_RS,
+    DGH_AT,
+    DGX_AT,
+    DH0,
+    DH_N,
+    DHN_BS,
+    DHN_CS,
+    DW_HH,
+    DW_IH,
+    DX,
+    DX_BS,
+    DX_IN_PLACE,
+    DX_TS,
+    DXBUF_AT,
+    DY,
+    DY_BS,
+    DY_CS,
+    DY_TS,
+    DYBUF_AT,
+    G_BS,
+    G_TS,
+    GATES,
+    H0,
+    H0_BS,
+    H0_CS,
+    H_AT,
+    HBUF_AT,
+    HBUF_RS,
+    HN_BS,
+    NB,
+    NH,
+    NI,
+    NT,
+    PANELS,
+    PROD_AT,
+    PROD_STEP,
+    RBUF_AT,
+    REVERSE,
+    ROW_PARTS,
+    SEEN,
+    STATE_RS,
+    STATE_STEP,
+    SYNC_AT,
+    TASKS,
+    UNIT_PARTS,
+    W_HH,
+    W_IH,
+    WH_AT,
+    WH_CS,
+    WH_RS,
+    WI_CS,
+    WI_RS,
+    X_BS,
+    X_CS,
+    X_IN_PLACE,
+    X_TS,
+    XBUF_AT,
+    XBUF_RS,
+    Y_BS,
+    Y_TS,
+    X,
+    Y,
+    active_at,
+    array,
+    lengths_at,
+    make_table,
+    order_at,
+    place_at,
+    scratch_at,
+    steps_of,
+)
+from .slopes import column_sums, reset_slopes, slopes_of
+from .team import LINE, clear_counters, together
+from .tiles import zeros
+
+COLUMNS = 4  # vectors of units a panel
+COUNT = {"lstm": 4, "gru": 3, "gru_before": 3, "rnn_tanh": 1, "rnn_relu": 1}
+MC, NC, KC = 384, 1024, 256  # blocks of the products (kernels/matmul/cpu_numba.py)
+
+
+@cache
+def prepare_task(dtype: str, lanes: int) -> Any:
+    """The task of the first phase, `task(block, index)`."""
+    size, nr = FLOATS[dtype][1], COLUMNS * lanes
+    pack, rows = copies(dtype, lanes, COLUMNS).panels, copies(dtype, lanes, 1).rows
+    clear = zeros(dtype, lanes)
+
+    @part("backward", dtype, lanes)
+    def first_states(block):
+        """dh_n, h0, dc_n and c0 in sorted order; zeros behind H, and where none was given."""
+        b, h, rs = load_word(block, NB), load_word(block, NH), load_word(block, STATE_RS)
+        order, step = order_at(block), load_word(block, STATE_STEP)
+        for which in range(4):
+            if which == 0:
+                role, bs, cs = DH_N, load_word(block, DHN_BS), load_word(block, DHN_CS)
+            elif which == 1:
+                role, bs, cs = H0, load_word(block, H0_BS), load_word(block, H0_CS)
+            elif which == 2:
+                role, bs, cs = DC_N, load_word(block, DCN_BS), load_word(block, DCN_CS)
+            else:
+                role, bs, cs = C0, load_word(block, C0_BS), load_word(block, C0_CS)
+            to = scratch_at(block, H_AT if which < 2 else C_AT) + which % 2 * step
+            given = array(block, role)
+            for i in range(b):
+                clear(to + i * rs, rs // size)
+                if given != 0:
+                    rows(to + i * rs, 0, given + load_word(order, i) * bs, 0, cs, 1, h)
+        clear(scratch_at(block, H_AT) + 2 * step, rs // size)
+
+    @part("backward", dtype, lanes)
+    def task(block, index):
+        tasks, panels, h = load_word(block, TASKS), load_word(block, PANELS), load_word(block, NH)
+        if index == 0:
+            make_table(block, 1, 1 << 62)
+            units = load_word(block, UNIT_PARTS)
+            for r in range(load_word(block, ROW_PARTS)):
+                clear_counters(scratch_at(block, SYNC_AT) + 16 * LINE * units * r, units)
+            first_states(block)
+        k, w = load_word(block, COUNT_G), array(block, W_HH)
+        wr, wc = load_word(block, WH_RS), load_word(block, WH_CS)
+        for p in range(index * panels // tasks, (index + 1) * panels // tasks):
+            to = scratch_at(block, WH_AT) + p * k * nr * size
+            pack(to, w + p * nr * wc, wr, wc, k, min(nr, h - p * nr))
+
+    return task
+
+
+@cache
+def run_task(kind: str, dtype: str, lanes: int, mr: int) -> Any:
+    """The task of the second phase, `task(block, index)`; ROW_PARTS * UNIT_PARTS of them."""
+    size = FLOATS[dtype][1]
+    nr, gates = COLUMNS * lanes, COUNT[kind]
+    tall, four, two, one = (microkernel(dtype, lanes, m, COLUMNS) for m in (mr, 4, 2, 1))
+    rows, slopes = copies(dtype, lanes, 1).rows, slopes_of(kind, dtype, lanes)
+    late_slopes = reset_slopes(dtype, lanes)
+    is_lstm, has_gates = kind == "lstm", kind in ("lstm", "gru", "gru_before")
+    # GRU with the reset before the product takes a step in two stages: dn, then through w_hn to dr.
+    stages = 2 if kind == "gru_before" else 1
+    handed = gates if stages == 1 else 2
+
+    @part(kind, dtype, lanes, mr)
+    def panel_step(k, a, a_rs, w, c, c_rs, n, add):
+        """C (+)= dgates w_hh for one panel and n sequences."""
+        i = 0
+        while i < n:
+            left = n - i
+            if left >= mr - 1 and left != 8:
+                tall(k, a + i * a_rs, a_rs, w, nr * size, c + i * c_rs, c_rs, min(left, mr), nr, add)
+                i += mr
+            elif left > 2:
+                four(k, a + i * a_rs, a_rs, w, nr * size, c + i * c_rs, c_rs, min(left, 4), nr, add)
+                i += 4
+            elif left == 2:
+                two(k, a + i * a_rs, a_rs, w, nr * size, c + i * c_rs, c_rs, 2, nr, add)
+                i += 2
+            else:
+                one(k, a + i * a_rs, a_rs, w, nr * size, c + i * c_rs, c_rs, 1, nr, add)
+                i += 1
+
+    @part(kind, dtype, lanes, mr)
+    def product(block, row_part, s, p0, p1):
+        """What step s hands down to dh of the step before it."""
+        parts, h, rs, dg_rs = (
+            load_word(block, ROW_PARTS),
+            load_word(block, NH),
+            load_word(block, STATE_RS),
+            load_word(block, DG_RS),
+        )
+        n = (load_word(active_at(block), s) - row_part + parts - 1) // parts
+        a = scratch_at(block, DGH_AT) + (load_word(place_at(block), s) + row_part) * dg_rs
+        c, w = scratch_at(block, H_AT) + row_part * rs, scratch_at(block, WH_AT)
+        for p in range(p0, p1):
+            weights = w + p * gates * h * nr * size
+            panel_step(handed * h, a, parts * dg_rs, weights, c + p * nr * size, parts * rs, n, 1)
+
+    @part(kind, dtype, lanes, mr)
+    def product_n(block, row_part, s, p0, p1):
+        """e = dn w_hn of step s, to where LSTM has dc."""
+        parts, h, rs = load_word(block, ROW_PARTS), load_word(block, NH), load_word(block, STATE_RS)
+        n, dg_rs = (load_word(active_at(block), s) - row_part + parts - 1) // parts, load_word(block, DG_RS)
+        a = scratch_at(block, DGH_AT) + (load_word(place_at(block), s) + row_part) * dg_rs + 2 * h * size
+        c, w = scratch_at(block, C_AT) + row_part * rs, scratch_at(block, WH_AT)
+        for p in range(p0, p1):
+            weights = w + (p * gates * h + 2 * h) * nr * size
+            panel_step(h, a, parts * dg_rs, weights, c + p * nr * size, parts * rs, n, 0)
+
+    @part(kind, dtype, lanes, mr)
+    def slope_rows(block, row_part, s, u0, u1, late):
+        """dgates of step s from dh, and the state before the step, for units u0 to u1."""
+        parts, rs, step = (
+            load_word(block, ROW_PARTS),
+            load_word(block, STATE_RS),
+            load_word(block, STATE_STEP),
+        )
+        order, lengths, reverse = order_at(block), lengths_at(block), load_word(block, REVERSE)
+        state, cell, row0 = scratch_at(block, H_AT), scratch_at(block, C_AT), load_word(place_at(block), s)
+        y, saved, cells, dy = array(block, Y), array(block, GATES), array(block, CELLS), array(block, DY)
+        at, gate_step, dg_rs = u0 * size, load_word(block, NH) * size, load_word(block, DG_RS)
+        y_ts, g_ts, dy_ts = load_word(block, Y_TS), load_word(block, G_TS), load_word(block, DY_CS)
+        dybuf = scratch_at(block, DYBUF_AT) + row_part * rs + at
+        for r in range(row_part, load_word(active_at(block), s), parts):
+            t, b = load_word(lengths, r) - 1 - s if reverse else s, load_word(order, r)
+            before = t + 1 if reverse else t - 1
+            row = row0 + r
+            y_now = y + t * y_ts + b * load_word(block, Y_BS) + at
+            h_prev = state + step + r * rs + at
+            if s > 0:
+                h_prev = y + before * y_ts + b * load_word(block, Y_BS) + at
+            c_now = c_prev = h_prev
+            if is_lstm:
+                c_now = cells + t * load_word(block, CE_TS) + b * load_word(block, CE_BS) + at
+                c_prev = cell + step + r * rs + at
+                if s > 0:
+                    c_prev = cells + before * load_word(block, CE_TS) + b * load_word(block, CE_BS) + at
+            g = saved + t * g_ts + b * load_word(block, G_BS) + at if has_gates else y_now
+            dy_now = state + 2 * step
+            if dy != 0:
+                dy_now = dy + t * load_word(block, DY_TS) + b * load_word(block, DY_BS) + u0 * dy_ts
+                if dy_ts != size:
+                    rows(dybuf, 0, dy_now, 0, dy_ts, 1, u1 - u0)
+                    dy_now = dybuf
+            dgx = scratch_at(block, DGX_AT) + row * dg_rs + at
+            dgh = scratch_at(block, DGH_AT) + row * dg_rs + at
+            inner = scratch_at(block, RBUF_AT) + row * load_word(block, HBUF_RS) + at
+            if stages == 2 and late:
+                late_slopes(u1 - u0, g, h_prev, cell + r * rs + at, state + r * rs + at, dgx, inner)
+                continue
+            dh, dc = state + r * rs + at, cell + r * rs + at
+            slopes(u1 - u0, g, gate_step, c_now, c_prev, h_prev, dy_now, dh, dc, dgx, dgh)
+            rows(
+                scratch_at(block, HBUF_AT) + row * load_word(block, HBUF_RS) + at,
+                0,
+                h_prev,
+                0,
+                size,
+                1,
+                u1 - u0,
+            )
+
+    @part(kind, dtype, lanes, mr)
+    def gather_x(block, row_part, s, share, shares):
+        """A share of the rows of x that step s reads."""
+        parts, xbuf, rs = load_word(block, ROW_PARTS), scratch_at(block, XBUF_AT), load_word(block, XBUF_RS)
+        order, lengths, row0 = order_at(block), lengths_at(block), load_word(place_at(block), s)
+        for r in range(row_part + share * parts, load_word(active_at(block), s), parts * shares):
+            t = load_word(lengths, r) - 1 - s if load_word(block, REVERSE) else s
+            source = (
+                array(block, X) + t * load_word(block, X_TS) + load_word(order, r) * load_word(block, X_BS)
+            )
+            rows(xbuf + (row0 + r) * rs, 0, source, 0, load_word(block, X_CS), 1, load_word(block, NI))
+
+    @part(kind, dtype, lanes, mr)
+    def finish(block, row_part, u0, u1):
+        """The gradients of the first states."""
+        parts, rs, order = load_word(block, ROW_PARTS), load_word(block, STATE_RS), order_at(block)
+        at = u0 * size
+        for r in range(row_part, load_word(block, NB), parts):
+            b = load_word(order, r)
+            rows(
+                array(block, DH0) + b * load_word(block, HN_BS) + at,
+                0,
+                scratch_at(block, H_AT) + r * rs + at,
+                0,
+                size,
+                1,
+                u1 - u0,
+            )
+            if is_lstm:
+                rows(
+                    array(block, DC0) + b * load_word(block, CN_BS) + at,
+                    0,
+                    scratch_at(block, C_AT) + r * rs + at,
+                    0,
+                    size,
+                    1,
+                    u1 - u0,
+                )
+
+    @part(kind, dtype, lanes, mr)
+    def item(block, row_part, unit_part, turn):
+        """One part of a step (or a stage of it) from the end; a turn after the last, the first states."""
+        shares, panels, steps = load_word(block, UNIT_PARTS), load_word(block, PANELS), steps_of(block)
+        p0, p1 = unit_part * panels // shares, (unit_part + 1) * panels // shares
+        u0, u1 = p0 * nr, min(load_word(block, NH), p1 * nr)
+        s = steps - 1 - turn // stages
+        if stages == 2 and turn % 2 == 1:
+            product_n(block, row_part, s, p0, p1)
+            slope_rows(block, row_part, s, u0, u1, True)
+            return
+        if turn > 0:
+            product(block, row_part, s + 1, p0, p1)
+        if s < 0:
+            finish(block, row_part, u0, u1)
+            return
+        slope_rows(block, row_part, s, u0, u1, False)
+        if not load_word(block, X_IN_PLACE):
+            gather_x(block, row_part, s, unit_part, shares)
+
+    items = together(item, ("backward", kind, dtype, lanes, mr))
+
+    @part(kind, dtype, lanes, mr)
+    def task(block, index):
+        shares = load_word(block, UNIT_PARTS)
+        row_part, unit_part = index // shares, index % shares
+        sync = scratch_at(block, SYNC_AT) + 16 * LINE * shares * row_part
+        items(block, row_part, unit_part, shares, sync, stages * steps_of(block) + 1)
+
+    return task
+
+
+@njit(nogil=True)
+def row_count(block):
+    """Rows of dgates: the sum of all lengths."""
+    steps = steps_of(block)
+    if steps == 0:
+        return 0
+    return load_word(place_at(block), steps - 1) + load_word(active_at(block), steps - 1)
+
+
+@cache
+def multiply_task(dtype: str, lanes: int, mr: int, columns: int) -> Any:
+    """The task of the third phase, `task(block, index)`; TASKS of them."""
+    size = FLOATS[dtype][1]
+    times = gemm_task(dtype, lanes, mr, columns, pack_b=True)
+    sums = column_sums(dtype, lanes)
+
+    @part(dtype, lanes, mr, columns)
+    def share(block, index, m, n, k, a, a_rs, a_cs, b, b_rs, b_cs, c, c_rs):
+        """A share of C[m, n] = A B, cut along the longer side of C."""
+        if m == 0 or n == 0:
+            return
+        tasks, words = load_word(block, TASKS), stack_words(WORDS)
+        for word in range(WORDS):
+            store_word(words, word, 0)
+        store_word(words, gemm.A, a)
+        store_word(words, gemm.A_RS, a_rs)
+        store_word(words, gemm.A_CS, a_cs)
+        store_word(words, gemm.B, b)
+        store_word(words, gemm.B_RS, b_rs)
+        store_word(words, gemm.B_CS, b_cs)
+        store_word(words, gemm.C, c)
+        store_word(words, gemm.C_RS, c_rs)
+        store_word(words, gemm.M, m)
+        store_word(words, gemm.N, n)
+        store_word(words, gemm.K, k)
+        store_word(words, gemm.BATCH, 1)
+        store_word(words, gemm.SPLIT, 1)
+        by_rows = m >= n
+        store_word(words, gemm.GM, tasks if by_rows else 1)
+        store_word(words, gemm.GN, 1 if by_rows else tasks)
+        store_word(words, gemm.KC, max(1, min(k, KC)))
+        store_word(words, gemm.MC, MC // mr * mr)
+        store_word(words, gemm.NC, NC)
+        store_word(words, gemm.PACK_A, 1 if a_cs != size or a_rs >= 4096 else 0)
+        store_word(words, gemm.SCRATCH, scratch_at(block, PROD_AT))
+        store_word(words, gemm.SCRATCH_STRIDE, load_word(block, PROD_STEP))
+        times(words, index)
+
+    @part(dtype, lanes, mr, columns)
+    def bias(block, index, db, dg, count, g):
+        """A share of the columns' sums."""
+        if db == 0:
+            return
+        vectors, tasks = (g + lanes - 1) // lanes, load_word(block, TASKS)
+        first, end = index * vectors // tasks * lanes, min(g, (index + 1) * vectors // tasks * lanes)
+        if first < end:
+            sums(db + first * size, dg + first * size, load_word(block, DG_RS), count, end - first)
+
+    @part(dtype, lanes, mr, columns)
+    def task(block, index):
+        count, g, h, i = (
+            row_count(block),
+            load_word(block, COUNT_G),
+            load_word(block, NH),
+            load_word(block, NI),
+        )
+        dgx, dgh, dg_rs = scratch_at(block, DGX_AT), scratch_at(block, DGH_AT), load_word(block, DG_RS)
+        seen, b_rs, b_cs = load_word(block, SEEN), load_word(block, HBUF_RS), size
+        for which in range(4 if seen < g else 3):
+            if which == 0:  # dx
+                m, n, k, a, a_rs, a_cs = count, i, g, dgx, dg_rs, size
+                b, b_rs, b_cs = array(block, W_IH), load_word(block, WI_RS), load_word(block, WI_CS)
+                c, c_rs = array(block, DX), load_word(block, DX_BS)
+                if not load_word(block, DX_IN_PLACE):
+                    c, c_rs = scratch_at(block, DXBUF_AT), load_word(block, XBUF_RS)
+            elif which == 1:  # dw_ih
+                m, n, k, a, a_rs, a_cs = g, i, count, dgx, size, dg_rs
+                b, b_rs, b_cs = array(block, X), load_word(block, X_BS), load_word(block, X_CS)
+                if not load_word(block, X_IN_PLACE):
+                    b, b_rs, b_cs = scratch_at(block, XBUF_AT), load_word(block, XBUF_RS), size
+                c, c_rs = array(block, DW_IH), i * size
+            elif which == 2:  # dw_hh
+                m, n, k, a, a_rs, a_cs = seen, h, count, dgh, size, dg_rs
+                b, b_rs, b_cs = scratch_at(block, HBUF_AT), load_word(block, HBUF_RS), size
+                c, c_rs = array(block, DW_HH), h * size
+            else:  # the rows of dw_hh that are multiplied with r h
+                m, n, k, a, a_rs, a_cs = g - seen, h, count, dgh + seen * size, size, dg_rs
+                b, b_rs, b_cs = scratch_at(block, RBUF_AT), load_word(block, HBUF_RS), size
+                c, c_rs = array(block, DW_HH) + seen * h * size, h * size
+            share(block, index, m, n, k, a, a_rs, a_cs, b, b_rs, b_cs, c, c_rs)
+        for which in range(2):
+            db, dg = array(block, DB_HH if which else DB_IH), dgh if which else dgx
+            bias(block, index, db, dg, count, g)
+
+    return task
+
+
+@cache
+def scatter_task(dtype: str, lanes: int) -> Any:
+    """The task of the last phase, `task(block, index)`: dx row by row, zeros beyond a sequence's length."""
+    size = FLOATS[dtype][1]
+    rows, clear = copies(dtype, lanes, 1).rows, zeros(dtype, lanes)
+
+    @part(dtype, lanes)
+    def task(block, index):
+        t, i, rs, reverse = (
+            load_word(block, NT),
+            load_word(block, NI),
+            load_word(block, XBUF_RS),
+            load_word(block, REVERSE),
+        )
+        order, lengths, place = order_at(block), lengths_at(block), place_at(block)
+        for r in range(index, load_word(block, NB), load_word(block, TASKS)):
+            to, length = (
+                array(block, DX) + load_word(order, r) * load_word(block, DX_BS),
+                load_word(lengths, r),
+            )
+            for s in range(t):
+                if s >= length:
+                    clear(to + s * load_word(block, DX_TS), i)
+                else:
+                    at = to + (length - 1 - s if reverse else s) * load_word(block, DX_TS)
+                    rows(at, 0, scratch_at(block, DXBUF_AT) + (load_word(place, s) + r) * rs, 0, size, 1, i)
+
+    return task

@@ -1,0 +1,144 @@
+"""Single steps of LSTM, GRU and RNN on the CPU, float32 and float64.
+
+direct    few sequences: the rows of w_ih and w_hh are read where they are, once, and everything up to the
+          new state happens in registers (cell_tile.py); threads have hidden units each
+panels    more sequences: the kernel for whole sequences, of one step
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..kernel import Config, Launch
+from ..machine import machine, vector_bytes
+from ..matmul.model import CALL, FAR, HAND_OVER, NEAR, ceil_div, seconds
+from ..op import ABSENT, Attrs, Specs, get_op
+from ..registry import kernel
+from ..spec import TensorSpec
+from .cpu_numba import bind_forward, forward_model, forward_supports
+from .op import GATES, STATES, sizes
+
+DTYPES = ("float32", "float64")
+WORK_PER_THREAD = 12_000.0  # cycles below which a second thread costs more than it brings
+
+
+def sequence(op: str, specs: Specs, attrs: Attrs) -> tuple[Specs, dict[str, Any]]:
+    """The call of the whole-sequence op that is this one step; `op` without `_cell`."""
+    inputs = get_op(f"{op}_cell").inputs
+    x, outputs = specs[0], specs[len(inputs) :]
+
+    def one_step(spec: TensorSpec) -> TensorSpec:
+        layout = None if spec.layout is None else (0, *spec.layout)
+        return TensorSpec((1, *spec.shape), spec.dtype, spec.device, layout)
+
+    more = {} if op == "rnn" else {"train": False}
+    call = (one_step(x), *specs[1 : len(inputs)], ABSENT, one_step(outputs[0]), *outputs)
+    return call, {"reverse": False, "batch_first": False, **attrs, **more}
+
+
+def _parts(op: str, specs: Specs, attrs: Attrs, threads: int) -> tuple[int, float]:
+    """Into how many parts `direct` cuts the units, and the cycles expected."""
+    the_op = get_op(f"{op}_cell")
+    _, b, i, h = sizes(the_op, specs[: len(the_op.inputs)], attrs)
+    lanes = vector_bytes() // specs[0].itemsize
+    blocks, gates, nbytes = ceil_div(h, lanes), GATES[op], GATES[op] * h * (i + h) * specs[0].itemsize
+
+    def cycles(parts: int) -> float:
+        mine = ceil_div(blocks, parts)
+        loads = mine * gates * lanes * (ceil_div(i, lanes) + ceil_div(h, lanes)) * b
+        share = nbytes / parts
+        stream = share / (NEAR if share < 0.8 * machine().l2 else FAR)
+        return CALL + max(0.8 * loads, stream) + mine * b * (150.0 + 60.0 * gates)
+
+    alone, many = cycles(1), min(threads, blocks)
+    if many > 1 and alone > WORK_PER_THREAD and cycles(many) + HAND_OVER < alone:
+        return many, cycles(many) + HAND_OVER
+    return 1, alone
+
+
+def direct_supports(op: str, specs: Specs, attrs: Attrs) -> str | None:
+    """Rows of weights, states and biases that are contiguous."""
+    if not attrs.get("reset_after", True):
+        return "multiplies the reset gate after the product with w_hn, not before"
+    the_op = get_op(f"{op}_cell")
+    results = [f"{state[0]}'" for state in STATES[op]]
+    for name, spec in zip((*the_op.inputs, *results), specs, strict=True):
+        if name in ("w_ih", "w_hh") and spec.dtype != specs[0].dtype:
+            return f"takes weights of the dtype of x, not {spec.dtype}"
+        if spec.present and spec.size and spec.shape[-1] > 1 and spec.strides[-1] != spec.itemsize:
+            return f"reads and writes rows that are contiguous, which those of {name} are not"
+    return None
+
+
+def direct_model(op: str, specs: Specs, attrs: Attrs, threads: int) -> float:
+    """Predicted seconds."""
+    return seconds(_parts(op, specs, attrs, threads)[1])
+
+
+def bind_direct(op: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
+    """The launch of `direct`."""
+    from ..cpu.launch import address_of_task, bind_phases
+    from . import cell_task as words
+
+    the_op = get_op(f"{op}_cell")
+    _, b, i, h = sizes(the_op, specs[: len(the_op.inputs)], attrs)
+    kind = f"rnn_{attrs['nonlinearity']}" if op == "rnn" else op
+    dtype, size = specs[0].dtype, specs[0].itemsize
+    lanes = vector_bytes() // size
+    parts, _ = _parts(op, specs, attrs, threads)
+    zeros = np.zeros(max(GATES[op] * h, 1), specs[0].np_dtype)
+    block = np.zeros(words.WORDS, np.int64)
+    names = (*the_op.inputs, *(f"{state[0]}_out" for state in STATES[op]))
+    for role, word in words.ROLES.items():
+        block[word] = names.index(role) if role in names and specs[names.index(role)].present else -1
+    for role, word in words.ROW_STRIDES.items():
+        if role in names and specs[names.index(role)].present:
+            block[word] = specs[names.index(role)].strides[0]
+    block[[words.NB, words.NI, words.NH, words.PARTS, words.ZEROS]] = b, i, h, parts, zeros.ctypes.data
+    task, key = words.cell_task(kind, dtype, lanes), (kind, dtype, lanes)
+    phases = [(address_of_task(task, key, f"{op}_cell for {dtype}"), parts)]
+    return bind_phases(block, len(specs), phases, keep=zeros)
+
+
+def bind_panels(op: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
+    """The launch of `panels`."""
+    call, more = sequence(op, specs, attrs)
+    run, count = bind_forward(op, call, more, threads), len(get_op(f"{op}_cell").inputs)
+
+    def launch(*arrays: Any) -> None:
+        # The sequence's y and last state are one and the same here.
+        run(*arrays[:count], None, arrays[count], *arrays[count:])
+
+    return launch
+
+
+def _register(op: str) -> None:
+    """Declares both kernels of a cell."""
+
+    def direct(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
+        return bind_direct(op, specs, attrs, threads)
+
+    def panels(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
+        return bind_panels(op, specs, attrs, threads)
+
+    def supports_panels(specs: Specs, attrs: Attrs) -> str | None:
+        return forward_supports(op, *sequence(op, specs, attrs))
+
+    def model_panels(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
+        call, more = sequence(op, specs, attrs)
+        return forward_model(op, call, more, config, threads)
+
+    kernel(
+        f"{op}_cell",
+        dtypes=DTYPES,
+        supports=lambda specs, attrs: direct_supports(op, specs, attrs),
+        model=lambda specs, attrs, config, threads: direct_model(op, specs, attrs, threads),
+        binds=True,
+    )(direct)
+    kernel(f"{op}_cell", dtypes=DTYPES, supports=supports_panels, model=model_panels, binds=True)(panels)
+
+
+for _op in ("lstm", "gru", "rnn"):
+    _register(_op)

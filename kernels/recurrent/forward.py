@@ -1,0 +1,371 @@
+"""Whole sequences forward, over an argument block: two phases of tasks.
+
+    prepare   sort the sequences by length, lay out the first states, pack w_ih and w_hh into panels
+    run       for each chunk of steps: gates = x w_ih^T for all its steps at once (a product of many rows)
+              for each step:           the step tile on every panel of units and every few sequences
+
+A task of `run` has some of the sequences (rows) or some of the hidden units. Rows need no synchronisation;
+parts of the units wait for each other once a step (`team.py`). The sequences that still run are the first
+rows of the sorted order, so a step computes nothing for those that have ended. What a step reads and writes
+is scratch, whole vectors without masks; results are copied to where the caller wants them.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from ..cpu.compile import part
+from ..cpu.copies import copies
+from ..cpu.memory import load_word
+from ..cpu.microkernel import microkernel
+from ..cpu.vector_ir import FLOATS
+from .block import (
+    BIAS_AT,
+    C0,
+    C0_BS,
+    C0_CS,
+    C_AT,
+    C_N,
+    CE_BS,
+    CE_TS,
+    CELLS,
+    CHUNK,
+    CN_BS,
+    G_AT,
+    G_BS,
+    G_RS,
+    G_STEP,
+    G_TS,
+    GATES,
+    H0,
+    H0_BS,
+    H0_CS,
+    H_AT,
+    H_N,
+    HN_BS,
+    NB,
+    NH,
+    NI,
+    NT,
+    PANELS,
+    REVERSE,
+    ROW_PARTS,
+    STATE_RS,
+    STATE_STEP,
+    SYNC_AT,
+    UNIT_PARTS,
+    W_HH,
+    W_IH,
+    WH_AT,
+    WH_CS,
+    WH_RS,
+    WI_AT,
+    WI_CS,
+    WI_RS,
+    X_BS,
+    X_CS,
+    X_IN_PLACE,
+    X_TS,
+    XBUF_AT,
+    XBUF_RS,
+    XBUF_STEP,
+    Y_BS,
+    Y_TS,
+    X,
+    Y,
+    active_at,
+    array,
+    chunk_at,
+    lengths_at,
+    make_table,
+    order_at,
+    place_at,
+    scratch_at,
+    steps_of,
+)
+from .pack import packing
+from .team import LINE, clear_counters, together
+from .tiles import gate_copy, step_tile, zeros
+from .tiles_shape import SLOTS, UNITS, WEIGHTS
+
+K_BLOCK = 256  # of I at a time: what a panel's block takes in the nearest caches (512 / 256 / 128 alike)
+
+
+@cache
+def prepare_task(kind: str, dtype: str, lanes: int) -> Any:
+    """The task of the first phase, `task(block, index)`; as many of them as `run` has."""
+    size = FLOATS[dtype][1]
+    pack = packing(kind, dtype, lanes)
+    pack_panel, pack_bias = pack.panel, pack.bias
+    rows, clear = copies(dtype, lanes, 1).rows, zeros(dtype, lanes)
+    width, has_cell = WEIGHTS[kind] * lanes * size, kind == "lstm"
+
+    @part(kind, dtype, lanes)
+    def first_state(block, to, given, bs, cs):
+        """The sequences' first states, in sorted order; zeros behind H, and where none were given."""
+        b, h, rs = load_word(block, NB), load_word(block, NH), load_word(block, STATE_RS)
+        order = order_at(block)
+        for i in range(b):
+            clear(to + i * rs, rs // size)
+            if given != 0:
+                rows(to + i * rs, 0, given + load_word(order, i) * bs, 0, cs, 1, h)
+
+    @part(kind, dtype, lanes)
+    def task(block, index):
+        parts = load_word(block, ROW_PARTS) * load_word(block, UNIT_PARTS)
+        panels, i, h = load_word(block, PANELS), load_word(block, NI), load_word(block, NH)
+        if index == 0:
+            make_table(block, load_word(block, ROW_PARTS), load_word(block, CHUNK))
+            units = load_word(block, UNIT_PARTS)
+            for r in range(load_word(block, ROW_PARTS)):
+                clear_counters(scratch_at(block, SYNC_AT) + 16 * LINE * units * r, units)
+            first_state(
+                block,
+                scratch_at(block, H_AT),
+                array(block, H0),
+                load_word(block, H0_BS),
+                load_word(block, H0_CS),
+            )
+            if has_cell:
+                first_state(
+                    block,
+                    scratch_at(block, C_AT),
+                    array(block, C0),
+                    load_word(block, C0_BS),
+                    load_word(block, C0_CS),
+                )
+        for p in range(index * panels // parts, (index + 1) * panels // parts):
+            for which in range(2):
+                role, rs, cs, k, at = W_IH, load_word(block, WI_RS), load_word(block, WI_CS), i, WI_AT
+                if which:
+                    role, rs, cs, k, at = W_HH, load_word(block, WH_RS), load_word(block, WH_CS), h, WH_AT
+                pack_panel(scratch_at(block, at) + p * k * width, array(block, role), rs, cs, k, h, p)
+            pack_bias(block, scratch_at(block, BIAS_AT) + p * SLOTS * lanes * size, p)
+
+    return task
+
+
+@cache
+def chunk_part(kind: str, dtype: str, lanes: int, mr: int) -> Any:
+    """`chunk(block, row_part, g, xbuf, first, p0, p1)`: what x gives the gates, for a chunk of steps."""
+    size = FLOATS[dtype][1]
+    columns = WEIGHTS[kind]
+    nr = columns * lanes
+    half = max(1, mr // 2)
+    tile, tile_half = microkernel(dtype, lanes, mr, columns), microkernel(dtype, lanes, half, columns)
+    rows, clear = copies(dtype, lanes, 1).rows, zeros(dtype, lanes)
+
+    @part(kind, dtype, lanes, mr)
+    def gather(block, row_part, xbuf, first, end):
+        """The rows of x that the chunk's steps read, one after the other."""
+        parts, i = load_word(block, ROW_PARTS), load_word(block, NI)
+        ts, bs, cs, rs = (
+            load_word(block, X_TS),
+            load_word(block, X_BS),
+            load_word(block, X_CS),
+            load_word(block, XBUF_RS),
+        )
+        x, reverse = array(block, X), load_word(block, REVERSE)
+        order, lengths, active, place = order_at(block), lengths_at(block), active_at(block), place_at(block)
+        for s in range(first, end):
+            to = xbuf + load_word(place, s) * rs
+            for r in range(row_part, load_word(active, s), parts):
+                t = load_word(lengths, r) - 1 - s if reverse else s
+                rows(to, 0, x + t * ts + load_word(order, r) * bs, 0, cs, 1, i)
+                to += rs
+
+    @part(kind, dtype, lanes, mr)
+    def chunk(block, row_part, g, xbuf, first, p0, p1):
+        i, g_rs, parts = load_word(block, NI), load_word(block, G_RS), load_word(block, ROW_PARTS)
+        place, starts, steps = place_at(block), chunk_at(block), steps_of(block)
+        end = first + 1
+        while end < steps and load_word(starts, end) == first:
+            end += 1
+        count = (
+            load_word(place, end - 1) + (load_word(active_at(block), end - 1) - row_part + parts - 1) // parts
+        )
+        if load_word(block, X_IN_PLACE):
+            a, a_rs = (
+                array(block, X) + first * load_word(block, X_TS) + row_part * load_word(block, X_BS),
+                parts * load_word(block, X_BS),
+            )
+        else:
+            gather(block, row_part, xbuf, first, end)
+            a, a_rs = xbuf, load_word(block, XBUF_RS)
+        if i == 0:
+            for r in range(count):
+                clear(g + r * g_rs, (p1 - p0) * SLOTS * lanes)
+        weights = scratch_at(block, WI_AT)
+        for k0 in range(0, i, K_BLOCK):
+            kb = min(K_BLOCK, i - k0)
+            for p in range(p0, p1):
+                w = weights + (p * i + k0) * nr * size
+                for r in range(0, count, mr):
+                    to, at = g + r * g_rs + (p - p0) * SLOTS * lanes * size, a + r * a_rs + k0 * size
+                    if count - r > half:
+                        tile(kb, at, a_rs, w, nr * size, to, g_rs, min(mr, count - r), nr, k0)
+                    else:
+                        tile_half(kb, at, a_rs, w, nr * size, to, g_rs, count - r, nr, k0)
+
+    return chunk
+
+
+@cache
+def panel_part(kind: str, dtype: str, lanes: int, mr: int) -> Any:
+    """`panel_step(h, old, rs, w, g, g_rs, bias, c, new, n)`: a step of n sequences for one panel."""
+    tall, four, two, one = (step_tile(kind, dtype, lanes, m) for m in (mr, 4, 2, 1))
+
+    @part(kind, dtype, lanes, mr)
+    def panel_step(h, old, rs, w, g, g_rs, bias, c, new, n):
+        i = 0
+        while i < n:
+            left = n - i
+            a, gi, ci, hi = old + i * rs, g + i * g_rs, c + i * rs, new + i * rs
+            if left >= mr - 1 and left != 8:
+                tall(h, a, rs, w, gi, g_rs, bias, ci, rs, hi, rs, min(left, mr))
+                i += mr
+            elif left == 8 and mr == 8:
+                tall(h, a, rs, w, gi, g_rs, bias, ci, rs, hi, rs, 8)
+                i += 8
+            elif left > 2:
+                four(h, a, rs, w, gi, g_rs, bias, ci, rs, hi, rs, min(left, 4))
+                i += 4
+            elif left == 2:
+                two(h, a, rs, w, gi, g_rs, bias, ci, rs, hi, rs, 2)
+                i += 2
+            else:
+                one(h, a, rs, w, gi, g_rs, bias, ci, rs, hi, rs, 1)
+                i += 1
+
+    return panel_step
+
+
+@cache
+def run_task(kind: str, dtype: str, lanes: int, mr: int) -> Any:
+    """The task of the second phase, `task(block, index)`; ROW_PARTS * UNIT_PARTS of them."""
+    size = FLOATS[dtype][1]
+    width, units = WEIGHTS[kind] * lanes * size, UNITS[kind]
+    slots = SLOTS * lanes * size
+    chunk = chunk_part(kind, dtype, lanes, mr)
+    stages = 2 if kind == "gru_before" else 1
+    last_stage = panel_part("gru_before_n" if stages == 2 else kind, dtype, lanes, mr)
+    rows, spread, clear = copies(dtype, lanes, 1).rows, gate_copy(dtype, lanes), zeros(dtype, lanes)
+    has_cell, has_gates, old_is_c = (
+        kind == "lstm",
+        kind != "rnn_tanh" and kind != "rnn_relu",
+        kind in ("gru", "gru_before"),
+    )
+
+    @part(kind, dtype, lanes, mr)
+    def write(block, row_part, s, g, new, c, u0, u1, panels):
+        """Copies a step's results to where the caller wants them: units u0 to u1."""
+        parts, rs, g_rs = load_word(block, ROW_PARTS), load_word(block, STATE_RS), load_word(block, G_RS)
+        order, lengths, reverse = order_at(block), lengths_at(block), load_word(block, REVERSE)
+        y, gates, cells = array(block, Y), array(block, GATES), array(block, CELLS)
+        gate_step = load_word(block, NH) * size
+        for r in range(row_part, load_word(active_at(block), s), parts):
+            t, b = load_word(lengths, r) - 1 - s if reverse else s, load_word(order, r)
+            i = r // parts
+            to = y + t * load_word(block, Y_TS) + b * load_word(block, Y_BS) + u0 * size
+            rows(to, 0, new + i * parts * rs, 0, size, 1, u1 - u0)
+            if has_gates and gates != 0:
+                to = gates + t * load_word(block, G_TS) + b * load_word(block, G_BS) + u0 * size
+                spread(to, gate_step, g + i * g_rs, panels, u1 - u0)
+            if has_cell and cells != 0:
+                to = cells + t * load_word(block, CE_TS) + b * load_word(block, CE_BS) + u0 * size
+                rows(to, 0, c + i * parts * rs, 0, size, 1, u1 - u0)
+
+    @part(kind, dtype, lanes, mr)
+    def finish(block, row_part, u0, u1):
+        """The last states, and zeros beyond each sequence's length."""
+        parts, rs, step = (
+            load_word(block, ROW_PARTS),
+            load_word(block, STATE_RS),
+            load_word(block, STATE_STEP),
+        )
+        order, lengths, h = order_at(block), lengths_at(block), load_word(block, NH)
+        states, gates, cells, n = scratch_at(block, H_AT), array(block, GATES), array(block, CELLS), u1 - u0
+        for r in range(row_part, load_word(block, NB), parts):
+            b, length = load_word(order, r), load_word(lengths, r)
+            last = states + length % 2 * step + r * rs + u0 * size
+            rows(array(block, H_N) + b * load_word(block, HN_BS) + u0 * size, 0, last, 0, size, 1, n)
+            if has_cell:
+                last = scratch_at(block, C_AT) + r * rs + u0 * size
+                rows(array(block, C_N) + b * load_word(block, CN_BS) + u0 * size, 0, last, 0, size, 1, n)
+            for t in range(length, load_word(block, NT)):
+                clear(
+                    array(block, Y) + t * load_word(block, Y_TS) + b * load_word(block, Y_BS) + u0 * size, n
+                )
+                if has_gates and gates != 0:
+                    to = gates + t * load_word(block, G_TS) + b * load_word(block, G_BS) + u0 * size
+                    for j in range(SLOTS):
+                        clear(to + j * h * size, n)
+                if has_cell and cells != 0:
+                    clear(cells + t * load_word(block, CE_TS) + b * load_word(block, CE_BS) + u0 * size, n)
+
+    if stages == 2:
+        first_stage = panel_part("gru_before_rz", dtype, lanes, mr)
+
+        @part(kind, dtype, lanes, mr)
+        def step_panel(turn, h, old, rs, w, g, g_rs, bias, cell, new, inner, at, n):
+            # r h of all units stands in the place of the cells, which GRU has not.
+            if turn % 2 == 0:
+                first_stage(h, old, rs, w, g, g_rs, bias, cell, inner + at, n)
+            else:
+                last_stage(h, inner, rs, w, g, g_rs, bias, cell, new, n)
+    else:
+
+        @part(kind, dtype, lanes, mr)
+        def step_panel(turn, h, old, rs, w, g, g_rs, bias, cell, new, inner, at, n):
+            last_stage(h, old, rs, w, g, g_rs, bias, cell, new, n)
+
+    @part(kind, dtype, lanes, mr)
+    def item(block, row_part, unit_part, turn):
+        """One part of a step, or of a stage of it; one turn after the last, what is left to do."""
+        s = turn // stages
+        parts, shares, panels = (
+            load_word(block, ROW_PARTS),
+            load_word(block, UNIT_PARTS),
+            load_word(block, PANELS),
+        )
+        p0, p1 = unit_part * panels // shares, (unit_part + 1) * panels // shares
+        h, u0 = load_word(block, NH), p0 * units * lanes
+        u1 = min(h, p1 * units * lanes)
+        if s == steps_of(block):
+            finish(block, row_part, u0, u1)
+            return
+        own = row_part * shares + unit_part
+        g0 = scratch_at(block, G_AT) + own * load_word(block, G_STEP)
+        xbuf = scratch_at(block, XBUF_AT) + own * load_word(block, XBUF_STEP)
+        if turn % stages == 0 and load_word(chunk_at(block), s) == s:
+            chunk(block, row_part, g0, xbuf, s, p0, p1)
+        n = (load_word(active_at(block), s) - row_part + parts - 1) // parts
+        g_rs = load_word(block, G_RS)
+        g = g0 + load_word(place_at(block), s) * g_rs
+        rs, step = load_word(block, STATE_RS), load_word(block, STATE_STEP)
+        states = scratch_at(block, H_AT) + row_part * rs
+        old, new = states + s % 2 * step, states + (s + 1) % 2 * step
+        c = scratch_at(block, C_AT) + row_part * rs
+        for p in range(p0, p1):
+            at = p * units * lanes * size
+            w, bias = scratch_at(block, WH_AT) + p * h * width, scratch_at(block, BIAS_AT) + p * slots
+            cell = old + at if old_is_c else c + at
+            step_panel(
+                turn, h, old, parts * rs, w, g + (p - p0) * slots, g_rs, bias, cell, new + at, c, at, n
+            )
+        if turn % stages == stages - 1:
+            write(
+                block, row_part, s, g, states + (s + 1) % 2 * step + u0 * size, c + u0 * size, u0, u1, p1 - p0
+            )
+
+    items = together(item, (kind, dtype, lanes, mr))
+
+    @part(kind, dtype, lanes, mr)
+    def task(block, index):
+        shares = load_word(block, UNIT_PARTS)
+        row_part, unit_part = index // shares, index % shares
+        sync = scratch_at(block, SYNC_AT) + 16 * LINE * shares * row_part
+        items(block, row_part, unit_part, shares, sync, stages * steps_of(block) + 1)
+
+    return task

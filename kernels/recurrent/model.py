@@ -1,0 +1,95 @@
+"""How long a recurrent layer should take, and how its work is best cut for threads.
+
+Counted in cycles like the model of matmul (kernels/matmul/model.py). A step is bound by its multiply-adds or,
+with few sequences, by the stream of weights: that decides between cutting the sequences, where every thread
+reads all weights, and the hidden units, where each reads its share but all wait for each other every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ..machine import machine
+from ..matmul.model import CALL, FAR, HAND_OVER, NEAR, TURNED, ceil_div
+
+MEET = 700.0  # cycles for two threads to wait for each other
+ROW = 60.0  # cycles for the activations of one sequence and one panel
+WORK_PER_THREAD = 40_000.0  # cycles below which a second thread is not worth its hand-over
+
+
+@dataclass(frozen=True)
+class Work:
+    """A layer's sizes: t steps of b sequences, i inputs, h units of `gates` gates and `size` bytes.
+
+    `panels` of `weights` vectors of `vector` bytes are what a step multiplies with.
+    """
+
+    t: int
+    b: int
+    i: int
+    h: int
+    panels: int
+    weights: int
+    vector: int
+    gates: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The parts of the sequences and of the units, and the cycles expected."""
+
+    rows: int
+    units: int
+    cycles: float
+
+
+def step_cycles(w: Work, k: int, rows: int, panels: int) -> float:
+    """One step of one task: `rows` sequences, k weights for each column of `panels` panels."""
+    tiles = ceil_div(rows, 6)
+    compute = k * panels * w.weights * max(0.53 * rows, 0.6 * tiles + 0.2 * rows) + rows * panels * ROW
+    nbytes = k * panels * w.weights * w.vector
+    stream = nbytes / (NEAR if nbytes < 0.8 * machine().l2 else FAR)
+    return max(compute, stream) + 0.2 * min(compute, stream)
+
+
+def forward_cycles(w: Work, row_parts: int, unit_parts: int) -> float:
+    """A whole forward call."""
+    rows, panels = ceil_div(w.b, row_parts), ceil_div(w.panels, unit_parts)
+    parts = row_parts * unit_parts
+    pack = (w.i + w.h) * w.panels * w.weights * w.vector / TURNED / parts
+    products = 0.56 * w.t * rows * panels * w.weights * w.i + w.i * panels * w.weights * w.vector / FAR
+    steps = w.t * (step_cycles(w, w.h, rows, panels) + (MEET if unit_parts > 1 else 0.0))
+    return CALL + pack + products + steps + (2 * HAND_OVER if parts > 1 else 0.0)
+
+
+def backward_cycles(w: Work, row_parts: int, unit_parts: int) -> float:
+    """A whole backward call; `w.panels` of four vectors of units, `w.gates` gates."""
+    rows, panels = ceil_div(w.b, row_parts), ceil_div(w.panels, unit_parts)
+    parts = row_parts * unit_parts
+    k = w.gates * w.h
+    pack = k * w.panels * w.weights * w.vector / NEAR / parts
+    lanes = w.vector / (4 if w.size == 4 else 8)
+    products = 0.6 * w.t * w.b * k * (2 * w.i + w.h) / lanes / parts
+    steps = w.t * (step_cycles(w, k, rows, panels) + (MEET if unit_parts > 1 else 0.0))
+    return CALL + pack + products + steps + (4 * HAND_OVER if parts > 1 else 0.0)
+
+
+Cycles = Callable[[Work, int, int], float]
+
+
+def best_cut(w: Work, threads: int, cycles: Cycles = forward_cycles) -> Cut:
+    """The cheapest way to cut a call among `threads`."""
+    alone = cycles(w, 1, 1)
+    cuts = [Cut(1, 1, alone)]
+    if alone > WORK_PER_THREAD:
+        cuts += [Cut(r, u, cycles(w, r, u)) for r, u in _cuts(w, threads)]
+    return min(cuts, key=lambda cut: cut.cycles)
+
+
+def _cuts(w: Work, threads: int) -> Iterator[tuple[int, int]]:
+    for rows in range(1, min(threads, w.b) + 1):
+        units = min(threads // rows, w.panels)
+        if rows * units > 1:
+            yield rows, units

@@ -1,0 +1,244 @@
+"""The recurrent ops: `lstm`, `gru`, `rnn` over whole sequences, their gradients, and the single steps.
+
+    x: [T, B, I] ([B, T, I] with batch_first)        h0, c0: [B, H], zeros when left out
+    w_ih: [G H, I]   w_hh: [G H, H]   b_ih, b_hh: [G H]         G = 4 gates i, f, g, o; 3 gates r, z, n; 1
+    lengths: [B] of int64, each 0 .. T, in any order     y: [T, B, H]      h_n, c_n: [B, H]
+
+Gate order, biases and shapes are PyTorch's. Beyond its length a sequence is not computed: y is 0 there, and
+h_n and c_n are the states after its last step; in reverse, it starts at its own last step. With `train`, the
+forward op has what the gradient needs as further outputs. `w_ih` and `w_hh` may be bfloat16 where all else is
+float32. The definitions are in `reference.py`.
+
+Rounding errors do not add up like those of one sum here: each step damps what it inherits by its activation's
+slope and the norm of w_hh, and adds those of sums of I + H terms (w_ih x + w_hh h) and of a few elementwise
+roundings. So the reduction length is I + H + 16, beside magnitudes that are sums of absolute terms
+(`magnitude.py`). The gradients are sums over gates, and over steps as well for the weights: G H + T B more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..errors import DTypeError, ShapeError
+from ..op import AnyArray, Cost, Op, Specs, register_op
+from ..spec import ABSENT, TensorSpec
+from . import magnitude, reference, samples
+
+GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+SAVED = {"lstm": ("gates", "cells"), "gru": ("gates",), "rnn": ()}
+STATES = {"lstm": ("h0", "c0"), "gru": ("h0",), "rnn": ("h0",)}
+NONLINEARITIES = ("tanh", "relu")
+_WEIGHTS = ("w_ih", "w_hh")
+_ELEMENTWISE = 16  # roundings of a step beside those of its sums: activations, products, the state's update
+
+
+def named(op: Op, specs: Specs) -> dict[str, TensorSpec]:
+    """The specs of the inputs by their names."""
+    return dict(zip(op.inputs, specs, strict=False))
+
+
+def _expect(op: Op, name: str, spec: TensorSpec, shape: tuple[int, ...], means: str) -> None:
+    if spec.present and spec.shape != shape:
+        raise ShapeError(f"{op.name}: {name} is {spec}, but must be {list(shape)} here ({means}).")
+
+
+def _check_weights(op: Op, given: Mapping[str, TensorSpec], dtype: str) -> None:
+    for name in _WEIGHTS:
+        allowed = (dtype, "bfloat16") if dtype == "float32" else (dtype,)
+        if given[name].dtype not in allowed or given[name].dtype != given["w_ih"].dtype:
+            raise DTypeError(
+                f"{op.name}: x is {dtype}, w_ih {given['w_ih'].dtype} and w_hh {given['w_hh'].dtype}; both "
+                f"weights must be {' or both '.join(allowed)}; nothing is converted silently. Convert them "
+                f"yourself: kw.array({name}, dtype={dtype!r})."
+            )
+    lengths = given.get("lengths", ABSENT)
+    if lengths.present and lengths.dtype != "int64":
+        raise DTypeError(
+            f"{op.name}: lengths is {lengths.dtype}, but must be int64; write "
+            "np.asarray(lengths, dtype='int64')."
+        )
+
+
+def _check_flags(op: Op, attrs: Mapping[str, Any]) -> None:
+    for name, value in attrs.items():
+        if name == "nonlinearity":
+            if value not in NONLINEARITIES:
+                raise DTypeError(f"{op.name}: nonlinearity is {value!r}; write 'tanh' or 'relu'.")
+        elif not isinstance(value, bool):
+            raise DTypeError(f"{op.name}: {name} is {value!r}; write True or False.")
+
+
+def sizes(op: Op, specs: Specs, attrs: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    """T, B, I and H of a call, its weights and states checked; T is 1 for a cell.
+
+    Raises:
+        ShapeError, DTypeError: when the inputs do not fit.
+    """
+    dtype = op.check_inputs(specs)
+    _check_flags(op, attrs)
+    given = named(op, specs)
+    _check_weights(op, given, dtype)
+    x, w_ih, w_hh = given["x"], given["w_ih"], given["w_hh"]
+    cell = op.name.endswith("_cell")
+    axes = "[B, I]" if cell else "[B, T, I]" if attrs["batch_first"] else "[T, B, I]"
+    if x.ndim != (2 if cell else 3):
+        raise ShapeError(f"{op.name}: x is {x}, but must be {axes}.")
+    b, i = x.shape[-2:]
+    t = 1
+    if not cell:
+        b, t = x.shape[:2] if attrs["batch_first"] else (x.shape[1], x.shape[0])
+    g = GATES[op.name[: 4 if op.name.startswith("lstm") else 3]]
+    if w_hh.ndim != 2 or w_hh.shape[0] != g * w_hh.shape[1]:
+        raise ShapeError(
+            f"{op.name}: w_hh is {w_hh}, but must be [{g} H, H]"
+            + (", the gates one above the other." if g > 1 else ".")
+        )
+    h = w_hh.shape[1]
+    means = f"B = {b}, I = {i} from x {axes}, H = {h} from w_hh"
+    _expect(op, "w_ih", w_ih, (g * h, i), f"[{g} H, I]; {means}")
+    for name in ("h", "c", "h0", "c0", "dh_n", "dc_n"):
+        _expect(op, name, given.get(name, ABSENT), (b, h), f"[B, H]; {means}")
+    for name in ("b_ih", "b_hh"):
+        _expect(op, name, given.get(name, ABSENT), (g * h,), f"[{g} H]; {means}")
+    _expect(op, "lengths", given.get("lengths", ABSENT), (b,), f"[B]; {means}")
+    return t, b, i, h
+
+
+def _sequence(t: int, b: int, n: int, attrs: Mapping[str, Any]) -> tuple[int, int, int]:
+    return (b, t, n) if attrs["batch_first"] else (t, b, n)
+
+
+def _infer(kind: str, specs: Specs, **attrs: Any) -> Specs:
+    """The specs of y and the last states, and with `train` of what the gradient needs."""
+    op = _OPS[kind]
+    t, b, _, h = sizes(op, specs, attrs)
+    dtype, device = specs[0].dtype, specs[0].device
+    shapes = [_sequence(t, b, h, attrs), *[(b, h)] * len(STATES[kind])]
+    if attrs.get("train"):
+        widths = {"gates": 4 * h, "cells": h}
+        shapes += [_sequence(t, b, widths[name], attrs) for name in SAVED[kind]]
+    return tuple(TensorSpec(shape, dtype, device) for shape in shapes)
+
+
+def _infer_grad(kind: str, specs: Specs, **attrs: Any) -> Specs:
+    """The specs of dx, the gradients of the first states, dw_ih, dw_hh, db_ih and db_hh."""
+    op = _OPS[f"{kind}_grad"]
+    t, b, _, h = sizes(op, specs, attrs)
+    given, dtype = named(op, specs), specs[0].dtype
+    for name, width in (("y", h), ("dy", h), ("gates", 4 * h), ("cells", h)):
+        shape = _sequence(t, b, width, attrs)
+        _expect(op, name, given.get(name, ABSENT), shape, f"as the forward op returned it, T = {t}")
+    w_ih, w_hh = given["w_ih"].shape, given["w_hh"].shape
+    shapes = [given["x"].shape, *[(b, h)] * len(STATES[kind]), w_ih, w_hh, w_ih[:1], w_ih[:1]]
+    return tuple(TensorSpec(shape, dtype, specs[0].device) for shape in shapes)
+
+
+def _infer_cell(kind: str, specs: Specs, **attrs: Any) -> Specs:
+    """The specs of the new states."""
+    _, b, _, h = sizes(_OPS[f"{kind}_cell"], specs, attrs)
+    return (TensorSpec((b, h), specs[0].dtype, specs[0].device),) * len(STATES[kind])
+
+
+def _cost(name: str, specs: Specs, **attrs: Any) -> Cost:
+    """Multiply-adds of the products with the weights; elementwise work is not counted. Full lengths."""
+    op = _OPS[name]
+    t, b, i, h = sizes(op, specs, attrs)
+    kind, _, what = name.partition("_")
+    work = 2 * t * b * GATES[kind] * h * (i + h) * (2 if what == "grad" else 1)
+    inputs = specs[: len(op.inputs)]
+    moved = sum(spec.nbytes for spec in (*inputs, *op.infer(inputs, **attrs)) if spec.present)
+    return Cost(flops=work, bytes=moved)
+
+
+def _reduction_length(name: str, specs: Specs, **attrs: Any) -> int:
+    op = _OPS[name]
+    t, b, i, h = sizes(op, specs, attrs)
+    more = GATES[name[:-5]] * h + t * b if name.endswith("_grad") else 0
+    return i + h + more + _ELEMENTWISE
+
+
+def _precisely(compute: Callable[..., tuple[AnyArray, ...]], *arrays: AnyArray | None, **attrs: Any) -> Any:
+    """`compute` in long double: 64 bits of mantissa or more on x86, ARM and POWER, 53 where C has no more."""
+    wide = [a if a is None or a.dtype.kind == "i" else a.astype(np.longdouble) for a in arrays]
+    return tuple(out.astype(np.float64) for out in compute(*wide, **attrs))
+
+
+def _one_step(compute: Any, kind: str, *arrays: AnyArray | None, **attrs: Any) -> tuple[AnyArray, ...]:
+    """One step of the sequence's definition, or its magnitudes."""
+    x, *rest = arrays
+    assert x is not None
+    if kind != "rnn":
+        attrs["train"] = False
+    states: tuple[AnyArray, ...] = compute(x[None], *rest, None, reverse=False, batch_first=False, **attrs)
+    return states[1:]
+
+
+def _op(
+    name: str, infer: Any, inputs: tuple[str, ...], optional: tuple[str, ...], doc: str, **rest: Any
+) -> Op:
+    kind, _, what = name.partition("_")
+    compute, size = (getattr(where, kind if what == "cell" else name) for where in (reference, magnitude))
+    if what == "cell":
+        compute, size = partial(_one_step, compute, kind), partial(_one_step, size, kind)
+    made = Op(
+        name=name,
+        infer=infer,
+        reference=compute,
+        cost=partial(_cost, name),
+        samples=partial(samples.SAMPLES[what], name),
+        reduction_length=partial(_reduction_length, name),
+        inputs=inputs,
+        optional=optional,
+        own_dtype=tuple(n for n in (*_WEIGHTS, "lengths") if n in inputs),
+        magnitude=size,
+        exact=partial(_precisely, compute),
+        draw=partial(samples.draw, name, inputs),
+        family="recurrent",
+        doc=doc,
+        **rest,
+    )
+    return register_op(made)
+
+
+_DIRECTION = {"reverse": False, "batch_first": False}
+_OWN: dict[str, dict[str, Any]] = {
+    "lstm": {},
+    "gru": {"reset_after": True},
+    "rnn": {"nonlinearity": "tanh"},
+}
+_OPS: dict[str, Op] = {}
+for _kind, _title in (("lstm", "LSTM"), ("gru", "GRU"), ("rnn", "plain recurrent layer")):
+    _first = STATES[_kind]
+    _OPS[_kind] = _op(
+        _kind,
+        partial(_infer, _kind),
+        ("x", *_first, "w_ih", "w_hh", "b_ih", "b_hh", "lengths"),
+        (*_first, "b_ih", "b_hh", "lengths"),
+        f"{_title} over x: [T, B, I] -> y: [T, B, H] and the last states [B, H].",
+        attrs={**_DIRECTION, **_OWN[_kind], **({} if _kind == "rnn" else {"train": False})},
+    )
+    _grads = ("dy", "dh_n", "dc_n")[: 3 if _kind == "lstm" else 2]
+    _OPS[f"{_kind}_grad"] = _op(
+        f"{_kind}_grad",
+        partial(_infer_grad, _kind),
+        ("x", *_first, "w_ih", "w_hh", "y", *SAVED[_kind], *_grads, "lengths"),
+        (*_first, *_grads, "lengths"),
+        f"Gradients of {_kind} for x, the first states, the weights and the biases.",
+        attrs={**_DIRECTION, **_OWN[_kind]},
+    )
+    _OPS[f"{_kind}_cell"] = _op(
+        f"{_kind}_cell",
+        partial(_infer_cell, _kind),
+        ("x", *(state[0] for state in _first), "w_ih", "w_hh", "b_ih", "b_hh"),
+        (*(state[0] for state in _first), "b_ih", "b_hh"),
+        f"One step of {_kind}: x: [B, I] and states [B, H] -> new states.",
+        attrs=_OWN[_kind],
+    )
+
+LSTM, LSTM_GRAD, LSTM_CELL = (_OPS[name] for name in ("lstm", "lstm_grad", "lstm_cell"))
+GRU, GRU_GRAD, GRU_CELL = (_OPS[name] for name in ("gru", "gru_grad", "gru_cell"))
+RNN, RNN_GRAD, RNN_CELL = (_OPS[name] for name in ("rnn", "rnn_grad", "rnn_cell"))

@@ -1,0 +1,70 @@
+"""Packing of recurrent weights: panels with the gates of the same hidden units side by side."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+from numba import types
+
+from ..cpu.compile import part
+from ..cpu.copies import copies
+from ..cpu.memory import load_element, load_word, store_element
+from ..cpu.vector_ir import FLOATS
+from .block import B_HH, B_IH, BH_S, BI_S, NH, array
+from .tiles import zeros
+from .tiles_shape import SLOTS, UNITS, WEIGHTS
+
+
+class Packing(NamedTuple):
+    """`panel(dst, w, rs, cs, k, h, p)`: panel p of w: [G h, k]; `bias(block, dst, p)`: its biases."""
+
+    panel: Any
+    bias: Any
+
+
+@cache
+def packing(kind: str, dtype: str, lanes: int) -> Packing:
+    """The packing functions of a kind of layer."""
+    size = FLOATS[dtype][1]
+    element = getattr(types, dtype)
+    weights, units = WEIGHTS[kind], UNITS[kind]
+    gates = weights // units
+    rows, clear = copies(dtype, lanes, weights).rows, zeros(dtype, lanes)
+    is_gru = kind in ("gru", "gru_before")
+
+    @part(kind, dtype, lanes)
+    def panel(dst, w, rs, cs, k, h, p):
+        if (p + 1) * units * lanes > h:
+            clear(dst, k * weights * lanes)
+        for j in range(weights):
+            u = (p * units + j // gates) * lanes
+            n = min(lanes, h - u)
+            if n > 0:
+                source = w + (j % gates * h + u) * rs
+                rows(dst + j * lanes * size, weights * lanes * size, source, cs, rs, k, n)
+
+    @part(kind, dtype, lanes)
+    def term(address, step, index):
+        return load_element(element, address + index * step) if address != 0 else element(0)
+
+    @part(kind, dtype, lanes)
+    def bias(block, dst, p):
+        h = load_word(block, NH)
+        from_x, from_h = array(block, B_IH), array(block, B_HH)
+        x_step, h_step = load_word(block, BI_S), load_word(block, BH_S)
+        for j in range(SLOTS):
+            # The fourth slot of GRU is n's part from h, which stays apart from the part from x.
+            gate = (2 if j == 3 else j) if is_gru else j % gates
+            u = (p * units + j // gates if units > 1 else p) * lanes
+            for lane in range(lanes):
+                value = element(0)
+                if u + lane < h:
+                    index = gate * h + u + lane
+                    if not is_gru or j != 3:
+                        value += term(from_x, x_step, index)
+                    if not is_gru or j != 2:
+                        value += term(from_h, h_step, index)
+                store_element(value, dst + (j * lanes + lane) * size)
+
+    return Packing(panel, bias)

@@ -1,0 +1,285 @@
+"""LSTM, GRU and RNN by their definitions, in NumPy: forward and backward, in the precision of the inputs.
+
+    LSTM   i, f, o = sigmoid(...), g = tanh(...) of w_ih x + b_ih + w_hh h + b_hh
+           c' = f c + i g,  h' = o tanh(c')              (Hochreiter, Schmidhuber 1997; Gers et al. 2000)
+    GRU    r, z = sigmoid(...),  n = tanh(w_in x + b_in + r (w_hn h + b_hn))     (reset_after: PyTorch, cuDNN)
+                             or  n = tanh(w_in x + b_in + w_hn (r h) + b_hn)     (Cho et al. 2014; ONNX)
+           h' = (1 - z) n + z h
+    RNN    h' = tanh or relu of w_ih x + b_ih + w_hh h + b_hh                    (Elman 1990)
+
+Everything is written in *steps*: in step s, a sequence of length n reads time s, or n - 1 - s when it runs in
+reverse, and stands still once s reaches n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..op import AnyArray
+
+Outputs = tuple[AnyArray, ...]
+
+
+def sigmoid(x: AnyArray) -> AnyArray:
+    """1 / (1 + exp(-x)), without overflow."""
+    small = np.exp(-np.abs(x))
+    result: AnyArray = np.where(x >= 0, 1, small) / (1 + small)
+    return result
+
+
+def swapped(x: AnyArray | None, batch_first: bool) -> AnyArray | None:
+    """`x` time-major, whatever way round it is; None stays None."""
+    return x if x is None or not batch_first else x.swapaxes(0, 1)
+
+
+class Steps:
+    """Which time each sequence of a batch reads in each step."""
+
+    def __init__(self, t: int, b: int, lengths: AnyArray | None, reverse: bool):
+        self.t = t
+        self.lengths = np.full(b, t) if lengths is None else np.asarray(lengths, np.int64)
+        self.reverse = reverse
+
+    def at(self, s: int) -> tuple[AnyArray, AnyArray]:
+        """The sequences that take step s, and the times that they read."""
+        rows = np.flatnonzero(self.lengths > s)
+        return rows, (self.lengths[rows] - 1 - s if self.reverse else np.full(len(rows), s))
+
+    def forward(self) -> Iterator[tuple[AnyArray, AnyArray]]:
+        """All steps, the first first."""
+        return (self.at(s) for s in range(self.t))
+
+    def backward(self) -> Iterator[tuple[AnyArray, AnyArray, AnyArray, AnyArray]]:
+        """All steps, the last first; with the rows that have a step before this one, and its times."""
+        for s in reversed(range(self.t)):
+            rows, times = self.at(s)
+            yield rows, times, np.full(len(rows), s == 0), times + (1 if self.reverse else -1)
+
+
+def _start(state: AnyArray | None, b: int, h: int, dtype: Any) -> AnyArray:
+    return np.zeros((b, h), dtype) if state is None else np.array(state, dtype)
+
+
+def _plus(x: AnyArray, bias: AnyArray | None) -> AnyArray:
+    return x if bias is None else x + bias
+
+
+def lstm(
+    x: AnyArray,
+    h0: AnyArray | None,
+    c0: AnyArray | None,
+    w_ih: AnyArray,
+    w_hh: AnyArray,
+    b_ih: AnyArray | None,
+    b_hh: AnyArray | None,
+    lengths: AnyArray | None,
+    *,
+    reverse: bool,
+    batch_first: bool,
+    train: bool,
+) -> Outputs:
+    """(y, h_n, c_n), and with `train` the gates [T, B, 4 H] after their functions and the cells [T, B, H]."""
+    x = x.swapaxes(0, 1) if batch_first else x
+    (t, b, _), h_size = x.shape, w_hh.shape[1]
+    h, c = _start(h0, b, h_size, x.dtype), _start(c0, b, h_size, x.dtype)
+    y, cells = np.zeros((t, b, h_size), x.dtype), np.zeros((t, b, h_size), x.dtype)
+    gates = np.zeros((t, b, 4 * h_size), x.dtype)
+    for rows, times in Steps(t, b, lengths, reverse).forward():
+        pre = _plus(x[times, rows] @ w_ih.T, b_ih) + _plus(h[rows] @ w_hh.T, b_hh)
+        i, f, g, o = np.split(pre, 4, axis=1)
+        i, f, g, o = sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)
+        c[rows] = f * c[rows] + i * g
+        h[rows] = o * np.tanh(c[rows])
+        y[times, rows], cells[times, rows] = h[rows], c[rows]
+        gates[times, rows] = np.concatenate([i, f, g, o], axis=1)
+    outputs = (y, gates, cells)
+    y, gates, cells = (out.swapaxes(0, 1) if batch_first else out for out in outputs)
+    return (y, h, c, gates, cells) if train else (y, h, c)
+
+
+def lstm_grad(
+    x: AnyArray,
+    h0: AnyArray | None,
+    c0: AnyArray | None,
+    w_ih: AnyArray,
+    w_hh: AnyArray,
+    y: AnyArray,
+    gates: AnyArray,
+    cells: AnyArray,
+    dy: AnyArray | None,
+    dh_n: AnyArray | None,
+    dc_n: AnyArray | None,
+    lengths: AnyArray | None,
+    *,
+    reverse: bool,
+    batch_first: bool,
+) -> Outputs:
+    """(dx, dh0, dc0, dw_ih, dw_hh, db_ih, db_hh)."""
+    x, y, gates, cells = (a.swapaxes(0, 1) if batch_first else a for a in (x, y, gates, cells))
+    dy = swapped(dy, batch_first)
+    (t, b, _), h_size = x.shape, w_hh.shape[1]
+    h0, c0 = _start(h0, b, h_size, x.dtype), _start(c0, b, h_size, x.dtype)
+    dh, dc = _start(dh_n, b, h_size, x.dtype), _start(dc_n, b, h_size, x.dtype)
+    dx, dw_ih, dw_hh = np.zeros_like(x), np.zeros(w_ih.shape, x.dtype), np.zeros(w_hh.shape, x.dtype)
+    db = np.zeros(len(w_ih), x.dtype)
+    for rows, times, first, before in Steps(t, b, lengths, reverse).backward():
+        if not len(rows):
+            continue
+        h_prev = h0[rows] if first[0] else y[before, rows]
+        c_prev = c0[rows] if first[0] else cells[before, rows]
+        i, f, g, o = np.split(gates[times, rows], 4, axis=1)
+        tanh_c = np.tanh(cells[times, rows])
+        dh_now = dh[rows] if dy is None else dh[rows] + dy[times, rows]
+        dc_now = dc[rows] + dh_now * o * (1 - tanh_c * tanh_c)
+        d = [dc_now * g * i * (1 - i), dc_now * c_prev * f * (1 - f), dc_now * i * (1 - g * g)]
+        dgates = np.concatenate([*d, dh_now * tanh_c * o * (1 - o)], axis=1)
+        dc[rows], dh[rows] = dc_now * f, dgates @ w_hh
+        dx[times, rows] = dgates @ w_ih
+        dw_ih += dgates.T @ x[times, rows]
+        dw_hh += dgates.T @ h_prev
+        db += dgates.sum(axis=0)
+    return dx.swapaxes(0, 1) if batch_first else dx, dh, dc, dw_ih, dw_hh, db, db.copy()
+
+
+def gru(
+    x: AnyArray,
+    h0: AnyArray | None,
+    w_ih: AnyArray,
+    w_hh: AnyArray,
+    b_ih: AnyArray | None,
+    b_hh: AnyArray | None,
+    lengths: AnyArray | None,
+    *,
+    reverse: bool,
+    batch_first: bool,
+    reset_after: bool,
+    train: bool,
+) -> Outputs:
+    """(y, h_n), and with `train` the gates [T, B, 4 H]: r, z, n and w_hn h + b_hn (w_hn (r h) + b_hn)."""
+    x = x.swapaxes(0, 1) if batch_first else x
+    (t, b, _), k = x.shape, w_hh.shape[1]
+    h = _start(h0, b, k, x.dtype)
+    y, gates = np.zeros((t, b, k), x.dtype), np.zeros((t, b, 4 * k), x.dtype)
+    b_hrz, b_hn = (None, None) if b_hh is None else (b_hh[: 2 * k], b_hh[2 * k :])
+    for rows, times in Steps(t, b, lengths, reverse).forward():
+        from_x, h_prev = _plus(x[times, rows] @ w_ih.T, b_ih), h[rows]
+        rz = sigmoid(from_x[:, : 2 * k] + _plus(h_prev @ w_hh[: 2 * k].T, b_hrz))
+        r, z = rz[:, :k], rz[:, k:]
+        inner = h_prev if reset_after else r * h_prev
+        from_h = _plus(inner @ w_hh[2 * k :].T, b_hn)
+        n = np.tanh(from_x[:, 2 * k :] + (r * from_h if reset_after else from_h))
+        h[rows] = (1 - z) * n + z * h_prev
+        y[times, rows] = h[rows]
+        gates[times, rows] = np.concatenate([r, z, n, from_h], axis=1)
+    y, gates = (out.swapaxes(0, 1) if batch_first else out for out in (y, gates))
+    return (y, h, gates) if train else (y, h)
+
+
+def gru_grad(
+    x: AnyArray,
+    h0: AnyArray | None,
+    w_ih: AnyArray,
+    w_hh: AnyArray,
+    y: AnyArray,
+    gates: AnyArray,
+    dy: AnyArray | None,
+    dh_n: AnyArray | None,
+    lengths: AnyArray | None,
+    *,
+    reverse: bool,
+    batch_first: bool,
+    reset_after: bool,
+) -> Outputs:
+    """(dx, dh0, dw_ih, dw_hh, db_ih, db_hh)."""
+    x, y, gates = (a.swapaxes(0, 1) if batch_first else a for a in (x, y, gates))
+    dy = swapped(dy, batch_first)
+    (t, b, _), k = x.shape, w_hh.shape[1]
+    h0, dh = _start(h0, b, k, x.dtype), _start(dh_n, b, k, x.dtype)
+    dx, dw_ih, dw_hh = np.zeros_like(x), np.zeros(w_ih.shape, x.dtype), np.zeros(w_hh.shape, x.dtype)
+    db_ih, db_hh = np.zeros(len(w_ih), x.dtype), np.zeros(len(w_ih), x.dtype)
+    for rows, times, first, before in Steps(t, b, lengths, reverse).backward():
+        if not len(rows):
+            continue
+        h_prev = h0[rows] if first[0] else y[before, rows]
+        r, z, n, from_h = np.split(gates[times, rows], 4, axis=1)
+        dh_now = dh[rows] if dy is None else dh[rows] + dy[times, rows]
+        dz = dh_now * (h_prev - n) * z * (1 - z)
+        dn = dh_now * (1 - z) * (1 - n * n)
+        if reset_after:
+            dr, dn_h, inner = dn * from_h * r * (1 - r), dn * r, h_prev
+            carried = dh_now * z + dn_h @ w_hh[2 * k :]
+        else:
+            d_inner, dn_h, inner = dn @ w_hh[2 * k :], dn, r * h_prev
+            dr = d_inner * h_prev * r * (1 - r)
+            carried = dh_now * z + d_inner * r
+        drz = np.concatenate([dr, dz], axis=1)
+        dgates = np.concatenate([drz, dn], axis=1)
+        dh[rows] = carried + drz @ w_hh[: 2 * k]
+        dx[times, rows] = dgates @ w_ih
+        dw_ih += dgates.T @ x[times, rows]
+        dw_hh[: 2 * k] += drz.T @ h_prev
+        dw_hh[2 * k :] += dn_h.T @ inner
+        db_ih += dgates.sum(axis=0)
+        db_hh += np.concatenate([drz, dn_h], axis=1).sum(axis=0)
+    return dx.swapaxes(0, 1) if batch_first else dx, dh, dw_ih, dw_hh, db_ih, db_hh
+
+
+def rnn(
+    x: AnyArray,
+    h0: AnyArray | None,
+    w_ih: AnyArray,
+    w_hh: AnyArray,
+    b_ih: AnyArray | None,
+    b_hh: AnyArray | None,
+    lengths: AnyArray | None,
+    *,
+    nonlinearity: str,
+    reverse: bool,
+    batch_first: bool,
+) -> Outputs:
+    """(y, h_n)."""
+    x = x.swapaxes(0, 1) if batch_first else x
+    (t, b, _), h_size = x.shape, w_hh.shape[1]
+    h, y = _start(h0, b, h_size, x.dtype), np.zeros((t, b, h_size), x.dtype)
+    for rows, times in Steps(t, b, lengths, reverse).forward():
+        pre = _plus(x[times, rows] @ w_ih.T, b_ih) + _plus(h[rows] @ w_hh.T, b_hh)
+        h[rows] = np.tanh(pre) if nonlinearity == "tanh" else np.maximum(pre, 0)
+        y[times, rows] = h[rows]
+    return y.swapaxes(0, 1) if batch_first else y, h
+
+
+def rnn_grad(
+    x: AnyArray,
+    h0: AnyArray | None,
+    w_ih: AnyArray,
+    w_hh: AnyArray,
+    y: AnyArray,
+    dy: AnyArray | None,
+    dh_n: AnyArray | None,
+    lengths: AnyArray | None,
+    *,
+    nonlinearity: str,
+    reverse: bool,
+    batch_first: bool,
+) -> Outputs:
+    """(dx, dh0, dw_ih, dw_hh, db_ih, db_hh)."""
+    x, y = (a.swapaxes(0, 1) if batch_first else a for a in (x, y))
+    dy = swapped(dy, batch_first)
+    (t, b, _), h_size = x.shape, w_hh.shape[1]
+    h0, dh = _start(h0, b, h_size, x.dtype), _start(dh_n, b, h_size, x.dtype)
+    dx, dw_ih, dw_hh = np.zeros_like(x), np.zeros(w_ih.shape, x.dtype), np.zeros(w_hh.shape, x.dtype)
+    db = np.zeros(len(w_ih), x.dtype)
+    for rows, times, first, before in Steps(t, b, lengths, reverse).backward():
+        if not len(rows):
+            continue
+        h_prev, h_now = h0[rows] if first[0] else y[before, rows], y[times, rows]
+        dh_now = dh[rows] if dy is None else dh[rows] + dy[times, rows]
+        d = dh_now * ((1 - h_now * h_now) if nonlinearity == "tanh" else (h_now > 0))
+        dh[rows], dx[times, rows] = d @ w_hh, d @ w_ih
+        dw_ih += d.T @ x[times, rows]
+        dw_hh += d.T @ h_prev
+        db += d.sum(axis=0)
+    return dx.swapaxes(0, 1) if batch_first else dx, dh, dw_ih, dw_hh, db, db.copy()

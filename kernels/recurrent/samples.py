@@ -1,0 +1,190 @@
+"""Calls of the recurrent ops: those that every kernel must survive, and contents to time them with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ..op import AnyArray, Sample, Specs
+from ..spec import np_dtype
+from . import reference
+
+_GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+# T, B, I, H. Around the widths of vectors and register tiles; zeros and ones.
+_SIZES = (
+    (0, 2, 3, 4),
+    (3, 0, 3, 4),
+    (3, 2, 0, 4),
+    (1, 1, 1, 1),
+    (2, 3, 5, 7),
+    (3, 1, 16, 16),
+    (4, 2, 33, 17),
+    (2, 5, 8, 65),
+    (3, 8, 20, 31),
+    (2, 16, 64, 64),
+    (9, 7, 3, 40),
+)
+
+
+def contents(
+    kind: str, rng: np.random.Generator, t: int, b: int, i: int, h: int, dtype: str
+) -> dict[str, AnyArray]:
+    """Inputs of a forward call, time-major: weights and biases as PyTorch starts them, all else normal."""
+    g, bound = _GATES[kind], max(h, 1) ** -0.5
+
+    def uniform(*shape: int) -> AnyArray:
+        return rng.uniform(-bound, bound, shape).astype(dtype)
+
+    made = {
+        "x": rng.standard_normal((t, b, i)).astype(dtype),
+        "h0": rng.uniform(-1, 1, (b, h)).astype(dtype),
+        "c0": rng.standard_normal((b, h)).astype(dtype),
+        "w_ih": uniform(g * h, i),
+        "w_hh": uniform(g * h, h),
+        "b_ih": uniform(g * h),
+        "b_hh": uniform(g * h),
+    }
+    if kind != "lstm":
+        del made["c0"]
+    return made
+
+
+def _attributes(kind: str) -> list[dict[str, Any]]:
+    if kind == "gru":
+        return [{"reset_after": True}, {"reset_after": False}]
+    return [{"nonlinearity": "tanh"}, {"nonlinearity": "relu"}] if kind == "rnn" else [{}]
+
+
+def _no_train(kind: str) -> dict[str, Any]:
+    return {} if kind == "rnn" else {"train": False}
+
+
+def _inputs(made: dict[str, AnyArray], *without: str, **other: AnyArray) -> tuple[AnyArray | None, ...]:
+    given = {**made, "lengths": None, **other}
+    return tuple(None if name in without else array for name, array in given.items())
+
+
+def forward(kind: str, rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
+    """Calls of `lstm`, `gru` and `rnn`."""
+    states = ("h0", "c0") if kind == "lstm" else ("h0",)
+    trains: list[dict[str, Any]] = [{}] if kind == "rnn" else [{}, {"train": True}]
+    for own in _attributes(kind):
+        for place, size in enumerate(_SIZES):
+            attrs = {**own, **trains[place % len(trains)]}
+            yield Sample("x".join(map(str, size)), _inputs(contents(kind, rng, *size, dtype)), attrs)
+        made = contents(kind, rng, 5, 6, 9, 19, dtype)
+        lengths = np.array([3, 0, 5, 1, 5, 2], np.int64)
+        for reverse in (False, True):
+            for train in trains:
+                attrs = {**own, **train, "reverse": reverse}
+                yield Sample("lengths", _inputs(made, lengths=lengths), attrs)
+            yield Sample("no lengths", _inputs(made), {**own, "reverse": reverse})
+        yield Sample("lengths all 0", _inputs(made, lengths=np.zeros(6, np.int64)), own)
+        yield Sample("no states", _inputs(made, *states), own)
+        yield Sample("no b_ih", _inputs(made, "b_ih"), own)
+        yield Sample("no b_hh", _inputs(made, "b_hh", lengths=lengths[::-1]), own)
+        yield Sample("no biases", _inputs(made, "b_ih", "b_hh"), own)
+        batch_major = _inputs(made, x=np.ascontiguousarray(made["x"].swapaxes(0, 1)), lengths=lengths)
+        yield Sample("batch first", batch_major, {**own, **trains[-1], "batch_first": True, "reverse": True})
+        for name, changed in _strided(made):
+            yield Sample(name, _inputs(changed), own)
+        if dtype == "float32":
+            yield Sample("bfloat16 weights", _inputs(_halved(made), lengths=lengths), own)
+            yield Sample("bfloat16 weights, spread", _inputs(_halved(made, 2)), {**own, "reverse": True})
+
+
+def _halved(made: dict[str, AnyArray], step: int = 1) -> dict[str, AnyArray]:
+    """The same contents with the weights as bfloat16, their numbers `step` places apart."""
+    half = np_dtype("bfloat16")
+    narrow = {n: np.repeat(made[n], step, axis=1).astype(half)[:, ::step] for n in ("w_ih", "w_hh")}
+    return {**made, **narrow}
+
+
+def _strided(made: dict[str, AnyArray]) -> Iterator[tuple[str, dict[str, AnyArray]]]:
+    """The same contents in other layouts: transposed, spread, reversed, repeated."""
+    yield "transposed", {n: np.asfortranarray(a) for n, a in made.items()}
+    yield "spread", {n: np.repeat(a, 2, axis=-1)[..., ::2] for n, a in made.items()}
+    yield "reversed", {n: np.ascontiguousarray(a[..., ::-1])[..., ::-1] for n, a in made.items()}
+    same = {n: np.broadcast_to(a[..., :1], a.shape) for n, a in made.items()}
+    yield "one number a row", same
+    yield "x repeated", {**made, "x": np.broadcast_to(made["x"][:1, :1], made["x"].shape)}
+
+
+def backward(name: str, rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
+    """Calls of the gradients, with what the forward definition gives for y, gates and cells."""
+    kind = name.partition("_")[0]
+    for sample in forward(kind, rng, dtype):
+        if sample.attrs.get("train") or sample.name in ("no b_ih", "no biases"):
+            continue
+        yield Sample(sample.name, *_gradient_call(kind, rng, sample, dtype, ()))
+        if sample.name == "lengths":
+            for without in (("dy",), ("dh_n", "dc_n"), ("dy", "dh_n")):
+                call = _gradient_call(kind, rng, sample, dtype, without)
+                yield Sample(f"{sample.name}, no {', '.join(without)}", *call)
+
+
+def _gradient_call(
+    kind: str, rng: np.random.Generator, sample: Sample, dtype: str, without: tuple[str, ...]
+) -> tuple[tuple[AnyArray | None, ...], dict[str, Any]]:
+    attrs = {"reverse": False, "batch_first": False, **sample.attrs}
+    attrs.pop("train", None)
+    train = {} if kind == "rnn" else {"train": True}
+    wide = [a if a is None or a.dtype == np.int64 else a.astype(np.float64) for a in sample.inputs]
+    with np.errstate(all="ignore"):
+        outputs = getattr(reference, kind)(*wide, **attrs, **train)
+    outputs = [out.astype(dtype) for out in outputs]
+    count = 2 if kind == "lstm" else 1
+    x, states, weights = sample.inputs[0], sample.inputs[1 : 1 + count], sample.inputs[1 + count : 3 + count]
+    saved = outputs[1 + count :]
+    grads: list[AnyArray | None] = [
+        rng.standard_normal(out.shape).astype(dtype) for out in outputs[: 1 + count]
+    ]
+    for place, grad in enumerate(("dy", "dh_n", "dc_n")[: 1 + count]):
+        if grad in without:
+            grads[place] = None
+    return (x, *states, *weights, outputs[0], *saved, *grads, sample.inputs[-1]), attrs
+
+
+def cell(name: str, rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
+    """Calls of the cells: the forward calls of one step."""
+    kind = name.partition("_")[0]
+    for own in _attributes(kind):
+        for b, i, h in ((0, 3, 4), (1, 0, 3), (1, 1, 1), (1, 33, 17), (3, 16, 16), (5, 8, 65), (13, 20, 31)):
+            made = contents(kind, rng, 1, b, i, h, dtype)
+            yield Sample(f"{b}x{i}x{h}", _inputs({**made, "x": made["x"][0]})[:-1], own)
+        made = contents(kind, rng, 1, 3, 9, 19, dtype)
+        made["x"] = made["x"][0]
+        for without in (("h0",), ("c0",), ("b_ih",), ("b_ih", "b_hh")):
+            if without[0] in made:
+                yield Sample(f"no {', '.join(without)}", _inputs(made, *without)[:-1], own)
+        for layout, changed in _strided(made):
+            if layout != "x repeated":
+                yield Sample(layout, _inputs(changed)[:-1], own)
+
+
+SAMPLES: dict[str, Callable[..., Iterator[Sample]]] = {"": forward, "grad": backward, "cell": cell}
+
+
+def draw(
+    name: str, inputs: tuple[str, ...], rng: np.random.Generator, specs: Specs, **attrs: Any
+) -> tuple[AnyArray | None, ...]:
+    """Contents to time with: weights +-1/sqrt(H), gates in 0..1, lengths uniform in 1..T, all else normal."""
+    given = dict(zip(inputs, specs, strict=True))
+    bound = max(given["w_hh"].shape[1], 1) ** -0.5
+    x = given["x"].shape
+    t = 1 if len(x) < 3 else x[1] if attrs.get("batch_first") else x[0]
+    drawn: list[AnyArray | None] = []
+    for place, spec in given.items():
+        if not spec.present:
+            drawn.append(None)
+        elif place == "lengths":
+            drawn.append(rng.integers(min(1, t), t + 1, spec.shape).astype(np.int64))
+        elif place in ("w_ih", "w_hh", "b_ih", "b_hh"):
+            drawn.append(rng.uniform(-bound, bound, spec.shape).astype(np_dtype(spec.dtype)))
+        elif place == "gates":
+            drawn.append(rng.uniform(0.05, 0.95, spec.shape).astype(spec.np_dtype))
+        else:
+            drawn.append(rng.uniform(-1, 1, spec.shape).astype(spec.np_dtype))
+    return tuple(drawn)

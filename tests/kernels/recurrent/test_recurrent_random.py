@@ -1,0 +1,57 @@
+"""Recurrent kernels on the samples of their ops and on random calls: within the budget of the definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from recurrent_calls import KINDS, judged, kernels_of, random_sample
+
+from kernelwright.kernels.op import get_op
+from kernelwright.kernels.settings import clear_memos
+
+OPS = tuple(f"{kind}{what}" for kind in KINDS for what in ("", "_grad", "_cell"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("op", OPS)
+def test_samples_are_right(op: str, dtype: str) -> None:
+    for kernel in kernels_of(op):
+        ran = 0
+        for sample in get_op(op).samples(np.random.default_rng(1), dtype):
+            verdict = judged(kernel, sample)
+            if verdict is not None:
+                assert verdict.ok, f"{kernel.id}: {sample!r}: {verdict.text}"
+                ran += 1
+        assert ran >= 10
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_hundreds_of_random_calls_are_right(op: str) -> None:
+    for kernel in kernels_of(op):
+        ran = 0
+        for seed in range(400):
+            verdict = judged(kernel, random_sample(op, seed, "float64" if seed % 4 == 0 else "float32"))
+            if verdict is not None:
+                assert verdict.ok, f"{kernel.id}: seed {seed}: {verdict.text}"
+                ran += 1
+        # The cells' `direct` refuses strided rows.
+        assert ran >= (130 if kernel.name == "direct" else 200)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_random_calls_cut_for_threads_are_right(op: str, cut_for_threads: str) -> None:
+    for kernel in kernels_of(op):
+        for seed in range(1000, 1040):
+            verdict = judged(kernel, random_sample(op, seed), threads=2 + seed % 2)
+            assert verdict is None or verdict.ok, f"{kernel.id}: seed {seed}: {verdict.text}"
+
+
+@pytest.mark.parametrize("op", ["lstm", "lstm_grad"])
+def test_narrower_vectors_are_right(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERNELWRIGHT_VECTOR_BYTES", "32")
+    clear_memos()
+    for kernel in kernels_of(op):
+        for seed in range(2000, 2030):
+            verdict = judged(kernel, random_sample(op, seed))
+            assert verdict is None or verdict.ok, f"{kernel.id}: seed {seed}: {verdict.text}"
+    clear_memos()
