@@ -20,7 +20,20 @@ if TYPE_CHECKING:
     from .engine.array import asarray as asarray
     from .engine.array import from_dlpack as from_dlpack
     from .engine.eager import explain as explain
+    from .engine.functional.conv import conv1d as conv1d
+    from .engine.functional.conv import conv2d as conv2d
+    from .engine.functional.conv import conv3d as conv3d
+    from .engine.functional.conv import conv_transpose1d as conv_transpose1d
+    from .engine.functional.conv import conv_transpose2d as conv_transpose2d
+    from .engine.functional.conv import conv_transpose3d as conv_transpose3d
+    from .engine.functional.linear import linear as linear
     from .engine.functional.matmul import matmul as matmul
+    from .engine.functional.recurrent import gru as gru
+    from .engine.functional.recurrent import gru_cell as gru_cell
+    from .engine.functional.recurrent import lstm as lstm
+    from .engine.functional.recurrent import lstm_cell as lstm_cell
+    from .engine.functional.recurrent import rnn as rnn
+    from .engine.functional.recurrent import rnn_cell as rnn_cell
     from .kernels import errors as errors
     from .kernels.op import Cost as Cost
     from .kernels.op import Op as Op
@@ -42,12 +55,25 @@ _FACE = {
     "TensorSpec": "kernels.spec",
     "array": "engine.array",
     "asarray": "engine.array",
+    "conv1d": "engine.functional.conv",
+    "conv2d": "engine.functional.conv",
+    "conv3d": "engine.functional.conv",
+    "conv_transpose1d": "engine.functional.conv",
+    "conv_transpose2d": "engine.functional.conv",
+    "conv_transpose3d": "engine.functional.conv",
     "errors": "kernels.errors",
     "explain": "engine.eager",
     "from_dlpack": "engine.array",
     "get_num_threads": "kernels.settings",
+    "gru": "engine.functional.recurrent",
+    "gru_cell": "engine.functional.recurrent",
     "kernel": "kernels.registry",
+    "linear": "engine.functional.linear",
+    "lstm": "engine.functional.recurrent",
+    "lstm_cell": "engine.functional.recurrent",
     "matmul": "engine.functional.matmul",
+    "rnn": "engine.functional.recurrent",
+    "rnn_cell": "engine.functional.recurrent",
     "set_num_threads": "kernels.settings",
     "using": "kernels.settings",
 }

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..kernels import accuracy
-from ..kernels.errors import KernelwrightError
+from ..kernels.errors import KernelwrightError, WrongResultError
 from ..kernels.kernel import Kernel
-from ..kernels.op import AnyArray, get_op
+from ..kernels.op import get_op
 from ..kernels.spec import TensorSpec
-from .problems import Problem
+from .problems import Inputs, Problem
+from .timing import Outputs
 
 
 class Checker:
@@ -22,43 +23,56 @@ class Checker:
         inputs: the contents that every contestant gets.
     """
 
-    def __init__(self, problem: Problem, inputs: tuple[AnyArray, ...]):
+    def __init__(self, problem: Problem, inputs: Inputs):
         self._problem = problem
         self._inputs = inputs
         self._before = checksum(inputs)
         self._truth = accuracy.Truth.of(problem.operation, inputs, problem.attrs)
-        self._approved: dict[str, AnyArray] = {}
+        self._approved: dict[str, Outputs] = {}
         self.vendor_errors: dict[str, float] = {}
-        self._vendor: AnyArray | None = None
+        self._vendor: Outputs | None = None
 
-    def accept_vendors(self, outputs: Mapping[str, AnyArray]) -> None:
-        """Measures the vendors' own errors; the first one that is right is what ours is judged beside."""
-        self._vendor = None
-        for name, output in outputs.items():
-            verdict = self._truth.judge([output], self._problem.outputs)
+    def accept_vendors(self, results: Mapping[str, Outputs]) -> dict[str, str]:
+        """Measures the vendors' own errors; the first one that is right is what ours is judged beside.
+
+        Returns:
+            {name: what is wrong} of those that are not right.
+        """
+        self._vendor, wrong = None, {}
+        for name, outputs in results.items():
+            verdict = self._judged(outputs)
             self.vendor_errors[name] = verdict.error.norm_rel
             if verdict.ok:
-                self._approved[name] = output
-                self._vendor = output if self._vendor is None else self._vendor
+                self._approved[name] = outputs
+                self._vendor = outputs if self._vendor is None else self._vendor
+            else:
+                wrong[name] = f"wrong: {reason(verdict)}"
+        return wrong
 
-    def judge(self, output: AnyArray) -> accuracy.Verdict:
-        """The verdict on our result; one that is right is remembered."""
-        verdict = self._truth.judge([output], self._problem.outputs, vendor=self._vendor)
+    def judge(self, outputs: Outputs) -> accuracy.Verdict:
+        """The verdict on our result, all outputs of it; one that is right is remembered."""
+        verdict = self._judged(outputs, self._vendor)
         if verdict.ok:
-            self._approved["kernelwright"] = output
+            self._approved["kernelwright"] = outputs
         return verdict
 
-    def verify(self, name: str, output: AnyArray) -> str | None:
-        """What is wrong with the output of a timed call, or None.
+    def verify(self, name: str, outputs: Outputs) -> str | None:
+        """What is wrong with the outputs of a timed call, or None.
 
-        An output that is bit for bit the one that was judged before is right; another one (with several
-        threads sums may be added up differently) is judged afresh.
+        Outputs that are bit for bit those that were judged before are right; others (with several threads
+        sums may be added up differently) are judged afresh.
         """
         known = self._approved.get(name)
-        if known is not None and np.array_equal(known, output):
+        if known is not None and all(map(np.array_equal, known, outputs)):
             return None
-        verdict = self._truth.judge([output], self._problem.outputs)
+        verdict = self._judged(outputs)
         return None if verdict.ok else reason(verdict)
+
+    def _judged(self, outputs: Outputs, vendor: Outputs | None = None) -> accuracy.Verdict:
+        expected = self._problem.outputs
+        if len(outputs) != len(expected):
+            raise WrongResultError(f"{len(outputs)} outputs came back, not the {len(expected)} of the op")
+        return self._truth.judge(outputs, expected, vendor=None if vendor is None else vendor[0])
 
     def inputs_unchanged(self) -> bool:
         """Whether every input still has the bits it was drawn with."""
@@ -106,10 +120,12 @@ def reason(verdict: accuracy.Verdict) -> str:
     return verdict.text.removeprefix("wrong: ")
 
 
-def checksum(arrays: tuple[AnyArray, ...]) -> tuple[tuple[int, int], ...]:
+def checksum(inputs: Inputs) -> tuple[tuple[int, int], ...]:
     """Two numbers for each array that change when its bits do (but for contrived sets of changes)."""
     sums = []
-    for array in arrays:
+    for array in inputs:
+        if array is None:
+            continue
         words = array.view(f"u{array.dtype.itemsize}")
         sums.append((int(words.sum(dtype=np.uint64)), int(np.bitwise_xor.reduce(words, axis=None))))
     return tuple(sums)

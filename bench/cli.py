@@ -198,7 +198,7 @@ def list_(
     selection = get_suite(what).select()
     for problem in selection.problems:
         note = f"  ({problem.note})" if problem.note else ""
-        typer.echo(f"{problem.name}: {problem.op} {problem.shapes} {problem.dtype}{note}")
+        typer.echo(f"{problem}{note}")
     for name, why in selection.left_out.items():
         typer.echo(f"left out: {name}: {why}")
 
@@ -220,7 +220,7 @@ def _suites() -> list[str]:
 
 
 def _baselines() -> list[str]:
-    return [f"{baseline.name}  {baseline.missing() or baseline.describe()}" for baseline in baselines()]
+    return [f"{b.name}  {', '.join(b.ops)}: {b.missing() or b.describe()}" for b in baselines()]
 
 
 @app.command()

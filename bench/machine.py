@@ -25,7 +25,7 @@ from ..kernels.paths import cache_dir
 from .store import write_atomically
 
 ROOF_SECONDS = 24 * 3600
-ROOF_DTYPES = ("float32", "float64")
+ROOF_DTYPES = ("float32", "float64", "bfloat16")
 # The largest buffer that a thread reads for the roof. A virtual machine may claim the whole host's last-level
 # cache (480 MB is common); its share of it is unknown, so "far" means this much and not "more than L3".
 FAR_BYTES = 128 << 20
@@ -60,7 +60,7 @@ class Roof:
     """Measured ceilings by number of threads.
 
     Attributes:
-        fma: {threads: {dtype: FLOP/s}}.
+        fma: {threads: {dtype: FLOP/s}}, of the dtypes that are measured on this machine.
         read: {threads: {bytes in each thread: bytes/s of all threads}}.
         triad: {threads: bytes/s}, three words an element, at FAR_BYTES.
         measured_at: when, UTC.
@@ -123,7 +123,9 @@ def measured_roof(
     """
     kept = None if fresh else _kept_roof()
     roof = kept or Roof(measured_at=datetime.now(UTC).isoformat(timespec="seconds"))
-    missing = [t for t in sorted(set(threads)) if t not in roof.triad]
+    # An older version measured fewer dtypes.
+    known = {t for t in roof.triad if "bfloat16" in roof.fma.get(t, {}) or not measurable("bfloat16")}
+    missing = [t for t in sorted(set(threads)) if t not in known]
     for count in missing:
         if progress is not None:
             progress(f"measuring the roof of {count} thread{'s' if count > 1 else ''}")
@@ -133,6 +135,13 @@ def measured_roof(
         with contextlib.suppress(OSError):
             write_atomically(roof_file(), json.dumps(roof.to_json(), indent=1))
     return roof
+
+
+def measurable(dtype: str) -> bool:
+    """Whether this machine's rate for a dtype is measured."""
+    from .roof import bfloat16_computes_in
+
+    return dtype in ROOF_DTYPES and (dtype != "bfloat16" or bfloat16_computes_in() is not None)
 
 
 def _kept_roof() -> Roof | None:
@@ -150,7 +159,8 @@ def _measure(roof: Roof, threads: int) -> None:
 
     here = hardware.machine()
     sizes = sorted({here.l2 // 2, 8 * here.l2, FAR_BYTES})
-    roof.fma[threads] = {dtype: measure.fma_rate(dtype, threads) for dtype in ROOF_DTYPES}
+    rates = {dtype: measure.fma_rate(dtype, threads) for dtype in ROOF_DTYPES}
+    roof.fma[threads] = {dtype: rate for dtype, rate in rates.items() if rate is not None}
     roof.read[threads] = {size: measure.read_rate(size, threads) for size in sizes}
     roof.triad[threads] = measure.triad_rate(FAR_BYTES // 2, threads)
 

@@ -50,8 +50,8 @@ def measure(probe: Probe, options: Timing, seed: int = 0) -> list[dict[str, Any]
     found = []
     with using(threads=1), vendor.session(1):
         for ours_text, args, theirs_text, out in rows:
-            ours = Lane(ours_text, call_loop(functional.get("matmul"), 2, out), [Call(args, c)])
-            theirs = Lane(theirs_text, call_loop(torch.mm, 2, out), [Call(tensors, d)])
+            ours = Lane(ours_text, call_loop(functional.get("matmul"), 2, out), [Call(args, (c,))])
+            theirs = Lane(theirs_text, call_loop(torch.mm, 2, out), [Call(tensors, (d,))])
             result = race(ours, theirs, probe=probe, options=options, rng=rng)
             times = ratio_interval([(t, o) for o, t in result.pairs])
             found.append(

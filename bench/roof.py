@@ -1,6 +1,7 @@
 """How fast this machine can go: vector code that does nothing but multiply-add, or nothing but move memory.
 
-    fma_rate    independent accumulators in registers, x = x * a + b: the most FLOP/s the vector units give
+    fma_rate    independent accumulators in registers, x = x * a + b: the most FLOP/s the vector units give;
+                for bfloat16 x = x + a . b, the products of pairs, where the machine has that instruction
     read_rate   sums over a buffer; its size picks the cache level that answers
     triad_rate  a = b + s * c over three buffers (McCalpin's STREAM), 3 words moved an element
 
@@ -19,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels.machine import vector_bytes
+from ..kernels.machine import machine, vector_bytes
 
-ITEMSIZE = {"float32": 4, "float64": 8}
+ITEMSIZE = {"float32": 4, "float64": 8, "pairs": 4}
 # Two multiply-adds start each cycle on current cores and take 4 cycles, so 8 chains would do; 12 leave some
-# slack and still fit the 16 registers of AVX2 with the two constants.
-CHAINS = 12
+# slack and still fit the 16 registers of AVX2 with the two constants. Products of pairs take 6 or more, and
+# need AVX-512, which has 32 registers.
+CHAINS = {"float32": 12, "float64": 12, "pairs": 24}
 STREAMS = 8
 REPEATS = 5
 LEG_SECONDS = 0.02
@@ -41,13 +43,17 @@ def _vector_intrinsic(name: str, dtype: str, nbytes: int) -> Any:
     from ..kernels.cpu.vector_ir import Vectors, counted_loop, i64, offset, pointer
 
     lanes = nbytes // ITEMSIZE[dtype]
-    scalar = {"float32": types.float32, "float64": types.float64}[dtype]
+    scalar = types.float64 if dtype == "float64" else types.float32
 
     def fma(builder: Any, args: Any) -> Any:
         v = Vectors(builder, dtype, lanes)
         half, one = (v.splat(ir.Constant(v.element, x)) for x in (0.5, 1.0))
-        starts = [v.splat(ir.Constant(v.element, 1.0 + i)) for i in range(CHAINS)]
-        ends = counted_loop(builder, args[0], starts, lambda xs: [v.fma(x, half, one) for x in xs])
+        starts = [v.splat(ir.Constant(v.element, 1.0 + i)) for i in range(CHAINS[dtype])]
+
+        def step(xs: Any) -> Any:
+            return [v.fma(half, one, x) if dtype == "pairs" else v.fma(x, half, one) for x in xs]
+
+        ends = counted_loop(builder, args[0], starts, step)
         total = ends[0]
         for end in ends[1:]:
             total = v.add(total, end)
@@ -152,11 +158,25 @@ def _best_rate(work: Callable[[int, int], None], amount: float, threads: int) ->
     return rounds * amount * threads / min(took, *(leg(rounds) for _ in range(REPEATS)))
 
 
-def fma_rate(dtype: str, threads: int) -> float:
-    """FLOP/s of `threads` threads in multiply-adds of full vectors (2 FLOP a lane)."""
-    kernel, width = loop("fma", dtype), vector_bytes()
+def bfloat16_computes_in() -> str | None:
+    """What the vector units multiply bfloat16 in: pairs, or widened; None with matrix tiles, not measured."""
+    flags = machine().flags
+    if "amx_bf16" in flags:
+        return None
+    return "pairs" if "avx512_bf16" in flags and vector_bytes() == 64 else "float32"
+
+
+def fma_rate(dtype: str, threads: int) -> float | None:
+    """FLOP/s of `threads` threads in multiply-adds of full vectors, 2 FLOP a lane and 4 a lane of pairs.
+
+    None for bfloat16 on a machine whose matrix tiles are faster than its vector units.
+    """
+    element = bfloat16_computes_in() if dtype == "bfloat16" else dtype
+    if element is None:
+        return None
+    kernel, width = loop("fma", element), vector_bytes()
     inner = 1000
-    flop = 2.0 * inner * CHAINS * width // ITEMSIZE[dtype]
+    flop = (4.0 if element == "pairs" else 2.0) * inner * CHAINS[element] * width // ITEMSIZE[element]
 
     def work(i: int, rounds: int) -> None:
         kernel(rounds * inner, 0, 0, 0)

@@ -3,7 +3,7 @@ found.
 
 problem -> inputs, float64 oracle
   threads x kernel -> choose, first call, judge beside the vendor's own error; what is wrong is not timed
-    cache warm, cold -> a race against each baseline
+    cache warm, cold -> a race against each baseline that is about as fast as the fastest
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from ..engine import functional
 from ..kernels import dispatch, registry
 from ..kernels.errors import (
     KernelwrightError,
@@ -28,20 +27,19 @@ from ..kernels.errors import (
 )
 from ..kernels.kernel import Kernel
 from ..kernels.machine import machine
-from ..kernels.op import AnyArray
 from ..kernels.settings import using
 from .baselines import Baseline
 from .baselines.base import usable
 from .check import Checker, Prover, reason
 from .machine import Roof
+from .ours import Ours
 from .probe import Probe
-from .problems import Problem
+from .problems import Inputs, Problem
 from .store import Case, RaceRecord
-from .timing import Call, Lane, Race, Timing, call_loop, race
+from .timing import Lane, Outputs, Race, Timing, race
 
 ITSELF = "itself"
 WARM, COLD = "warm", "cold"
-Inputs = tuple[AnyArray, ...]
 
 
 @dataclass(frozen=True)
@@ -102,6 +100,15 @@ class Request:
         return shlex.join(words)
 
 
+@dataclass(frozen=True)
+class Trial:
+    """A baseline's first calls on a problem: what it computed, and seconds a call."""
+
+    baseline: Baseline
+    outputs: Outputs
+    seconds: float
+
+
 class Watcher(Protocol):
     """Who is told how far the run is."""
 
@@ -158,9 +165,9 @@ class Runner:
         self._put_under_roof(case)
         with using(threads=threads, backend=contender.kernel, strict=contender.kernel is not None):
             try:
-                rivals = list(usable(problem, self._request.baselines))
-                if self._prove(case, inputs, checker, rivals):
-                    self._race_all(case, inputs, checker, rivals)
+                trials = self._try_rivals(case, inputs)
+                if self._prove(case, inputs, checker, trials):
+                    self._race_all(case, inputs, checker, self._worth_racing(case, trials))
             except NoKernelError:
                 case.status, case.message = "unsupported", self._refusal(problem, contender)
             except WrongResultError as error:
@@ -182,59 +189,68 @@ class Runner:
         if ceiling is not None:
             case.roof_s, case.bound = ceiling.seconds, ceiling.bound
 
-    def _prove(self, case: Case, inputs: Inputs, checker: Checker, rivals: Sequence[Baseline]) -> bool:
+    def _try_rivals(self, case: Case, inputs: Inputs) -> list[Trial]:
+        """What the usable baselines compute, and how long a call takes them."""
+        request, found = self._request, []
+        for baseline in usable(case.problem, request.baselines):
+            with baseline.session(case.threads):
+                lane = baseline.lane(case.problem, [inputs])
+                outputs = lane.compute()
+                if request.time_them:
+                    lane.measure_batch(self._probe, request.timing)
+            found.append(Trial(baseline, outputs, lane.call_s))
+        return found
+
+    def _worth_racing(self, case: Case, trials: Sequence[Trial]) -> list[Baseline]:
+        """The right baselines that are not far slower than the fastest; `case.not_raced` names the others."""
+        right = [t for t in trials if t.baseline.name not in case.not_raced]
+        limit = self._request.timing.rival_margin * min((t.seconds for t in right), default=0.0)
+        for trial in right:
+            if trial.seconds > limit:
+                case.not_raced[trial.baseline.name] = f"{1e3 * trial.seconds:.3g} ms in a trial"
+        return [t.baseline for t in right if t.seconds <= limit]
+
+    def _prove(self, case: Case, inputs: Inputs, checker: Checker, trials: Sequence[Trial]) -> bool:
         """Fills in the choice and the errors; False when the case is not to be timed."""
-        problem = case.problem
-        choice = dispatch.choose(problem.operation, problem.specs, problem.attrs)
-        case.kernel = choice.kernel.id if choice.kernel else dispatch.REFERENCE
-        case.config, case.why, case.fallback = dict(choice.config), choice.why, choice.fallback
-        outputs = problem.empty_outputs()
+        problem, ours = case.problem, Ours(case.problem)
+        choices = [dispatch.choose(op, specs, attrs) for op, specs, attrs in ours.calls(inputs)]
+        names = [c.kernel.id if c.kernel else dispatch.REFERENCE for c in choices]
+        case.kernel, case.why = " + ".join(names), "; ".join(c.why for c in choices)
+        case.config = dict(choices[0].config)
+        case.fallback = next((c.fallback for c in choices if c.fallback is not None), None)
+        lane = ours.lane([inputs], in_place=True)
         start = time.perf_counter()
-        self._function(problem)(*inputs, out=outputs[0], **problem.attrs)
+        outputs = lane.compute()
         case.first_call_s = time.perf_counter() - start
-        vendors = {b.name: self._vendor_output(b, problem, inputs, case.threads) for b in rivals}
-        checker.accept_vendors(vendors)
-        verdict = checker.judge(outputs[0])
+        case.not_raced = checker.accept_vendors({t.baseline.name: t.outputs for t in trials})
+        verdict = checker.judge(outputs)
         case.error, case.budget = verdict.error.norm_rel, verdict.budget
         wrong = None if verdict.ok else reason(verdict)
         if wrong is None and not checker.inputs_unchanged():
             wrong = "the kernel wrote into its inputs"
-        if wrong is None and choice.kernel is not None:
-            wrong = self._prover.why_wrong(choice.kernel, problem.dtype, case.threads)
+        for kernel in (c.kernel for c in choices if wrong is None and c.kernel is not None):
+            wrong = wrong or self._prover.why_wrong(kernel, problem.dtype, case.threads)
         if wrong is not None:
             case.status, case.message = "wrong", wrong
         elif not self._request.time_them:
             case.status = "checked"
         return case.status == "timed"
 
-    @staticmethod
-    def _function(problem: Problem) -> Any:
-        """The public function that a user would call."""
-        return functional.get(problem.op)
-
-    @staticmethod
-    def _vendor_output(baseline: Baseline, problem: Problem, inputs: Inputs, threads: int) -> AnyArray:
-        with baseline.session(threads):
-            lane = baseline.lane(problem, [inputs])
-            call = lane.only
-            lane.run([call.args])
-        return call.output
-
     def _race_all(self, case: Case, inputs: Inputs, checker: Checker, rivals: Sequence[Baseline]) -> None:
-        problem, cold = case.problem, case.cache == COLD
+        problem, ours, cold = case.problem, Ours(case.problem), case.cache == COLD
         timing = self._request.timing
         sets = self._input_sets(problem, inputs, cold, timing)
         if cold:
             case.cache_note = cold_note(problem, len(sets), timing)
         others = self._input_sets(problem, inputs, cold, timing) if cold else sets
         if not rivals:
-            found = self._race(self._our_lane(problem, sets), self._our_lane(problem, others), checker)
+            found = self._race(ours.lane(sets, True), ours.lane(others, True), checker)
             case.races.append(record(ITSELF, found, None))
             return
         for baseline in rivals:
             with baseline.session(case.threads):
-                ours, theirs = self._our_lane(problem, sets), baseline.lane(problem, others)
-                found = self._race(ours, theirs, checker)
+                theirs = baseline.lane(problem, others)
+                found = self._race(ours.lane(sets, theirs.in_place), theirs, checker)
             case.races.append(record(baseline.name, found, checker.vendor_errors.get(baseline.name)))
         if not checker.inputs_unchanged():
             raise WrongResultError("the inputs were changed while the calls were timed")
@@ -249,31 +265,22 @@ class Runner:
             verify=checker.verify,
         )
 
-    def _our_lane(self, problem: Problem, sets: Sequence[Inputs]) -> Lane:
-        def call(arrays: Inputs) -> Call:
-            (output,) = problem.empty_outputs()
-            return Call((*arrays, output), output)
-
-        spare = call(sets[0]) if len(sets) == 1 else None
-        loop = call_loop(self._function(problem), len(sets[0]))
-        return Lane("kernelwright", loop, [call(arrays) for arrays in sets], spare)
-
     @staticmethod
     def _input_sets(problem: Problem, inputs: Inputs, cold: bool, timing: Timing) -> list[Inputs]:
         if not cold:
             return [inputs]
         count = cold_sets(problem, timing)
-        return [
-            tuple(operand.copy_of(array) for operand, array in zip(problem.inputs, inputs, strict=True))
-            for _ in range(count)
-        ]
+        return [problem.copy_of(inputs) for _ in range(count)]
 
     @staticmethod
     def _refusal(problem: Problem, contender: Contender) -> str:
         with using(strict=False):
-            choice = dispatch.choose(problem.operation, problem.specs, problem.attrs)
+            choices = [dispatch.choose(*call) for call in Ours(problem).calls(problem.draw())]
         reasons = [
-            c.reason_not for c in choice.candidates if c.kernel.id == contender.kernel and c.reason_not
+            c.reason_not
+            for choice in choices
+            for c in choice.candidates
+            if c.kernel.id == contender.kernel and c.reason_not
         ]
         return reasons[0] if reasons else f"no kernel is called {contender.kernel}"
 

@@ -17,7 +17,7 @@ from ..kernels.machine import machine
 from ..kernels.settings import check_threads
 from ..kernels.spec import check_device, dtype_name
 from . import first_call, overhead
-from .baselines import Baseline, baselines, get_baseline
+from .baselines import Baseline, baselines, get_baselines
 from .machine import Roof, environment, facts, measured_roof, versions
 from .probe import Probe
 from .problems import Selection, select
@@ -218,7 +218,7 @@ def parse_threads(words: str | None) -> tuple[int, ...]:
 
 def _baselines(names: Sequence[str]) -> tuple[tuple[Baseline, ...], dict[str, str]]:
     """Those that can be used, and {name: what to install} for the others."""
-    wanted = tuple(map(get_baseline, names)) if names else baselines()
+    wanted = tuple(b for name in names for b in get_baselines(name)) if names else baselines()
     skipped = {b.name: why for b in wanted if (why := b.missing()) is not None}
     return tuple(b for b in wanted if b.name not in skipped), skipped
 

@@ -26,7 +26,9 @@ from .compare import Interval, ratio_interval
 from .problems import Problem
 
 KIND = "kernelwright-bench"
-SCHEMA = 1
+SCHEMA = 2
+# Schema 1 had no inputs left out, packed operands or baselines not raced; what it has means the same.
+READABLE = (1, 2)
 # The median of pairs and its interval stand a few outliers; with more than this share nothing is concluded.
 NOISY_SHARE = 0.25
 
@@ -118,6 +120,7 @@ class Case:
         fallback: what was fallen back from and to; None when the kernel is the one asked for.
         error, budget: relative to the norm; `error` is of the untimed first call.
         first_call_s: the first call of this problem in the process: choice, and compilation or loading.
+        not_raced: {baseline: why}: far slower than the fastest in a trial, or wrong.
         roof_s, bound: the least time the measured machine could take, and whether compute or memory sets it.
         reproduce: a shell command.
     """
@@ -138,6 +141,7 @@ class Case:
     roof_s: float | None = None
     bound: str | None = None
     cache_note: str = ""
+    not_raced: dict[str, str] = field(default_factory=dict)
     races: list[RaceRecord] = field(default_factory=list)
     reproduce: str = ""
 
@@ -187,7 +191,8 @@ class Case:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Case:
-        known = {f.name: record[f.name] for f in fields(cls) if f.name not in ("problem", "races")}
+        skip = {"problem", "races"} | ({"not_raced"} - set(record))
+        known = {f.name: record[f.name] for f in fields(cls) if f.name not in skip}
         races = [RaceRecord.from_json(race) for race in record["races"]]
         return cls(problem=Problem.from_json(record["problem"]), races=races, **known)
 
@@ -239,7 +244,7 @@ class Run:
         """
         if not isinstance(record, Mapping) or record.get("kind") != KIND:
             raise ResultFileError("this is no result of `kernelwright bench`.")
-        if record.get("schema") != SCHEMA:
+        if record.get("schema") not in READABLE:
             raise ResultFileError(
                 f"the results have schema {record.get('schema')!r}, this version reads {SCHEMA}: use the "
                 f"version of kernelwright that wrote them ({record.get('versions', {}).get('kernelwright')})."

@@ -1,5 +1,5 @@
-"""The suite `quick` for pytest-benchmark: its own table compares us with the vendors, a group for each
-problem.
+"""The matrix products of the suite `quick` for pytest-benchmark: its own table compares us with the vendors,
+a group for each problem.
 
     pytest bench/test_matmul.py                         all of it, a few minutes
     pytest bench/test_matmul.py -k "square-512 or deep"
@@ -18,25 +18,25 @@ from typing import Any
 import pytest
 
 import kernelwright as kw
-from kernelwright.bench.baselines import baselines
+from kernelwright.bench.baselines import baselines, get_baseline
 from kernelwright.bench.check import Checker
+from kernelwright.bench.ours import Ours
 from kernelwright.bench.problems import Problem, get_suite
-from kernelwright.bench.timing import Call, Lane, call_loop
+from kernelwright.bench.timing import Lane
 
 pytest.importorskip("pytest_benchmark", reason="pip install 'kernelwright[dev]' brings pytest-benchmark")
 
-PROBLEMS = get_suite("quick").problems
-CONTESTANTS = ("kernelwright", *(baseline.name for baseline in baselines()))
+PROBLEMS = [problem for problem in get_suite("quick").problems if problem.op == "matmul"]
+CONTESTANTS = ("kernelwright", *(baseline.name for baseline in baselines() if "matmul" in baseline.ops))
 
 
 @contextmanager
 def entered(contestant: str, problem: Problem, inputs: tuple[Any, ...]) -> Iterator[Lane]:
     """The contestant, set up for as many threads as kernelwright uses."""
     if contestant == "kernelwright":
-        (output,) = problem.empty_outputs()
-        yield Lane(contestant, call_loop(kw.matmul, 2), [Call((*inputs, output), output)])
+        yield Ours(problem).lane([inputs], in_place=True)
         return
-    baseline = next(b for b in baselines() if b.name == contestant)
+    baseline = get_baseline(contestant, "matmul")
     reason = baseline.missing() or baseline.unsupported(problem)
     if reason:
         pytest.skip(reason)
@@ -52,4 +52,4 @@ def test_matmul(benchmark: Any, problem: Problem, contestant: str) -> None:
     benchmark.extra_info.update(problem.to_json(), flops=problem.cost.flops)
     with entered(contestant, problem, inputs) as lane:
         benchmark(lane.run, [lane.only.args])
-    assert Checker(problem, inputs).verify(contestant, lane.only.output) is None
+        assert Checker(problem, inputs).verify(contestant, lane.compute()) is None

@@ -1,11 +1,11 @@
 """The race: two contestants timed in turns, a pair at a time, under the same conditions.
 
     for each pair, in an order that alternates:
-        poison      NaN into the output of one call that is chosen at random
+        poison      NaN into the outputs of one call that is chosen at random, where it writes into given ones
         settle      wait until the other library's idle threads have stopped spinning
         warm up     untimed calls: caches, branch predictors and thread teams as in a steady loop
         time        at once, before threads go to sleep: a batch of calls, at least a millisecond
-        check       that call's output
+        check       what that call wrote or returned
     calibrate before and after, and repeat the pair if anything else disturbed it
 
 Every rule is a named option with its reason, in `Timing`.
@@ -24,8 +24,10 @@ import numpy as np
 from ..kernels.errors import WrongResultError
 from ..kernels.op import AnyArray
 from .probe import Probe
+from .problems.problem import poison
 
 Args = tuple[Any, ...]
+Outputs = tuple[AnyArray, ...]
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Timing:
         most_rejects: disturbed pairs repeated, for each pair wanted. Beyond that the machine is busy; pairs
             are kept and counted as noisy.
         check_share: the share of batches in which one call's output is verified. The first batch always is.
+        rival_margin: a baseline that took this many times as long as the fastest in a trial is not raced.
         cold_bytes: for a cold cache, calls rotate over this much memory.
         cold_sets: the most copies of the operands that cold timing makes.
     """
@@ -72,6 +75,7 @@ class Timing:
     drift: float = 0.10
     most_rejects: float = 1.0
     check_share: float = 0.25
+    rival_margin: float = 1.5
     cold_bytes: int = 256 << 20
     cold_sets: int = 16384
 
@@ -81,10 +85,16 @@ class Timing:
 
 
 class Call(NamedTuple):
-    """One call's arguments (inputs, then the output) in the library's own types; its output as an array."""
+    """One call's arguments in the library's own types, and the arrays it writes.
+
+    `outputs` is empty when the call returns new memory: the lane's `read` makes arrays of that.
+    """
 
     args: Args
-    output: AnyArray
+    outputs: Outputs = ()
+
+
+Run = Callable[[Sequence[Args]], Any]
 
 
 class Lane:
@@ -92,17 +102,20 @@ class Lane:
 
     Args:
         name: for messages.
-        run: performs each call of a list, in order, and nothing else. See `call_loop`.
+        run: performs each call of a list, in order, and nothing else; returns what the last one returned.
+            See `call_loop` and `closure_loop`.
         calls: operand sets. One for a warm cache; many, together larger than the cache, for a cold one.
-        spare: warm only: the same inputs with another output, for the call that is verified.
+        spare: warm only: the same inputs with other outputs, for the call that is verified.
+        read: makes arrays of what `run` returned, for calls without outputs of their own.
     """
 
     def __init__(
         self,
         name: str,
-        run: Callable[[Sequence[Args]], None],
+        run: Run,
         calls: Sequence[Call],
         spare: Call | None = None,
+        read: Callable[[Any], Outputs] | None = None,
     ):
         self.name = name
         self.run = run
@@ -113,12 +126,26 @@ class Lane:
         self.verified = 0
         self._calls = list(calls)
         self._spare = spare or calls[0]
+        self._read = read
         self._at = 0
 
     @property
     def only(self) -> Call:
         """The first operand set: all there is when the cache is warm."""
         return self._calls[0]
+
+    @property
+    def in_place(self) -> bool:
+        """Whether calls write into outputs that they are given, and allocate none."""
+        return self._read is None
+
+    def outputs(self, call: Call, result: Any) -> Outputs:
+        """What a call computed, of which `run` returned `result`."""
+        return call.outputs if self._read is None else self._read(result)
+
+    def compute(self) -> Outputs:
+        """Runs the first call once, outside any timing; its outputs."""
+        return self.outputs(self.only, self.run([self.only.args]))
 
     def some(self, n: int) -> list[Args]:
         """The next n calls: the same one over again, or the next sets in the rotation."""
@@ -129,10 +156,10 @@ class Lane:
         self._at = (self._at + n) % count
         return picked
 
-    def timed_batch(self, rng: np.random.Generator, check: bool) -> tuple[list[Args], AnyArray | None]:
-        """The calls of one batch, and the poisoned output that one of them, chosen at random, will write."""
+    def timed_batch(self, rng: np.random.Generator, check: bool) -> tuple[list[Args], int, Call | None]:
+        """The calls of one batch; how many of them end with the one to verify, chosen at random; that one."""
         if not check:
-            return self.some(self.batch), None
+            return self.some(self.batch), self.batch, None
         chosen = int(rng.integers(self.batch))
         if self.cold:
             call = self._calls[(self._at + chosen) % len(self._calls)]
@@ -140,8 +167,9 @@ class Lane:
         else:
             call, calls = self._spare, self.some(self.batch)
             calls[chosen] = call.args
-        call.output.fill(np.nan)
-        return calls, call.output
+        for output in call.outputs:
+            poison(output)
+        return calls, chosen + 1, call
 
     def warmup(self, options: Timing) -> list[Args]:
         if self.call_s > options.long_call_s:
@@ -172,8 +200,11 @@ class Lane:
         return best
 
 
-def call_loop(fn: Callable[..., Any], arity: int, out: bool = True) -> Callable[[Sequence[Args]], None]:
-    """A loop of calls fn(*inputs, out=output) as a user would write them; without `out`, fn(*inputs)."""
+def call_loop(fn: Callable[..., Any], arity: int, out: bool = True) -> Run:
+    """A loop of calls fn(*inputs, out=output) as a user would write them; without `out`, fn(*inputs).
+
+    Each call's arguments are the inputs and then the output, None where there is no `out`.
+    """
     if arity == 2 and out:
 
         def two(calls: Sequence[Args]) -> None:
@@ -183,9 +214,11 @@ def call_loop(fn: Callable[..., Any], arity: int, out: bool = True) -> Callable[
         return two
     if arity == 2:
 
-        def two_fresh(calls: Sequence[Args]) -> None:
+        def two_fresh(calls: Sequence[Args]) -> Any:
+            result = None
             for a, b, _ in calls:
-                fn(a, b)
+                result = fn(a, b)
+            return result
 
         return two_fresh
 
@@ -194,6 +227,14 @@ def call_loop(fn: Callable[..., Any], arity: int, out: bool = True) -> Callable[
             fn(*inputs, out=c)
 
     return many
+
+
+def closure_loop(calls: Sequence[Args]) -> Any:
+    """A loop of calls that are functions without arguments: `run` of a lane whose calls carry one each."""
+    result = None
+    for (call,) in calls:
+        result = call()
+    return result
 
 
 @dataclass
@@ -226,7 +267,7 @@ class Race:
         return float(np.median([theirs for _, theirs in self.pairs]))
 
 
-Verify = Callable[[str, AnyArray], str | None]
+Verify = Callable[[str, Outputs], str | None]
 
 
 def settle(probe: Probe, options: Timing) -> None:
@@ -263,7 +304,7 @@ def race(
         probe: the clock and the disturbance counters.
         options: the rules.
         rng: picks the first lane of the first pair, and the calls that are verified.
-        verify: `verify(lane's name, output) -> None`, or what is wrong with that output.
+        verify: `verify(lane's name, outputs) -> None`, or what is wrong with them.
 
     Raises:
         WrongResultError: a verified output was wrong.
@@ -335,19 +376,23 @@ def _timed(
     """Seconds a call in one batch, and what disturbed it."""
     check = verify is not None and (lane.verified == 0 or rng.random() < options.check_share)
     warmup = lane.warmup(options)
-    calls, output = lane.timed_batch(rng, check)
+    calls, until, checked = lane.timed_batch(rng, check)
+    # The call that is verified ends a list of its own, so that what it returns can be kept.
+    first, rest = calls[:until], calls[until:]
     stolen = probe.stolen()
     settle(probe, options)
     lane.run(warmup)
     switches = probe.switches()
     start = probe.now()
-    lane.run(calls)
+    result = lane.run(first)
+    if rest:
+        lane.run(rest)
     took = probe.now() - start
     switches = probe.switches() - switches
     stolen = probe.stolen() - stolen
-    if output is not None and verify is not None:
+    if checked is not None and verify is not None:
         lane.verified += 1
-        wrong = verify(lane.name, output)
+        wrong = verify(lane.name, lane.outputs(checked, result))
         if wrong is not None:
             raise WrongResultError(f"a timed call of {lane.name} gave a wrong result: {wrong}")
     return took / lane.batch, disturbance(switches, stolen, took, options)

@@ -6,6 +6,6 @@ A new baseline is one new file here with one `register(...)`; it is found by its
 
 from __future__ import annotations
 
-from .base import Baseline, UnknownBaselineError, baselines, get_baseline, register
+from .base import Baseline, UnknownBaselineError, baselines, get_baseline, get_baselines, register
 
-__all__ = ["Baseline", "UnknownBaselineError", "baselines", "get_baseline", "register"]
+__all__ = ["Baseline", "UnknownBaselineError", "baselines", "get_baseline", "get_baselines", "register"]

@@ -13,11 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ...kernels.errors import KernelwrightError, RegistrationError, did_you_mean
-from ...kernels.op import AnyArray
-from ..problems import Problem
+from ..problems import Inputs, Problem
 from ..timing import Lane
-
-Inputs = tuple[AnyArray, ...]
 
 
 class UnknownBaselineError(KernelwrightError, LookupError):
@@ -25,10 +22,12 @@ class UnknownBaselineError(KernelwrightError, LookupError):
 
 
 class Baseline(ABC):
-    """One library that computes some operations.
+    """One way in which a library computes some operations.
 
     Attributes:
-        name: what `--baseline` takes and results are keyed by.
+        name: what `--baseline` takes and results are keyed by. Several may share a name when they compute
+            different operations.
+        ops: the names of these operations.
         module: the Python module that must be installed.
         install: what to write to get it.
         devices: where it computes.
@@ -36,6 +35,7 @@ class Baseline(ABC):
     """
 
     name: str
+    ops: tuple[str, ...]
     module: str
     install: str
     devices: tuple[str, ...] = ("cpu",)
@@ -51,9 +51,15 @@ class Baseline(ABC):
         """Name, version, and the library underneath."""
         return f"{self.module} {metadata.version(self.module)}"
 
-    @abstractmethod
     def unsupported(self, problem: Problem) -> str | None:
         """None when it computes this problem, else why not."""
+        if problem.op not in self.ops:
+            return f"this baseline computes {', '.join(self.ops)}, not {problem.op}"
+        return self.why_not(problem)
+
+    def why_not(self, problem: Problem) -> str | None:
+        """None when it computes this problem of one of its operations, else why not."""
+        return None
 
     @abstractmethod
     def session(self, threads: int) -> AbstractContextManager[None]:
@@ -64,33 +70,35 @@ class Baseline(ABC):
         """
 
     @abstractmethod
-    def lane(self, problem: Problem, inputs: Sequence[Inputs]) -> Lane:
-        """The contestant: calls of the library's own public function on these inputs, with outputs of its
-        own.
+    def lane(self, problem: Problem, sets: Sequence[Inputs]) -> Lane:
+        """The contestant: calls of the library's own public function on these inputs. It writes into outputs
+        of its own, or allocates new ones in each call; the other side does the same.
 
         Args:
-            problem: what is computed.
-            inputs: operand sets, one for a warm cache or many for a cold one. The lane reads the same memory
+            problem: what is computed. A weight that is marked as packed may be reordered here.
+            sets: operand sets, one for a warm cache or many for a cold one. The lane reads the same memory
                 as the other contestant does, so that alignment and page size are equal.
         """
 
 
-_BASELINES: dict[str, Baseline] = {}
+_BASELINES: dict[tuple[str, str], Baseline] = {}
 
 
 def register(baseline: Baseline) -> None:
     """Makes a baseline known.
 
     Raises:
-        RegistrationError: another class already has that name.
+        RegistrationError: another class already has that name for one of its operations.
     """
-    known = _BASELINES.get(baseline.name)
-    if known is not None and type(known) is not type(baseline):
-        raise RegistrationError(
-            f"two baselines are called {baseline.name!r}: {type(known).__module__} and "
-            f"{type(baseline).__module__}. Rename one."
-        )
-    _BASELINES[baseline.name] = baseline
+    for op in baseline.ops:
+        known = _BASELINES.get((baseline.name, op))
+        if known is not None and type(known) is not type(baseline):
+            raise RegistrationError(
+                f"two baselines are called {baseline.name!r}: {type(known).__module__} and "
+                f"{type(baseline).__module__} both compute {op}. Rename one."
+            )
+    for op in baseline.ops:
+        _BASELINES[baseline.name, op] = baseline
 
 
 @cache
@@ -104,22 +112,34 @@ def _discover() -> None:
 def baselines() -> tuple[Baseline, ...]:
     """Every baseline, installed or not."""
     _discover()
-    return tuple(sorted(_BASELINES.values(), key=lambda baseline: (baseline.order, baseline.name)))
+    return tuple(sorted(dict.fromkeys(_BASELINES.values()), key=lambda b: (b.order, b.name, b.ops)))
 
 
-def get_baseline(name: str) -> Baseline:
-    """The baseline of that name.
+def get_baselines(name: str) -> tuple[Baseline, ...]:
+    """The baselines of that name, one for each operation or group of operations.
 
     Raises:
         UnknownBaselineError: there is none.
     """
-    _discover()
-    if name not in _BASELINES:
+    found = tuple(baseline for baseline in baselines() if baseline.name == name)
+    if not found:
+        names = list(dict.fromkeys(baseline.name for baseline in baselines()))
         raise UnknownBaselineError(
-            f"no baseline is called {name!r}.{did_you_mean(name, _BASELINES)} "
-            f"Baselines: {', '.join(_BASELINES)}."
+            f"no baseline is called {name!r}.{did_you_mean(name, names)} Baselines: {', '.join(names)}."
         )
-    return _BASELINES[name]
+    return found
+
+
+def get_baseline(name: str, op: str = "matmul") -> Baseline:
+    """The baseline of that name for an operation.
+
+    Raises:
+        UnknownBaselineError: there is none.
+    """
+    for baseline in get_baselines(name):
+        if op in baseline.ops:
+            return baseline
+    raise UnknownBaselineError(f"the baseline {name!r} does not compute {op}.")
 
 
 def usable(problem: Problem, candidates: Sequence[Baseline]) -> Iterator[Baseline]:

@@ -13,9 +13,9 @@ import numpy as np
 
 from ...kernels.errors import DeviceError
 from ...kernels.settings import available_cpus
-from ..problems import Problem
+from ..problems import Inputs, Problem
 from ..timing import Call, Lane, call_loop
-from .base import Baseline, Inputs, register
+from .base import Baseline, register
 
 # What the builds of OpenBLAS call the function that sets the number of threads.
 _SETTERS = (
@@ -31,6 +31,7 @@ class Numpy(Baseline):
     """np.matmul on the arrays that the kernel reads."""
 
     name = "numpy"
+    ops = ("matmul",)
     module = "numpy"
     install = "pip install numpy"
     order = 1
@@ -39,9 +40,7 @@ class Numpy(Baseline):
         blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
         return f"numpy {np.__version__} ({blas.get('name', 'BLAS')} {blas.get('version', '')})"
 
-    def unsupported(self, problem: Problem) -> str | None:
-        if problem.op != "matmul":
-            return f"this baseline computes matmul, not {problem.op}"
+    def why_not(self, problem: Problem) -> str | None:
         if problem.dtype not in ("float32", "float64"):
             return f"its BLAS has no {problem.dtype}"
         return None
@@ -51,13 +50,13 @@ class Numpy(Baseline):
         with blas_threads(threads):
             yield
 
-    def lane(self, problem: Problem, inputs: Sequence[Inputs]) -> Lane:
-        def call(arrays: Inputs) -> Call:
+    def lane(self, problem: Problem, sets: Sequence[Inputs]) -> Lane:
+        def call(inputs: Inputs) -> Call:
             (output,) = problem.empty_outputs()
-            return Call((*arrays, output), output)
+            return Call((*inputs, output), (output,))
 
-        spare = call(inputs[0]) if len(inputs) == 1 else None
-        return Lane(self.name, call_loop(np.matmul, len(inputs[0])), [call(i) for i in inputs], spare)
+        spare = call(sets[0]) if len(sets) == 1 else None
+        return Lane(self.name, call_loop(np.matmul, 2), [call(s) for s in sets], spare)
 
 
 @contextmanager

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from .problem import Operand, Problem
+from .problem import Inputs, Operand, Problem
 from .suites import Selection, Suite, UnknownSuiteError, get_suite, select, suites
 
-__all__ = ["Operand", "Problem", "Selection", "Suite", "UnknownSuiteError", "get_suite", "select", "suites"]
+__all__ = [
+    "Inputs",
+    "Operand",
+    "Problem",
+    "Selection",
+    "Suite",
+    "UnknownSuiteError",
+    "get_suite",
+    "select",
+    "suites",
+]

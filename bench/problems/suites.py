@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ...kernels.errors import ConfigError, KernelwrightError, did_you_mean
-from . import deepbench, kernelbench, networks, synthetic
+from . import convs, deepbench, kernelbench, linears, networks, recurrents, synthetic
 from .problem import Problem
 
 ROOF_GFLOP = 5.0
+# Half a second or so on one core: what a recurrent layer of a large network takes at batch 1.
+LONG_GFLOP = 50.0
 
 
 class UnknownSuiteError(KernelwrightError, LookupError):
@@ -70,7 +72,13 @@ def _always(build: Callable[[], Iterable[Problem]]) -> Callable[[float], Iterabl
 
 
 def _quick(most_gflop: float) -> Iterable[Problem]:
-    known = {p.name: p for part in (synthetic.squares, synthetic.skinny, synthetic.layouts) for p in part()}
+    parts = (
+        *(synthetic.squares, synthetic.skinny, synthetic.layouts),
+        *(linears.bf16, linears.batched, linears.gradients, linears.gelu, linears.skinny_packed),
+        *(convs.resnet, convs.resnet_nchw, convs.resnet_gradients, convs.mobilenet),
+        *(recurrents.lstm, recurrents.gru, recurrents.lengths, recurrents.cells),
+    )
+    known = {p.name: p for part in parts for p in part()}
     return [known[name] for name in synthetic.QUICK]
 
 
@@ -83,8 +91,8 @@ def _all(most_gflop: float) -> Iterable[Problem]:
 _SUITES = {
     suite.name: suite
     for suite in (
-        Suite("quick", "one of each kind, about two minutes on two cores", _quick),
-        Suite("squares", "n x n x n, n from 64 to 2048, float32 and float64", _always(synthetic.squares)),
+        Suite("quick", "one of each kind, about three minutes on two cores", _quick),
+        Suite("squares", "n x n x n, n from 64 to 4096, float32 and float64", _always(synthetic.squares)),
         Suite("skinny", "m in 1, 4, 16, 64 by k, n in 1024, 2048, 4096", _always(synthetic.skinny)),
         Suite("layouts", "tall, deep, odd, transposed, batched, broadcast", _always(synthetic.layouts)),
         Suite("tiny", "1x1 to 32x32: the cost of a call", _always(synthetic.tiny)),
@@ -92,6 +100,48 @@ _SUITES = {
         Suite("deepbench-inference", "DeepBench's inference GEMMs", _always(deepbench.inference), ROOF_GFLOP),
         Suite("kernelbench", "KernelBench level 1, scaled", kernelbench.level1, None, kernelbench.left_out),
         Suite("networks", "layers of ResNet-50, BERT, GPT-2, VGG ...", _always(networks.networks)),
+        Suite("bf16", "bfloat16 squares 32 to 4096, packed and not", _always(linears.bf16)),
+        Suite("batched", "32 to 512 products of 16x16 to 128x128", _always(linears.batched)),
+        Suite("linear-grads", "the two gradients of linear, 256 to 2048", _always(linears.gradients)),
+        Suite("linear-gelu", "linear with bias and GELU fused", _always(linears.gelu)),
+        Suite("skinny-packed", "1 to 64 rows by a constant weight", _always(linears.skinny_packed)),
+        Suite("transformers", "BERT-base's and GPT-2's linear layers", _always(linears.transformers)),
+        Suite("resnet50", "ResNet-50's layers, NHWC, inference, batch 1 and 8", _always(convs.resnet)),
+        Suite("resnet50-nchw", "the same in NCHW, packing in the call", _always(convs.resnet_nchw)),
+        Suite("resnet50-bf16", "the same in NHWC and bfloat16, batch 1", _always(convs.resnet_bf16)),
+        Suite("resnet50-grads", "their input and weight gradients", _always(convs.resnet_gradients)),
+        Suite("mobilenetv2", "MobileNetV2's depthwise layers, both layouts", _always(convs.mobilenet)),
+        Suite("vgg16", "VGG-16's 3x3 layers, NHWC, inference", _always(convs.vgg)),
+        Suite("unet", "U-Net's layers, transposed ones too", _always(convs.unet)),
+        Suite("deepbench-conv-train", "DeepBench's training convolutions", _always(convs.deepbench_train)),
+        Suite("deepbench-conv-grads", "their input and weight gradients", _always(convs.deepbench_gradients)),
+        Suite(
+            "deepbench-conv-inference",
+            "DeepBench's inference convolutions",
+            _always(convs.deepbench_inference),
+        ),
+        Suite(
+            "lstm",
+            "T 50, batch 1 to 64, hidden 128 to 1024; forward, with backward",
+            _always(recurrents.lstm),
+        ),
+        Suite("gru", "the same for GRU", _always(recurrents.gru)),
+        Suite("rnn", "the same for the plain layer", _always(recurrents.rnn)),
+        Suite("lengths", "sequences of 1 to 50 steps in one batch", _always(recurrents.lengths)),
+        Suite("cells", "one step of LSTM, GRU and RNN", _always(recurrents.cells)),
+        Suite("recurrent-models", "language and acoustic models", _always(recurrents.models)),
+        Suite(
+            "deepbench-rnn-train",
+            "DeepBench's recurrent layers, with backward",
+            _always(recurrents.deepbench_train),
+            LONG_GFLOP,
+        ),
+        Suite(
+            "deepbench-rnn-inference",
+            "DeepBench's recurrent inference",
+            _always(recurrents.deepbench_inference),
+            LONG_GFLOP,
+        ),
         Suite("all", "every suite above", _all, ROOF_GFLOP, kernelbench.left_out),
     )
 }

@@ -14,9 +14,9 @@ _SUFFIX = {"float32": "", "float64": "-f64"}
 
 
 def squares() -> Iterable[Problem]:
-    """n x n by n x n, n from 64 to 2048: a block in L1 up to far beyond L2."""
+    """n x n by n x n, n from 64 to 2048, float32 to 4096: a block in L1 up to far beyond L2."""
     for dtype, suffix in _SUFFIX.items():
-        for n in SQUARES:
+        for n in (*SQUARES, 4096) if dtype == "float32" else SQUARES:
             yield matmul(
                 f"square-{n}{suffix}", (n, n), (n, n), group=f"squares{suffix}", source="squares", dtype=dtype
             )
@@ -72,8 +72,8 @@ def layouts() -> Iterable[Problem]:
     yield case("batched-heads-12x128x128x64-tb", (12, 128, 64), (12, 64, 128), "batched", trans_b=True)
 
 
-# Chosen so that 1 and 2 threads against two vendors take about two minutes on a 2-core machine: one of each
-# kind, the sizes that differ most in character, and the shapes on which matmuls are known to lose.
+# Chosen so that 1 and 2 threads against the vendors take about three minutes on a 2-core machine: one of each
+# kind, the sizes that differ most in character, and the shapes on which kernels are known to lose.
 QUICK = (
     "square-64",
     "square-128",
@@ -83,16 +83,28 @@ QUICK = (
     "square-2048",
     "square-128-f64",
     "square-512-f64",
-    "square-1024-f64",
+    "square-512-bf16",
     "skinny-1x1024x1024",
     "skinny-4x2048x2048",
     "skinny-16x1024x1024",
-    "skinny-64x1024x4096",
+    "skinny-packed-16x1024x1024",
     "tall-8192x64x64",
     "deep-64x64x16384",
     "odd-511x513x509",
     "transposed-ta-512",
     "transposed-tb-512",
-    "batched-64x32x32x32",
+    "batch-128x32x32x32",
     "batched-broadcast-16x64x256x256",
+    "linear-gelu-512x3072x768",
+    "resnet50-conv2-3x3s1-64-64-56-b1-nhwc",
+    "resnet50-conv4-1x1s1-1024-256-14-b1-nhwc",
+    "resnet50-conv3-3x3s1-128-128-28-b1-nchw",
+    "mobilenet-dw3x3s1-144-56-b1-nhwc",
+    "resnet50-conv3-3x3s1-128-128-28-b8-nhwc-input-grad",
+    "resnet50-conv3-3x3s1-128-128-28-b8-nhwc-weight-grad",
+    "lstm-t50-b16-h256",
+    "lstm-training-t50-b16-h256",
+    "lstm-lengths-t50-b16-h256",
+    "gru-t50-b16-h256",
+    "lstm-cell-b1-h256",
 )

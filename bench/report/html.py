@@ -290,7 +290,7 @@ def _case_rows(number: int, case: Case) -> str:
 def _behind_the_figures(case: Case) -> str:
     config = " ".join(f"{k}={v}" for k, v in case.config.items())
     facts = [
-        ("Problem", f"{case.problem.op} {case.problem.shapes} {case.problem.dtype}; {case.problem.source}"),
+        ("Problem", f"{case.problem.described}; {case.problem.source}"),
         ("Note", case.problem.note),
         ("Kernel", f"{case.kernel}{f' ({config})' if config else ''}: {case.why}"),
         ("Fell back", case.fallback or ""),
@@ -300,6 +300,7 @@ def _behind_the_figures(case: Case) -> str:
         ("First call", text.seconds(case.first_call_s)),
         ("Bound by", case.bound or ""),
     ]
+    facts += [(f"Not raced: {name}", why) for name, why in case.not_raced.items()]
     for race in case.races:
         rejected = ", ".join(f"{n} {why}" for why, n in race.rejected.items()) or "none"
         ratio = race.ratio

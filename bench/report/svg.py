@@ -142,6 +142,8 @@ def roofline(cases: Sequence[tuple[int, Case]], roof: Roof, threads: int) -> str
         for dtype, rate in roof.fma[threads].items()
         if any(case.problem.dtype == dtype for _, case in shown)
     }
+    if not peaks:  # no roof was measured for any of these dtypes
+        return ""
     xs = [case.problem.cost.intensity for _, case in shown]
     ys = [case.gflops or 1.0 for _, case in shown]
     axes = _LogAxes([min(xs) / 1.5, max(xs) * 1.5, 1.0], [*ys, *peaks.values()])

@@ -12,7 +12,7 @@ from rich.text import Text
 from ..first_call import FirstCall
 from ..store import Case, Run
 from . import text
-from .summary import Summary, some, summarise, verdict
+from .summary import Group, Summary, some, summarise, verdict
 
 STYLES = {
     "ahead": "green",
@@ -58,7 +58,7 @@ def print_run(run: Run, console: Console) -> None:
     for line, style in _notes(run):
         console.print(line, style=style, markup=False, soft_wrap=True)
     if summary.groups:
-        console.print(_groups_table(summary))
+        console.print(_groups_table(summary, console.width))
         console.print(
             "ratio: the fastest vendor's time divided by ours, over 1 is faster than the vendor; geometric "
             "mean for a group. roof: share of what the machine's measured multiply-adds and bandwidth allow.",
@@ -79,7 +79,7 @@ def _cases_table(run: Run, width: int) -> tuple[Table, list[str]]:
         if name:
             dropped.append(name)
         table = _table_without(run, dropped)
-        if Console(width=1000, file=io.StringIO()).measure(table).maximum <= width:
+        if _width(table) <= width:
             break
     return table, dropped
 
@@ -143,38 +143,59 @@ def _notes(run: Run) -> list[tuple[str, str]]:
     return notes
 
 
-def _groups_table(summary: Summary) -> Table:
+def _groups_table(summary: Summary, width: int) -> Table:
+    """The table without the columns that do not fit: those of single vendors first."""
+    vendors = sorted({name for group in summary.groups for name in group.by_baseline})
+    dropped: list[str] = []
+    for name in ("", *(f"vs {vendor}" for vendor in reversed(vendors)), "", "95% interval", "worst"):
+        dropped.append(name)
+        table = _groups_without(summary, vendors, dropped[1:])
+        if _width(table) <= width:
+            break
+    return table
+
+
+def _groups_without(summary: Summary, vendors: Sequence[str], dropped: Sequence[str]) -> Table:
+    shown = {
+        "kernel": any(group.kernel for group in summary.groups),
+        "cache": len({group.cache for group in summary.groups}) > 1,
+    }
+    names = ["group", "kernel", "cache", "thr", "cases", "ratio", "95% interval"]
+    names += [*(f"vs {vendor}" for vendor in vendors), "worst", ""]
+    names = [name for name in names if shown.get(name, True) and name not in dropped]
     table = Table(box=None, pad_edge=False, header_style="bold", title="Groups", title_justify="left")
-    several_caches = len({g.cache for g in summary.groups}) > 1
-    forced = any(group.kernel for group in summary.groups)
-    baselines = sorted({name for group in summary.groups for name in group.by_baseline})
-    for name in ("group", *(["kernel"] if forced else []), *(["cache"] if several_caches else [])):
-        table.add_column(name)
-    table.add_column("thr", justify="right")
-    table.add_column("cases", justify="right")
-    for name in ("ratio", "95% interval", *(f"vs {name}" for name in baselines), "worst"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    for name in names:
+        left = name in ("group", "kernel", "cache", "")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
     totals = summary.totals if len(summary.groups) > len(summary.totals) else ()
     for group in (*summary.groups, *totals):
-        worst = group.worst.headline
-        assert worst is not None
-        style = STYLES[group.ratio.verdict]
-        cells = [Text(group.name, style="bold" if group.name == "all" else "")]
-        cells += [Text(group.kernel)] if forced else []
-        cells += [Text(group.cache)] if several_caches else []
-        cells += [
-            Text(str(group.threads)),
-            Text(str(len(group.cases))),
-            Text(f"{group.ratio.value:.2f}", style=style),
-            Text(text.interval(group.ratio.low, group.ratio.high), style=style),
-        ]
-        cells += [
-            Text(f"{group.by_baseline[name]:.2f}" if name in group.by_baseline else text.DASH)
-            for name in baselines
-        ]
-        table.add_row(*cells, Text(f"{worst.ratio.value:.2f}"), Text(group.worst.problem.name, style="dim"))
+        cells = _group_cells(group)
+        table.add_row(*(cells.get(name, Text(text.DASH)) for name in names))
     return table
+
+
+def _group_cells(group: Group) -> dict[str, Text]:
+    """Each column's text for a group; none for a vendor that did not run all of it."""
+    worst = group.worst.headline
+    assert worst is not None
+    style = STYLES[group.ratio.verdict]
+    return {
+        "group": Text(group.name, style="bold" if group.name == "all" else ""),
+        "kernel": Text(group.kernel),
+        "cache": Text(group.cache),
+        "thr": Text(str(group.threads)),
+        "cases": Text(str(len(group.cases))),
+        "ratio": Text(f"{group.ratio.value:.2f}", style=style),
+        "95% interval": Text(text.interval(group.ratio.low, group.ratio.high), style=style),
+        **{f"vs {vendor}": Text(f"{mean:.2f}") for vendor, mean in group.by_baseline.items()},
+        "worst": Text(f"{worst.ratio.value:.2f}"),
+        "": Text(group.worst.problem.name, style="dim"),
+    }
+
+
+def _width(table: Table) -> int:
+    """What a table takes when nothing is cut off."""
+    return Console(width=1000, file=io.StringIO()).measure(table).maximum
 
 
 def extras(run: Run) -> list[str]:

@@ -12,7 +12,20 @@ from typing import Any
 
 # Public function -> the file here that has it.
 MODULES = {
+    "conv1d": "conv",
+    "conv2d": "conv",
+    "conv3d": "conv",
+    "conv_transpose1d": "conv",
+    "conv_transpose2d": "conv",
+    "conv_transpose3d": "conv",
+    "linear": "linear",
     "matmul": "matmul",
+    "lstm": "recurrent",
+    "lstm_cell": "recurrent",
+    "gru": "recurrent",
+    "gru_cell": "recurrent",
+    "rnn": "recurrent",
+    "rnn_cell": "recurrent",
 }
 
 

@@ -64,7 +64,10 @@ def made_up_run() -> Run:
 def make_run() -> Run:
     rng = np.random.default_rng(7)
     roof = Roof(
-        fma={1: {"float32": 230e9, "float64": 115e9}, 2: {"float32": 450e9, "float64": 225e9}},
+        fma={
+            1: {"float32": 230e9, "float64": 115e9, "bfloat16": 460e9},
+            2: {"float32": 450e9, "float64": 225e9, "bfloat16": 900e9},
+        },
         read={
             1: {1 << 20: 160e9, 16 << 20: 29e9, 128 << 20: 21e9},
             2: {1 << 20: 300e9, 16 << 20: 58e9, 128 << 20: 38e9},

@@ -15,20 +15,26 @@ from kernelwright.bench.problems import Problem, select
 from kernelwright.bench.runner import Request, Runner
 from kernelwright.bench.timing import Lane, Timing
 
-THERE = [b for b in baselines() if b.missing() is None]
+THERE = [b for b in baselines() if b.missing() is None and "matmul" in b.ops]
 PROBLEMS = ["tiny-8-f64", "transposed-tatb-128", "batched-64x32x32x32", "batched-broadcast-16x64x256x256"]
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
-@pytest.mark.parametrize("baseline", THERE, ids=lambda b: b.name)
-def test_baselines_compute_the_problem_in_place(baseline: Baseline, name: str) -> None:
-    (problem,) = select(problem=name).problems
+def pairs() -> Iterator[Any]:
+    """Each problem with each baseline that computes it."""
+    for name in PROBLEMS:
+        (problem,) = select(problem=name).problems
+        for baseline in THERE:
+            if baseline.unsupported(problem) is None:
+                yield pytest.param(problem, baseline, id=f"{baseline.name} {name}")
+
+
+@pytest.mark.parametrize(("problem", "baseline"), pairs())
+def test_baselines_compute_matrix_products(problem: Problem, baseline: Baseline) -> None:
     inputs = problem.draw()
     with baseline.session(1):
-        lane = baseline.lane(problem, [inputs])
-        lane.run([lane.only.args])
+        (found,) = baseline.lane(problem, [inputs]).compute()
     exact = np.matmul(*(x.astype(np.float64) for x in inputs))
-    np.testing.assert_allclose(lane.only.output, exact, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found, exact, rtol=1e-3, atol=1e-4)
 
 
 def test_numpys_blas_gets_the_threads_asked_for_and_its_own_back() -> None:
@@ -61,18 +67,16 @@ class NotThere(Baseline):
     """A library that nobody has."""
 
     name = "not-there"
+    ops = ("matmul",)
     module = "surely_not_installed_anywhere"
     install = "pip install surely-not"
-
-    def unsupported(self, problem: Problem) -> str | None:
-        return None
 
     @contextmanager
     def session(self, threads: int) -> Iterator[None]:
         raise AssertionError("a missing baseline was used")
         yield
 
-    def lane(self, problem: Problem, inputs: Sequence[Any]) -> Lane:
+    def lane(self, problem: Problem, sets: Sequence[Any]) -> Lane:
         raise AssertionError("a missing baseline was used")
 
 

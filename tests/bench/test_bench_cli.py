@@ -44,7 +44,7 @@ def kernelwright(*words: str) -> Result:
         (["bench", "--device", "gpu"], "device 'gpu' is unknown"),
         (["bench", "--device", "cuda"], "'cpu' only"),
         (["bench", "--max-gflop", "-1"], "more than 0 GFLOP"),
-        (["bench", "quick", "--op", "conv2d"], "it has matmul"),
+        (["bench", "squares", "--op", "conv2d"], "it has matmul"),
         (["list", "kernals"], "Did you mean 'kernels'?"),
         (["explain", "matmull", "3x3", "3x3"], "Did you mean 'matmul'?"),
         (["explain", "matmul", "3x4", "5x6"], "they must be equal"),
@@ -85,7 +85,7 @@ def test_bench_ends_with_table_json_and_page() -> None:
     assert run.status == "complete"
     assert [case.problem.name for case in run.results] == ["tiny-8", "tiny-8-f64"]
     assert all(case.headline is not None for case in run.results)
-    for said in ("tiny-8", "GFLOP/s", "races", str(json_path)):
+    for said in ("tiny-8", "GFLOP/s", "race", str(json_path)):
         assert said in result.output
 
 

@@ -47,7 +47,8 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def measure(found: Roof, threads: int) -> None:
         counts.append(threads)
-        found.fma[threads], found.read[threads], found.triad[threads] = {"float32": 1.0}, {1: 1.0}, 1.0
+        found.fma[threads] = {"float32": 1.0, "bfloat16": 1.0}
+        found.read[threads], found.triad[threads] = {1: 1.0}, 1.0
 
     monkeypatch.setattr(machine, "_measure", measure)
     return counts
@@ -63,6 +64,14 @@ def test_roofs_are_kept_for_a_day_and_measured_afresh_on_demand(measured: list[i
     os.utime(roof_file(), (yesterday, yesterday))
     measured_roof((1,))
     assert measured == [1, 2, 1, 2, 1]
+
+
+def test_a_roof_that_lacks_a_dtype_is_measured_again(measured: list[int]) -> None:
+    old = Roof({1: {"float32": 1.0}}, {1: {1: 1.0}}, {1: 1.0}, "then")
+    roof_file().parent.mkdir(parents=True, exist_ok=True)
+    roof_file().write_text(json.dumps(old.to_json()))
+    measured_roof((1,))
+    assert measured == ([1] if machine.measurable("bfloat16") else [])
 
 
 def test_a_damaged_roof_file_is_measured_again(measured: list[int]) -> None:
@@ -92,6 +101,9 @@ def test_measured_rates_are_plausible(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roof, "LEG_SECONDS", 0.002)
     single, double = roof.fma_rate("float32", 1), roof.fma_rate("float64", 1)
     assert 1e9 < double < single < 1e13
+    half = roof.fma_rate("bfloat16", 1)
+    assert (half is not None) == machine.measurable("bfloat16")
+    assert half is None or 0.7 * single < half < 4 * single
     assert 1e8 < roof.read_rate(1 << 16, 1) < 1e13
 
 

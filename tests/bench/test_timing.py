@@ -30,7 +30,7 @@ def lane(
                 on_call(output)
 
     outputs = [np.zeros(2) for _ in range(sets + 1)]
-    calls = [Call((output,), output) for output in outputs]
+    calls = [Call((output,), (output,)) for output in outputs]
     return Lane(name, run, calls[:sets], calls[sets] if sets == 1 else None)
 
 
@@ -38,7 +38,8 @@ def run_race(probe: Any, ours: Lane, theirs: Lane, options: Timing = OPTIONS, ve
     return race(ours, theirs, probe=probe, options=options, rng=np.random.default_rng(0), verify=verify)
 
 
-def all_ones(name: str, output: np.ndarray) -> str | None:
+def all_ones(name: str, outputs: tuple[np.ndarray, ...]) -> str | None:
+    (output,) = outputs
     return None if (output == 1).all() else f"{output}"
 
 

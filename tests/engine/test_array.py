@@ -361,7 +361,7 @@ def test_operands_that_are_no_arrays_are_refused() -> None:
         kw.matmul(X.astype(object), X.T.astype(object))
     with pytest.raises(DTypeError, match="a is float32 but b is float64"):
         kw.matmul(X, X.T.astype("f8"))
-    with pytest.raises(DTypeError, match="takes float32 or float64, got int32"):
+    with pytest.raises(DTypeError, match="takes float32, float64, bfloat16 or float16, got int32"):
         kw.matmul(X.astype("i4"), X.T.astype("i4"))
     with pytest.raises(ShapeError, match=r"b fits when transposed"):
         kw.matmul(X, X)
@@ -401,9 +401,11 @@ def test_explain_refuses_what_is_no_operation() -> None:
 
 def test_every_public_name_is_there() -> None:
     assert {name for name in kw.__all__ if not name.startswith("__")} == {
-        *("Array", "array", "asarray", "from_dlpack", "matmul", "explain"),
+        *("Array", "array", "asarray", "from_dlpack", "linear", "matmul", "explain"),
+        *(f"conv{kind}{axes}d" for kind in ("", "_transpose") for axes in (1, 2, 3)),
         *("Cost", "Op", "Sample", "TensorSpec", "kernel", "errors"),
         *("get_num_threads", "set_num_threads", "using"),
+        *("lstm", "lstm_cell", "gru", "gru_cell", "rnn", "rnn_cell"),
     }
     for name in kw.__all__:
         assert getattr(kw, name) is not None
