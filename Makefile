@@ -11,6 +11,7 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 SUITE ?= quick
 ARGS ?=
+JOBS ?= 2
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 VENV := .venv
@@ -25,7 +26,7 @@ LINK := build/typing/kernelwright
 
 help:
 	@echo 'make bench         race the kernels against the vendor libraries (SUITE=quick, ARGS="--threads 1")'
-	@echo 'make test          run the tests (ARGS="-k matmul")'
+	@echo 'make test          run the tests (ARGS="-k matmul"; JOBS=2 processes, 0: in this one)'
 	@echo 'make pytest-bench  the quick suite in the table of pytest-benchmark'
 	@echo 'make lint          ruff, its formatter, and mypy: what CI asks'
 	@echo 'make format        let ruff format and mend what it can'
@@ -35,10 +36,11 @@ help:
 bench: $(STAMP)
 	@$(BIN)/kernelwright bench $(SUITE) $(ARGS)
 
-# Compiled kernels are kept in build/, so that a second run compiles nothing.
+# Compiled kernels are kept in build/, so that a second run compiles nothing. In the first, compiling is most of the
+# work: two processes share it, a file of tests each.
 test: export KERNELWRIGHT_CACHE_DIR ?= $(CURDIR)/build/test-cache
 test: $(STAMP)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
