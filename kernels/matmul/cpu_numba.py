@@ -154,14 +154,18 @@ def tiny(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
 # --- batched ------------------------------------------------------------------------------------------------
 
 _BLOCK_ROWS = 192  # of an A that is turned into scratch at a time
+_SHORT_ROWS = 64  # terms that are added in a row; a longer sum comes back to the same rows of A later
 
 
 def batched_supports(specs: Specs, attrs: Attrs) -> str | None:
-    """A B that stays in the near caches."""
+    """A B that stays in the near caches, and an A that does, or is read only once."""
     g = geometry(specs)
     most = machine().l2 // 2
     if g.k * g.n * g.itemsize > most:
         return f"reads b again and again where it is: it takes at most {most:,} bytes, not {g.k} x {g.n}"
+    if g.k > _SHORT_ROWS and g.m * g.k * g.itemsize > 2 * most:
+        # Rows of A are read 64 numbers at a time: from far memory, such pieces arrive at half the pace.
+        return f"reads a in short pieces: it takes at most {2 * most:,} bytes, not {g.m} x {g.k}"
     if g.k > 2048 and g.a_cs != g.itemsize:
         return f"turns rows of a that are not contiguous into scratch, up to 2,048 long, not {g.k}"
     return None
