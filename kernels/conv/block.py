@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..cpu.cycles import ceil_div
 from . import indirect as words
-from .plan import ceil_div
 from .problem import Problem
 
 LINE = 64

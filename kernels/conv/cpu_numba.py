@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..cpu.cycles import ceil_div, seconds
 from ..kernel import Config, Launch
 from ..op import Attrs, Specs
 from ..registry import kernel
 from . import indirect as words
 from .block import LINE, PAGE, common_block, lines_of_bytes
-from .plan import Plan, ceil_div, lanes_of, panels_of, plan, seconds
+from .plan import Plan, lanes_of, panels_of, plan
 from .prepack import multiplies_pairs
 from .problem import Problem, problem_of
 from .tiles import register_tiles

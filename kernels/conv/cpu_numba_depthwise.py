@@ -6,6 +6,7 @@ depthwise   channels of x and y contiguous ("NHWC"): runs of pixels along a row,
 
 from __future__ import annotations
 
+from ..cpu.cycles import CALL, FAR, HAND_OVER, NEAR, ceil_div, seconds
 from ..kernel import Config, Launch
 from ..machine import machine
 from ..op import Attrs, Specs
@@ -14,7 +15,7 @@ from . import indirect as words
 from .block import LINE, PAGE, common_block, lines_of_bytes
 from .depthwise import depthwise_task
 from .depthwise_planes import depthwise_planes_task
-from .plan import CALL, FAR, GATHER, HAND_OVER, NEAR, ceil_div, lanes_of, seconds
+from .plan import GATHER, lanes_of
 from .problem import Problem, problem_of
 
 DTYPES = ("float32", "float64", "bfloat16")

@@ -23,6 +23,14 @@ from typing import Any
 
 import numpy as np
 
+from ..cpu.cycles import (
+    CALL,
+    HAND_OVER,
+    ceil_div,
+    fma_cycles,
+    seconds,
+    threads_worth,
+)
 from ..dispatch import Choice, choose
 from ..kernel import Config, Launch
 from ..machine import machine, many_registers, vector_bytes
@@ -33,7 +41,6 @@ from ..spec import TensorSpec
 from . import input_grad_task as words
 from .grad_geometry import Convolution, Image, Triple, convolution, image
 from .phases import Segment, segments
-from .tiles import fma_cycles
 
 DTYPES = ("float32", "float64")
 PAGE = 4096
@@ -44,15 +51,6 @@ TILE_START = 60.0  # cycles to start and end a register tile (measured)
 PACK = 1.3  # cycles to pack one weight (measured)
 TURN = 1.0  # cycles to turn one number of grad or dx (measured)
 PIXEL = 6.0  # cycles to list one pixel
-CALL = 1500.0  # cycles of a launch
-HAND_OVER = 4000.0  # cycles to hand tasks to waiting threads and collect them
-WORK_PER_THREAD = 350_000  # multiply-adds that a second thread is worth starting for (measured)
-CLOCK_HZ = 2.7e9  # only turns cycles into seconds for people
-
-
-def ceil_div(a: int, b: int) -> int:
-    """a / b, rounded up."""
-    return -(-a // b)
 
 
 def up(value: int, step: int) -> int:
@@ -164,7 +162,7 @@ def _tile_cycles(pixels: float, mr: int, nv: int) -> float:
 def plan(p: Problem, threads: int, mr: int, nv: int, kc: int) -> Plan:
     """The cheapest way to cut a call for a tile of mr pixels by nv vectors."""
     conv, nr = p.conv, nv * p.lanes
-    worth = max(1, min(threads, conv.groups * conv.o * conv.c * p.products // WORK_PER_THREAD))
+    worth = threads_worth(conv.groups * conv.o * conv.c * p.products, threads)
     steps = p.dx.n * p.longest[1] * p.longest[2]
     found = []
     for groups in range(1, min(worth, conv.groups) + 1):
@@ -238,7 +236,7 @@ def taps_configs(specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
 def taps_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
     """Predicted seconds."""
     cut = plan(problem(specs, attrs), threads, config["mr"], config["nv"], config["kc"])
-    return (CALL + cut.cycles) / CLOCK_HZ
+    return seconds(CALL + cut.cycles)
 
 
 def _tables(p: Problem) -> tuple[Any, Any]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..cpu.cycles import ceil_div, seconds
 from ..kernel import Config, Launch
 from ..op import Attrs, Specs
 from ..registry import kernel
 from . import indirect as words
 from .block import LINE, PAGE, common_block, lines_of_bytes
-from .plan import PlanesPlan, ceil_div, lanes_of, plan_planes, plane, seconds
+from .plan import PlanesPlan, lanes_of, plan_planes, plane
 from .planes import MOVE, SEGMENT, planes_task, rows_task
 from .problem import Problem, problem_of
 from .tiles import register_tiles

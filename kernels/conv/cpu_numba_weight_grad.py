@@ -21,6 +21,16 @@ from typing import Any
 
 import numpy as np
 
+from ..cpu.cycles import (
+    CALL,
+    HAND_OVER,
+    NEAR,
+    TURNED,
+    ceil_div,
+    fma_cycles,
+    seconds,
+    threads_worth,
+)
 from ..kernel import Config, Launch
 from ..machine import machine, many_registers, vector_bytes
 from ..op import Attrs, Specs
@@ -28,18 +38,11 @@ from ..registry import kernel
 from ..spec import TensorSpec
 from . import weight_grad_task as words
 from .grad_geometry import Convolution, Image, convolution, image
-from .tiles import fma_cycles
 
 DTYPES = ("float32", "float64")
 PAGE = 4096
 BOX = 128  # pixels summed in registers; their panel (16 KB) and the rows of x stay in L1 beside each other
 TILE_START = 60.0  # cycles to start and end a register tile, its loops over rows included (measured)
-NEAR = 30.0  # bytes a cycle for packing whole vectors (measured)
-TURNED = 5.0  # bytes a cycle for a copy that transposes (measured)
-CALL = 900.0  # cycles of a launch
-HAND_OVER = 4000.0  # cycles to hand tasks to waiting threads and collect them
-WORK_PER_THREAD = 350_000  # multiply-adds that a second thread is worth starting for (measured)
-CLOCK_HZ = 2.7e9  # only turns cycles into seconds for people
 
 
 @cache
@@ -52,11 +55,6 @@ def problem(specs: Specs, attrs_key: tuple[tuple[str, Any], ...]) -> tuple[Convo
 
 def _problem(specs: Specs, attrs: Attrs) -> tuple[Convolution, Image, Image]:
     return problem(specs, tuple(attrs.items()))
-
-
-def ceil_div(a: int, b: int) -> int:
-    """a / b, rounded up."""
-    return -(-a // b)
 
 
 def write_zeros(*arrays: Any) -> None:
@@ -102,7 +100,7 @@ def best_grid(conv: Convolution, grad: Image, threads: int, mr: int, nv: int, it
     nr = nv * (vector_bytes() // itemsize)
     ob, cb = _blocks(conv, mr, nr, itemsize)
     boxes = ceil_div(grad.pixels, BOX)
-    worth = max(1, min(threads, conv.groups * conv.o * conv.c * conv.taps * grad.pixels // WORK_PER_THREAD))
+    worth = threads_worth(conv.groups * conv.o * conv.c * conv.taps * grad.pixels, threads)
     grids = []
     for groups in range(1, min(worth, conv.groups) + 1):
         for outs in range(1, min(worth // groups, ceil_div(conv.o, nr)) + 1):
@@ -161,7 +159,7 @@ def outer_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> flo
     """Predicted seconds."""
     conv, _, grad = _problem(specs, attrs)
     grid = best_grid(conv, grad, threads, config["mr"], config["nv"], specs[0].itemsize)
-    return (CALL + grid.cycles) / CLOCK_HZ
+    return seconds(CALL + grid.cycles)
 
 
 @kernel(
@@ -248,7 +246,7 @@ def depthwise_configs(specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
 def _depthwise_grid(conv: Convolution, grad: Image, threads: int, nr: int) -> tuple[int, int, int]:
     """Runs of channels, runs of boxes, and panels of channels in a task."""
     panels, boxes = ceil_div(conv.groups, nr), ceil_div(grad.pixels, BOX)
-    worth = max(1, min(threads, conv.groups * conv.taps * grad.pixels // WORK_PER_THREAD))
+    worth = threads_worth(conv.groups * conv.taps * grad.pixels, threads)
     splits = [(c, min(worth // c, boxes)) for c in range(1, min(worth, panels) + 1)]
     c, runs = min(splits, key=lambda split: ceil_div(panels, split[0]) / split[1])
     return c, runs, ceil_div(panels, c)
@@ -265,7 +263,7 @@ def depthwise_model(specs: Specs, attrs: Attrs, config: Config, threads: int) ->
     for image_ in (x, grad):
         if image_.s_c != itemsize:
             work += image_.pixels / runs * panels * nr
-    return (CALL + work + (HAND_OVER if ins * runs > 1 else 0.0)) / CLOCK_HZ
+    return seconds(CALL + work + (HAND_OVER if ins * runs > 1 else 0.0))
 
 
 @kernel(

@@ -9,35 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import prod
 
+from ..cpu.cycles import CALL, FAR, HAND_OVER, NEAR, ceil_div, fma_cycles
 from ..kernel import Config
 from ..machine import machine, vector_bytes
 from .problem import Problem, Strides
-from .tiles import fma_cycles
 
-CLOCK_HZ = 2.7e9  # only turns cycles into seconds for people
 TILE_START = 60.0  # cycles to start and end a register tile
 PIXEL = 12.0  # cycles to find a pixel
 ADDRESS = 3.0  # cycles to write one address of a list
 ENTRY = 14.0  # cycles to begin an entry of a list
 PACK = 0.5  # cycles to pack one weight
 GATHER = 1.2  # cycles to copy one number
-NEAR = 30.0  # bytes a cycle from the L2 cache
-FAR = 9.5  # from beyond it
-CALL = 900.0  # cycles of a launch
-HAND_OVER = 4000.0  # cycles to hand tasks to waiting threads and collect them
 MERGE_BELOW = 32  # channels of a tap up to which neighbouring taps are read as one
 COPIES_BUDGET = 256 * 1024  # bytes of copies a block of tiles
 MOST_TILES = 64
-
-
-def seconds(cycles: float) -> float:
-    """Cycles as seconds at the nominal clock."""
-    return cycles / CLOCK_HZ
-
-
-def ceil_div(a: int, b: int) -> int:
-    """a / b, rounded up."""
-    return -(-a // b)
 
 
 def lanes_of(p: Problem) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..cpu.cycles import ceil_div, fma_cycles
 from ..machine import many_registers, vector_bytes
 
 
@@ -10,18 +11,12 @@ def register_tiles() -> list[tuple[int, int]]:
     return [(6, 4), (8, 3), (12, 2), (12, 1)] if many_registers() else [(4, 3), (6, 2), (12, 1)]
 
 
-def fma_cycles(mr: int, nv: int) -> float:
-    """Cycles for a vector multiply-add of a tile: two start a cycle, if loads and latency allow."""
-    work = mr * nv
-    return max(0.5, 0.575 * (mr + nv) / work, 4.0 / work) * (1.06 if work >= 20 else 1.14)
-
-
 def best_panel(out: int, itemsize: int) -> int:
     """The panel width for `out` output channels that costs the fewest cycles a pixel."""
     lanes = vector_bytes() // max(itemsize, 4)
 
     def cost(tile: tuple[int, int]) -> float:
         mr, nv = tile
-        return -(-out // (nv * lanes)) * nv * fma_cycles(mr, nv)
+        return ceil_div(out, nv * lanes) * nv * fma_cycles(mr, nv)
 
     return min(register_tiles(), key=cost)[1] * lanes

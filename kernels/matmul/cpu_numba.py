@@ -22,14 +22,15 @@ from typing import Any
 
 import numpy as np
 
+from ..cpu import cycles
 from ..cpu import gemm as words
+from ..cpu.cycles import ceil_div, seconds
 from ..kernel import Config, Launch
 from ..machine import machine, many_registers, vector_bytes
 from ..op import Attrs, Specs
 from ..registry import kernel
 from . import model
 from .geometry import Geometry, geometry
-from .model import ceil_div
 from .split import Cycles, Split, best_split
 
 DTYPES = ("float32", "float64")
@@ -84,11 +85,11 @@ def _scratch(*parts: int) -> int:
     return ceil_div(sum(parts) + 2 * words.ROW_PAD, PAGE) * PAGE
 
 
-def _outer_split(cycles: Cycles, specs: Specs, config: Config, threads: int) -> Split:
+def _outer_split(cost: Cycles, specs: Specs, config: Config, threads: int) -> Split:
     """The split for a register tile of mr rows by nv vectors."""
     g = geometry(specs)
     lanes = lanes_of(g)
-    return best_split(g, threads, (config["mr"], config["nv"] * lanes), cycles, lanes, config)
+    return best_split(g, threads, (config["mr"], config["nv"] * lanes), cost, lanes, config)
 
 
 # --- tiny ---------------------------------------------------------------------------------------------------
@@ -128,11 +129,10 @@ def tiny(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """One compiled call that looks at dtypes, shapes and strides itself; nothing is bound."""
     from ..cpu.small import MOST_WORK, WORTH_A_TEAM, Caches, small_matmul, small_plan
     from ..cpu.team import team_address
-    from . import split
 
     size, lanes = specs[0].itemsize, vector_bytes() // specs[0].itemsize
     entry = small_matmul(specs[0].dtype, lanes, _heights(), Caches(machine().l1d, machine().l2))
-    plan = small_plan(specs[0].dtype, threads, split.WORK_PER_THREAD)
+    plan = small_plan(specs[0].dtype, threads, cycles.WORK_PER_THREAD)
     plan_at = int(plan.ctypes.data)
 
     def with_team(a: Any, b: Any, out: Any, held: Any = plan) -> int:
@@ -174,13 +174,13 @@ def batched_supports(specs: Specs, attrs: Attrs) -> str | None:
 def _batched_split(specs: Specs, config: Config, threads: int) -> Split:
     g = geometry(specs)
     lanes = lanes_of(g)
-    cycles = partial(model.batched_cycles, _heights())
-    return best_split(g, threads, (_heights()[-1][1], lanes), cycles, lanes, config)
+    cost = partial(model.batched_cycles, _heights())
+    return best_split(g, threads, (_heights()[-1][1], lanes), cost, lanes, config)
 
 
 def batched_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
     """Predicted seconds."""
-    return model.seconds(_batched_split(specs, config, threads).cycles)
+    return seconds(_batched_split(specs, config, threads).cycles)
 
 
 @kernel("matmul", dtypes=DTYPES, supports=batched_supports, model=batched_model, binds=True)
@@ -231,7 +231,7 @@ def packed_configs(specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
 
 def packed_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
     """Predicted seconds."""
-    return model.seconds(_outer_split(model.packed_cycles, specs, config, threads).cycles)
+    return seconds(_outer_split(model.packed_cycles, specs, config, threads).cycles)
 
 
 @kernel("matmul", dtypes=DTYPES, configs=packed_configs, model=packed_model, binds=True)
@@ -272,7 +272,7 @@ def direct_configs(specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
 
 def direct_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
     """Predicted seconds."""
-    return model.seconds(_outer_split(model.direct_cycles, specs, config, threads).cycles)
+    return seconds(_outer_split(model.direct_cycles, specs, config, threads).cycles)
 
 
 @kernel("matmul", dtypes=DTYPES, supports=_b_in_place, configs=direct_configs, model=direct_model, binds=True)
@@ -309,7 +309,7 @@ def _stream_split(specs: Specs, config: Config, threads: int) -> Split:
 
 def stream_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
     """Predicted seconds."""
-    return model.seconds(_stream_split(specs, config, threads).cycles)
+    return seconds(_stream_split(specs, config, threads).cycles)
 
 
 @kernel("matmul", dtypes=DTYPES, supports=_b_in_place, configs=stream_configs, model=stream_model, binds=True)
@@ -348,7 +348,7 @@ def _dots_split(specs: Specs, config: Config, threads: int) -> Split:
 
 def dots_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
     """Predicted seconds."""
-    return model.seconds(_dots_split(specs, config, threads).cycles)
+    return seconds(_dots_split(specs, config, threads).cycles)
 
 
 @kernel("matmul", dtypes=DTYPES, supports=_a_in_place, configs=dots_configs, model=dots_model, binds=True)

@@ -21,11 +21,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from ..cpu.cycles import seconds
 from ..kernel import Config, Launch
 from ..machine import machine, many_registers
 from ..op import Attrs, Specs
 from ..registry import kernel
-from . import ending, model
+from . import ending
 from .ending import Ending
 from .geometry import geometry
 from .registers import pairs_problem, widening_problem
@@ -70,7 +71,7 @@ def pairs_configs(specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
 
 def pairs_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
     """Predicted seconds."""
-    return model.seconds(ending.split_of(_ending(specs, "pairs"), config, threads).cycles)
+    return seconds(ending.split_of(_ending(specs, "pairs"), config, threads).cycles)
 
 
 @kernel(
@@ -95,7 +96,7 @@ def widened_configs(specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
 
 def widened_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
     """Predicted seconds."""
-    return model.seconds(ending.split_of(_ending(specs, "float32"), config, threads).cycles)
+    return seconds(ending.split_of(_ending(specs, "float32"), config, threads).cycles)
 
 
 @kernel(

@@ -16,12 +16,13 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+from ..cpu.cycles import seconds
 from ..kernel import Config, Launch
 from ..machine import machine, many_registers
 from ..op import Attrs, Specs
 from ..registry import kernel
 from ..spec import TensorSpec
-from . import ending, model
+from . import ending
 from .ending import Ending
 from .geometry import geometry, offsets
 from .prepack import format_for
@@ -130,7 +131,7 @@ def panels_configs(specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
 
 def panels_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
     """Predicted seconds."""
-    return model.seconds(ending.split_of(_of(specs, attrs), config, threads).cycles)
+    return seconds(ending.split_of(_of(specs, attrs), config, threads).cycles)
 
 
 @kernel(
@@ -207,7 +208,7 @@ def dots_configs(specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
 
 def dots_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
     """Predicted seconds."""
-    return model.seconds(ending.dots_split(_of(specs, attrs), config, threads).cycles)
+    return seconds(ending.dots_split(_of(specs, attrs), config, threads).cycles)
 
 
 @kernel("linear", dtypes=DTYPES, supports=dots_supports, configs=dots_configs, model=dots_model, binds=True)

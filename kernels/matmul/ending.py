@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cpu import gemm as words
+from ..cpu.cycles import ceil_div
 from ..kernel import Config, Launch
 from ..machine import vector_bytes
 from . import model
 from .geometry import Geometry
-from .model import ceil_div
 from .split import Split, best_split
 
 PAGE = 4096

@@ -8,42 +8,16 @@ of L2 cache; they rank kernels against each other, and a wrong rank costs time b
 
 from __future__ import annotations
 
+from ..cpu.cycles import FAR, NEAR, TURNED, ceil_div, fma_cycles
 from ..machine import machine
 from .geometry import Geometry
 
-CLOCK_HZ = 2.7e9  # only turns cycles into seconds for people
-FAR = 9.5  # bytes a cycle from beyond the L2 cache, as one long stream (measured)
-NEAR = 30.0  # from the L2 cache (measured)
 FAR_BLOCKS = 4.5  # bytes a cycle from beyond the L2 cache in short pieces of rows (measured)
-TURNED = 5.0  # bytes a cycle for a copy that transposes (measured)
 SPILLED = 10.0  # bytes a cycle for a block written past the L2 cache and read back (measured)
 UNALIGNED = 1.7  # times as long with vectors of B that lie across two cache lines (measured)
 TILE_START = 45.0  # cycles to start and end a register tile (measured)
 FINISH = 4.0  # cycles to finish a vector of sums without an activation
 SMALL_TILE_START = 30.0  # the same, where nothing is looked up on the way from tile to tile (measured)
-CALL = 900.0  # cycles of a launch
-HAND_OVER = 4000.0  # cycles to hand tasks to waiting threads and collect them (measured)
-
-
-def seconds(cycles: float) -> float:
-    """Cycles as seconds at the nominal clock."""
-    return cycles / CLOCK_HZ
-
-
-def ceil_div(a: int, b: int) -> int:
-    """a / b, rounded up."""
-    return -(-a // b)
-
-
-def fma_cycles(mr: int, columns: int) -> float:
-    """Cycles a vector multiply-add of a register tile: two can start a cycle, if loads and latency allow."""
-    work = mr * columns
-    loads = 0.575 * (mr + columns) / work
-    # Each accumulator waits four cycles for itself; with fewer than about 20 of them the core finds less to
-    # do meanwhile (measured).
-    latency = 4.0 / work
-    slack = 1.06 if work >= 20 else 1.14
-    return max(0.5, loads, latency) * slack
 
 
 def tile_rows(m: int, mr: int, low: int = 0) -> int:

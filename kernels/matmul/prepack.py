@@ -13,12 +13,12 @@ import re
 
 import numpy as np
 
+from ..cpu.cycles import ceil_div
 from ..errors import ConfigError, DTypeError, ShapeError
 from ..machine import machine, many_registers, vector_bytes
 from ..op import AnyArray
 from ..prepack import Packed
 from ..spec import dtype_name
-from .model import ceil_div
 from .registers import PANEL_VECTORS, pairs_problem
 
 _FORMAT = re.compile(r"(panels|pairs)([1-9]\d*)")

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from ..cpu.cycles import CALL, HAND_OVER, ceil_div, threads_worth
 from ..kernel import Config
 from .geometry import Geometry
-from .model import CALL, HAND_OVER, ceil_div
 
 Cycles = Callable[[Geometry, int, int, int, Config], float]
 """`cycles(geometry, m, n, lanes, config)`: of one core for an m x n part of C."""
-
-# Multiply-adds below which a second thread costs more than it brings: about 4 us of work for each (measured).
-WORK_PER_THREAD = 350_000
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ def best_split(
 
 def _grids(g: Geometry, threads: int, mr: int, nr: int) -> Iterator[tuple[int, int, int, int, int]]:
     """(runs, gm, gn, m, n) for as many threads as the work is worth."""
-    threads = min(threads, max(1, g.m * g.n * max(g.k, 1) * g.batch // WORK_PER_THREAD))
+    threads = threads_worth(g.m * g.n * max(g.k, 1) * g.batch, threads)
     runs = max(1, min(threads, g.batch))
     cells = max(1, threads // runs)
     row_tiles, column_tiles = max(1, ceil_div(g.m, mr)), max(1, ceil_div(g.n, nr))

@@ -63,7 +63,7 @@ def forward_supports(op: str, specs: Specs, attrs: Attrs) -> str | None:
 
 def forward_model(op: str, specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
     """Predicted seconds."""
-    from ..matmul.model import seconds
+    from ..cpu.cycles import seconds
 
     return seconds(model.best_cut(work(op, specs, attrs), threads).cycles)
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from ..cpu.cycles import CALL, FAR, HAND_OVER, NEAR, ceil_div, seconds
 from ..kernel import Config, Launch
 from ..machine import machine, vector_bytes
-from ..matmul.model import CALL, FAR, HAND_OVER, NEAR, ceil_div, seconds
 from ..op import ABSENT, Attrs, Specs, get_op
 from ..registry import kernel
 from ..spec import TensorSpec

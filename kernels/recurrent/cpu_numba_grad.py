@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..cpu.cycles import seconds
 from ..kernel import Config, Launch
 from ..machine import many_registers, vector_bytes
-from ..matmul.model import seconds
 from ..op import Attrs, Specs, get_op
 from ..registry import kernel
 from . import model

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from ..cpu.cycles import CALL, FAR, HAND_OVER, NEAR, TURNED, ceil_div
 from ..machine import machine
-from ..matmul.model import CALL, FAR, HAND_OVER, NEAR, TURNED, ceil_div
 
 MEET = 700.0  # cycles for two threads to wait for each other
 ROW = 60.0  # cycles for the activations of one sequence and one panel

@@ -9,6 +9,7 @@ import numpy as np
 
 from kernelwright.kernels.conv import cpu_numba_bias_grad, cpu_numba_input_grad, cpu_numba_weight_grad
 from kernelwright.kernels.conv.geometry import output_size, shape_in
+from kernelwright.kernels.cpu import cycles
 from kernelwright.kernels.op import Sample
 
 GRADIENTS = ("conv_input_grad", "conv_weight_grad", "conv_bias_grad")
@@ -119,8 +120,7 @@ def _laid_out(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, way:
 
 def split_everything(monkeypatch: Any) -> None:
     """Lets calls be cut into as many tasks as there are threads, however small they are."""
-    monkeypatch.setattr(cpu_numba_weight_grad, "WORK_PER_THREAD", 1)
-    monkeypatch.setattr(cpu_numba_input_grad, "WORK_PER_THREAD", 1)
+    monkeypatch.setattr(cycles, "WORK_PER_THREAD", 1)
     monkeypatch.setattr(cpu_numba_bias_grad, "ELEMENTS_PER_THREAD", 1)
     for module in (cpu_numba_weight_grad, cpu_numba_input_grad):
         monkeypatch.setattr(module, "HAND_OVER", 0.0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kernelwright.kernels import settings
-from kernelwright.kernels.matmul import split
+from kernelwright.kernels.cpu import cycles
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 @pytest.fixture
 def every_thread_gets_work(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Calls are cut into as many tasks as there are threads, however small they are."""
-    monkeypatch.setattr(split, "WORK_PER_THREAD", 1)
+    monkeypatch.setattr(cycles, "WORK_PER_THREAD", 1)
     settings.clear_memos()
     yield
     settings.clear_memos()

@@ -15,9 +15,9 @@ from matmul_calls import PATHS, Problem, bound, built_in, label, problems
 import kernelwright as kw
 from kernelwright.kernels import registry
 from kernelwright.kernels.accuracy import Truth, budget
+from kernelwright.kernels.cpu import cycles
 from kernelwright.kernels.dispatch import Choice, choose
 from kernelwright.kernels.errors import NoKernelError
-from kernelwright.kernels.matmul import model
 from kernelwright.kernels.matmul.geometry import Geometry, geometry
 from kernelwright.kernels.matmul.op import MATMUL
 from kernelwright.kernels.op import TensorSpec
@@ -309,7 +309,7 @@ def test_models_grow_with_the_work() -> None:
         times = [kernel.predict(matrices(n, n, n), {}, config, 1) or 0.0 for n in (16, 64, 256, 1024)]
         assert times == sorted(times), name
         assert times[-1] > 1000 * times[0] / 4, name
-    assert model.seconds(model.CLOCK_HZ) == 1
+    assert cycles.seconds(cycles.CLOCK_HZ) == 1
 
 
 # --- threads ------------------------------------------------------------------------------------------------
