@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels import dispatch, registry, tuning
+from ..kernels import dispatch
 from ..kernels.errors import DTypeError, LayoutError, OverlapError, RegistrationError, ShapeError
 from ..kernels.explain import Explanation
+from ..kernels.kernel import Launch
 from ..kernels.op import Op, get_op
-from ..kernels.settings import current
 from ..kernels.spec import TensorSpec, row_major
 from .array import Array
 
+_ndarray, _empty = np.ndarray, np.empty
 Operand = Array | NDArray[Any]
 _NO_ATTRS: Mapping[str, Any] = {}
 # Deciding whether two strided arrays share an element is NP-hard in general; this many steps (milliseconds)
@@ -71,28 +72,34 @@ def call_all(
     op: Op, inputs: Sequence[Operand | None], attrs: Mapping[str, Any] = _NO_ATTRS
 ) -> tuple[Array, ...]:
     """Run an op with any number of outputs, each in new memory. Arguments and errors are those of `call`."""
-    arrays = operands(op, inputs)
-    specs = tuple(map(TensorSpec.of, arrays))
-    memo = current().memo
-    key = (op.name, "outputs", specs, tuple(attrs.items()))
-    try:
-        known = memo.get(key)
-    except TypeError:
-        raise DTypeError(
-            f"{op.name}: attributes must be hashable, got {dict(attrs)}; use tuples for lists."
-        ) from None
-    if known is None:
-        complete = op.complete(attrs)
-        outputs = op.infer(specs, **complete)
-        before = registry.generation(), tuning.generation()
-        known = (dispatch.bind(op, (*specs, *outputs), complete), outputs)
-        # Kernels or measurements that changed meanwhile have emptied the memo: do not fill in the old.
-        if before == (registry.generation(), tuning.generation()):
-            memo[key] = known
-    launch, outputs = known
-    targets = [spec.empty() for spec in outputs]
+    arrays: list[Any] = []
+    key: list[Any] = [op, *attrs, *attrs.values()]
+    for value in inputs:
+        array = value._data if type(value) is Array else value
+        if type(array) is _ndarray:
+            # All that a spec says, as NumPy has it. An array with memory of its own is always aligned.
+            key += (array.shape, array.strides, array.dtype, array.base is None or array.flags.aligned)
+        elif array is None:
+            key.append(None)
+        else:
+            array = operand(op, op.inputs[len(arrays)], array)
+            key += (array.shape, array.strides, array.dtype, array.flags.aligned)
+        arrays.append(array)
+    launch, outputs = dispatch.recall(op, tuple(key), attrs, lambda: _bound(op, arrays, attrs))
+    targets = [_empty(shape, dtype) for shape, dtype in outputs]
     launch(*arrays, *targets)
     return tuple(map(Array, targets))
+
+
+def _bound(
+    op: Op, arrays: Sequence[NDArray[Any] | None], attrs: Mapping[str, Any]
+) -> tuple[Launch, list[tuple[tuple[int, ...], np.dtype[Any]]]]:
+    """What runs a call, and the shape and dtype of each of its row-major outputs."""
+    specs = tuple(map(TensorSpec.of, operands(op, arrays)))
+    complete = op.complete(attrs)
+    outputs = op.infer(specs, **complete)
+    launch = dispatch.bind(op, (*specs, *outputs), complete)
+    return launch, [(spec.shape, spec.np_dtype) for spec in outputs]
 
 
 def operands(op: Op, inputs: Sequence[Operand | None]) -> list[NDArray[Any] | None]:

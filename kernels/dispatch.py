@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from . import registry, tuning
 from .errors import DeviceError, DTypeError, NoKernelError, ShapeError, did_you_mean
@@ -23,6 +23,7 @@ from .op import Attrs, Op, Specs
 from .settings import STRICT_VARIABLE, Settings, current
 from .spec import TensorSpec
 
+T = TypeVar("T")
 REFERENCE = "reference"
 _MEMO_LIMIT = (
     4096  # launches kept for one combination of settings; a program with ever new shapes starts afresh
@@ -243,25 +244,42 @@ def bind(op: Op, specs: Sequence[TensorSpec], attrs: Attrs | None = None) -> Lau
     """
     under = current()
     attrs = op.complete(attrs or {})
-    key = (op.name, tuple(specs), tuple(attrs.items()))
-    try:
-        launch = under.memo.get(key)
-    except TypeError:
-        raise DTypeError(
-            f"{op.name}: attributes must be hashable, got {attrs}; use tuples for lists."
-        ) from None
-    if launch is None:
-        before = registry.generation(), tuning.generation()
+
+    def chosen() -> Launch:
         complete = complete_specs(op, specs, attrs)
         empty = not any(spec.size for spec in complete[len(op.inputs) :])
-        launch = nothing_to_do if empty else choose(op, complete, attrs, under).bind()
-        if len(under.memo) >= _MEMO_LIMIT:
-            under.memo.clear()
-        # Kernels or measurements that changed meanwhile have already emptied the memo: do not fill in the
-        # old.
+        return nothing_to_do if empty else choose(op, complete, attrs, under).bind()
+
+    return recall(op, (op, *specs, *attrs.values()), attrs, chosen)
+
+
+def recall(op: Op, key: tuple[Any, ...], attrs: Attrs, find: Callable[[], T]) -> T:
+    """What the memo of the settings in force holds for a call, or else `find()`, which is then kept there.
+
+    Args:
+        op, attrs: what is called, for the error.
+        key: all that tells it from other calls.
+        find: finds out, slowly.
+
+    Raises:
+        DTypeError: when an attribute in the key is not hashable.
+    """
+    memo = current().memo
+    try:
+        known: T | None = memo.get(key)
+    except TypeError:
+        raise DTypeError(
+            f"{op.name}: attributes must be hashable, got {dict(attrs)}; use tuples for lists."
+        ) from None
+    if known is None:
+        before = registry.generation(), tuning.generation()
+        known = find()
+        if len(memo) >= _MEMO_LIMIT:
+            memo.clear()
+        # Kernels or measurements that changed meanwhile have emptied the memo: do not fill in the old.
         if before == (registry.generation(), tuning.generation()):
-            under.memo[key] = launch
-    return launch
+            memo[key] = known
+    return known
 
 
 def explain(op: Op, specs: Sequence[TensorSpec], attrs: Attrs | None = None) -> Explanation:

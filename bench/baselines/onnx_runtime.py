@@ -6,6 +6,7 @@ is an input, read afresh in each call. Outputs are bound once: a call allocates 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -150,9 +151,9 @@ class OnnxRuntime(Baseline):
         spare = prepared(sets[0]) if len(sets) == 1 else None
         return Lane(self.name, closure_loop, [prepared(inputs) for inputs in sets], spare)
 
+    @abstractmethod
     def build(self, model: Model, problem: Problem, inputs: Inputs, outputs: tuple[AnyArray, ...]) -> None:
         """Fills in the model for these operands."""
-        raise NotImplementedError
 
 
 class OnnxMatmul(OnnxRuntime):

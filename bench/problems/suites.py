@@ -91,7 +91,7 @@ def _all(most_gflop: float) -> Iterable[Problem]:
 _SUITES = {
     suite.name: suite
     for suite in (
-        Suite("quick", "one of each kind, about three minutes on two cores", _quick),
+        Suite("quick", "one or two of each kind, about two minutes on two cores", _quick),
         Suite("squares", "n x n x n, n from 64 to 4096, float32 and float64", _always(synthetic.squares)),
         Suite("skinny", "m in 1, 4, 16, 64 by k, n in 1024, 2048, 4096", _always(synthetic.skinny)),
         Suite("layouts", "tall, deep, odd, transposed, batched, broadcast", _always(synthetic.layouts)),

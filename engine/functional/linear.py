@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
-from ...kernels import activations, dispatch, registry, tuning
-from ...kernels.kernel import Launch
+from ...kernels import activations
 from ...kernels.matmul.op import LINEAR
 from ...kernels.prepack import Packed
-from ...kernels.settings import current
-from ...kernels.spec import TensorSpec
 from ..array import Array
 from ..eager import Operand, call
-
-Known = tuple[Launch, tuple[int, ...], np.dtype[Any]]
-_ndarray = np.ndarray
 
 
 def linear(
@@ -53,35 +43,5 @@ def linear(
         form, weight = (w.format, w.shape), w.data
     else:
         form, weight = ("", ()), w  # type: ignore[assignment]
-    if out is not None:
-        return call(LINEAR, (x, weight, b, residual), _attrs(activation, form), out)
-    arrays = [a._data if type(a) is Array else a for a in (x, weight, b, residual)]
-    key: list[Any] = ["linear", activation, form]
-    for array in arrays:
-        if array is None:
-            key.append(None)
-        elif type(array) is _ndarray and array.flags.aligned:
-            key += (array.shape, array.strides, array.dtype)
-        else:
-            return call(LINEAR, (x, weight, b, residual), _attrs(activation, form))
-    known = current().memo.get(tuple(key)) or _bound(tuple(key), arrays, _attrs(activation, form))
-    launch, shape, dtype = known
-    y = np.empty(shape, dtype)
-    launch(*arrays, y)
-    return Array(y)
-
-
-def _bound(key: tuple[Any, ...], arrays: list[Any], attrs: dict[str, object]) -> Known:
-    """What was chosen for a call, kept for the next one with the same shapes, strides and dtypes."""
-    before = registry.generation(), tuning.generation()
-    specs = tuple(map(TensorSpec.of, arrays))
-    (y,) = LINEAR.infer(specs, **LINEAR.complete(attrs))
-    known = dispatch.bind(LINEAR, (*specs, y), attrs), y.shape, y.np_dtype
-    # Kernels or measurements that changed meanwhile have emptied the memo: do not fill in the old.
-    if before == (registry.generation(), tuning.generation()):
-        current().memo[key] = known
-    return known
-
-
-def _attrs(activation: str | None, form: tuple[str, tuple[int, ...]]) -> dict[str, object]:
-    return {"activation": activation, "w_format": form[0], "w_shape": form[1]}
+    attrs = {"activation": activation, "w_format": form[0], "w_shape": form[1]}
+    return call(LINEAR, (x, weight, b, residual), attrs, out)

@@ -7,12 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ...kernels import dispatch, registry, tuning
 from ...kernels.errors import DTypeError, ShapeError
 from ...kernels.op import Op
 from ...kernels.recurrent.op import GRU, GRU_CELL, LSTM, LSTM_CELL, RNN, RNN_CELL
-from ...kernels.settings import current
-from ...kernels.spec import TensorSpec
 from ..array import Array
 from ..eager import Operand, call_all
 
@@ -137,7 +134,7 @@ def lstm_cell(
     b_hh: Operand | None = None,
 ) -> tuple[Array, Array]:
     """One step of `lstm`. x: [B, I], state: (h, c), each [B, H] -> the new (h, c). Raises as `lstm`."""
-    h, c = _step(LSTM_CELL, (x, *_pair(state), w_ih, w_hh, b_ih, b_hh), {})
+    h, c = call_all(LSTM_CELL, (x, *_pair(state), w_ih, w_hh, b_ih, b_hh), {})
     return h, c
 
 
@@ -152,7 +149,7 @@ def gru_cell(
     reset_after: bool = True,
 ) -> Array:
     """One step of `gru`. x: [B, I], state: [B, H] -> the new state. Raises as `gru`."""
-    (h,) = _step(GRU_CELL, (x, state, w_ih, w_hh, b_ih, b_hh), {"reset_after": reset_after})
+    (h,) = call_all(GRU_CELL, (x, state, w_ih, w_hh, b_ih, b_hh), {"reset_after": reset_after})
     return h
 
 
@@ -167,42 +164,8 @@ def rnn_cell(
     nonlinearity: str = "tanh",
 ) -> Array:
     """One step of `rnn`. x: [B, I], state: [B, H] -> the new state. Raises as `rnn`."""
-    (h,) = _step(RNN_CELL, (x, state, w_ih, w_hh, b_ih, b_hh), {"nonlinearity": nonlinearity})
+    (h,) = call_all(RNN_CELL, (x, state, w_ih, w_hh, b_ih, b_hh), {"nonlinearity": nonlinearity})
     return h
-
-
-def _step(op: Op, inputs: tuple[Operand | None, ...], attrs: dict[str, Any]) -> tuple[Array, ...]:
-    """`call_all` for a step of a few microseconds: what was chosen is found by shapes, strides and dtypes.
-
-    As in `matmul`, it is kept in the memo of the settings in force, which is emptied when kernels or tuning
-    results change.
-    """
-    arrays: list[Any] = [a._data if type(a) is Array else a for a in inputs]
-    key: list[Any] = [op.name, *attrs.values()]
-    easy = all(type(value) in (bool, str) for value in attrs.values())
-    for array in arrays:
-        if array is None:
-            key.append(None)
-        elif type(array) is np.ndarray and (array.base is None or array.flags.aligned):
-            key += (array.shape, array.strides, array.dtype)
-        else:
-            easy = False
-    if not easy:
-        return call_all(op, inputs, attrs)
-    memo, place = current().memo, tuple(key)
-    known = memo.get(place)
-    if known is None:
-        before = registry.generation(), tuning.generation()
-        results = call_all(op, inputs, attrs)
-        specs = tuple(TensorSpec.of(a) for a in (*arrays, *(r._data for r in results)))
-        known = (dispatch.bind(op, specs, attrs), len(results), results[0].shape, results[0]._data.dtype)
-        if before == (registry.generation(), tuning.generation()):
-            memo[place] = known
-        return results
-    launch, count, shape, dtype = known
-    outputs = [np.empty(shape, dtype) for _ in range(count)]
-    launch(*arrays, *outputs)
-    return tuple(map(Array, outputs))
 
 
 def _pair(state: Any) -> tuple[Operand | None, Operand | None]:

@@ -84,13 +84,13 @@ def test_batches_that_take_too_long_are_scaled_down_and_say_so() -> None:
     assert any(problem.note for problem in get_suite("deepbench-rnn-train").select(1e9).problems)
 
 
-def test_quick_has_two_or_more_of_each_family() -> None:
+def test_quick_has_each_family() -> None:
     ops = Counter(problem.op for problem in get_suite("quick").problems)
-    assert ops["matmul"] >= 10
+    assert ops["matmul"] >= 8
     assert ops["conv"] >= 3
     assert ops["conv_input_grad"] == ops["conv_weight_grad"] == 1
     assert ops["linear"] >= 2
-    assert ops["lstm"] >= 2
+    assert ops["lstm"] == 1
     assert ops["lstm_training"] == ops["gru"] == ops["lstm_cell"] == 1
 
 
@@ -212,8 +212,6 @@ def test_a_baseline_computes_what_the_op_means(problem: Problem, baseline: Basel
 
 
 def test_each_kind_of_problem_has_a_vendor() -> None:
-    if not THERE:
-        pytest.skip("no vendor is installed")
     seen = {(param.values[0].op, param.values[1].module) for param in PAIRS}  # type: ignore[attr-defined]
     ops = {problem.op for problem in (*_conv_problems(), *_recurrent_problems(), *_linear_problems())}
     for module in {baseline.module for baseline in THERE} - {"numpy"}:

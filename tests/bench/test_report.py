@@ -114,7 +114,7 @@ def test_losses_and_wrong_results_come_first(source: str) -> None:
 def test_the_summary_agrees_with_the_cases(made_up_run: Run) -> None:
     summary = summarise(made_up_run)
     assert summary.raced == len(made_up_run.results) - 2
-    assert [case.problem.name for case in summary.disturbed] == ["square-128-f64"]
+    assert [case.problem.name for case in summary.disturbed] == ["square-512-f64"]
     assert not any(case in group.cases for group in summary.groups for case in summary.disturbed)
     assert {group.threads for group in summary.totals} == {1, 2}
     said = " ".join(summary.sentences())
@@ -122,7 +122,7 @@ def test_the_summary_agrees_with_the_cases(made_up_run: Run) -> None:
     worst = summary.behind[0]
     assert worst.problem.name in said
     assert "1 case gave a wrong result" in said
-    assert "Not counted: 1 case disturbed by other load (square-128-f64)" in said
+    assert "Not counted: 1 case disturbed by other load (square-512-f64)" in said
     for group in summary.groups:
         assert group.ratio.low <= group.ratio.value <= group.ratio.high
         assert set(group.by_baseline) == {"torch", "numpy"}
@@ -166,11 +166,9 @@ def test_a_narrow_terminal_loses_columns_and_never_digits(made_up_run: Run) -> N
     assert "…" not in said
     assert "too narrow for its time, GFLOP/s" in said
     (row,) = [
-        line
-        for line in said.splitlines()
-        if line.startswith("batched-broadcast-16x64x256x256  ") and " 1 " in line
+        line for line in said.splitlines() if line.startswith("linear-gelu-512x3072x768  ") and " 1 " in line
     ]
-    case = next(c for c in made_up_run.results if c.problem.name.startswith("batched-broadcast"))
+    case = next(c for c in made_up_run.results if c.problem.name.startswith("linear-gelu"))
     assert case.headline is not None
     assert f"{case.headline.ratio.value:.2f}" in row
 
