@@ -21,7 +21,7 @@ from ..kernels.op import Op, get_op
 from ..kernels.spec import TensorSpec, row_major
 from .array import Array
 
-_ndarray, _empty = np.ndarray, np.empty
+_ndarray, _empty, _may_share = np.ndarray, np.empty, np.may_share_memory
 Operand = Array | NDArray[Any]
 _NO_ATTRS: Mapping[str, Any] = {}
 # Deciding whether two strided arrays share an element is NP-hard in general; this many steps (milliseconds)
@@ -53,28 +53,24 @@ def call(
         ShapeError, DTypeError, LayoutError, OverlapError: before anything is written.
         NoKernelError: under strict settings, when only a fallback could run the call.
     """
-    if out is None:
-        (result,) = call_all(op, inputs, attrs)
-        return result
-    arrays = operands(op, inputs)
-    specs = tuple(map(TensorSpec.of, arrays))
-    attrs = op.complete(attrs)
-    (expected,) = op.infer(specs, **attrs)
-    target = operand(op, "out", out)
-    check_out(op, target, expected, arrays)
-    launch = dispatch.bind(op, (*specs, TensorSpec.of(target)), attrs)
-    if target.size:
-        launch(*arrays, target)
-    return out if isinstance(out, Array) else Array(target)
+    results = _run(op, inputs, attrs, out)
+    return out if isinstance(out, Array) else results[0]
 
 
 def call_all(
     op: Op, inputs: Sequence[Operand | None], attrs: Mapping[str, Any] = _NO_ATTRS
 ) -> tuple[Array, ...]:
     """Run an op with any number of outputs, each in new memory. Arguments and errors are those of `call`."""
+    return _run(op, inputs, attrs, None)
+
+
+def _run(
+    op: Op, inputs: Sequence[Operand | None], attrs: Mapping[str, Any], out: Operand | None
+) -> tuple[Array, ...]:
+    """`call` and `call_all`, a few microseconds long once a call like it has been made."""
     arrays: list[Any] = []
-    key: list[Any] = [op, *attrs, *attrs.values()]
-    for value in inputs:
+    key: list[Any] = [op, out is None, *attrs, *attrs.values()]
+    for value in inputs if out is None else (*inputs, out):
         array = value._data if type(value) is Array else value
         if type(array) is _ndarray:
             # All that a spec says, as NumPy has it. An array with memory of its own is always aligned.
@@ -82,22 +78,35 @@ def call_all(
         elif array is None:
             key.append(None)
         else:
-            array = operand(op, op.inputs[len(arrays)], array)
+            array = operand(op, (*op.inputs, "out")[len(arrays)], array)
             key += (array.shape, array.strides, array.dtype, array.flags.aligned)
         arrays.append(array)
-    launch, outputs = dispatch.recall(op, tuple(key), attrs, lambda: _bound(op, arrays, attrs))
-    targets = [_empty(shape, dtype) for shape, dtype in outputs]
-    launch(*arrays, *targets)
-    return tuple(map(Array, targets))
+    if out is None:
+        launch, outputs = dispatch.recall(op, tuple(key), attrs, lambda: _bound(op, arrays, attrs))
+        targets = [_empty(shape, dtype) for shape, dtype in outputs]
+        launch(*arrays, *targets)
+        return tuple(map(Array, targets))
+    # Shape, dtype and layout of `out` are in the key; where it lies is looked at in each call.
+    *arrays, target = arrays
+    launch, _ = dispatch.recall(op, tuple(key), attrs, lambda: _bound(op, arrays, attrs, target))
+    if not target.flags.writeable or any(a is not None and _may_share(a, target) for a in arrays):
+        check_out(op, target, TensorSpec.of(target), arrays)
+    if target.size:
+        launch(*arrays, target)
+    return (Array(target),)
 
 
 def _bound(
-    op: Op, arrays: Sequence[NDArray[Any] | None], attrs: Mapping[str, Any]
+    op: Op, arrays: Sequence[Any], attrs: Mapping[str, Any], out: NDArray[Any] | None = None
 ) -> tuple[Launch, list[tuple[tuple[int, ...], np.dtype[Any]]]]:
-    """What runs a call, and the shape and dtype of each of its row-major outputs."""
+    """What runs a call, and the shape and dtype of each of its outputs; checks everything first."""
     specs = tuple(map(TensorSpec.of, operands(op, arrays)))
     complete = op.complete(attrs)
     outputs = op.infer(specs, **complete)
+    if out is not None:
+        (expected,) = outputs
+        check_out(op, out, expected, arrays)
+        outputs = (TensorSpec.of(out),)
     launch = dispatch.bind(op, (*specs, *outputs), complete)
     return launch, [(spec.shape, spec.np_dtype) for spec in outputs]
 

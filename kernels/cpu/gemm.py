@@ -47,7 +47,8 @@ ENDING_WORDS = 2 + 35
 ENDING_CALL = epilogue.WORDS
 IN_TILE, IN_ROWS, IN_C = range(3)
 
-# Bytes from what a tile reads of B to what it asks for: the next page, which no core asks for by itself.
+# Bytes from what a tile reads of B to what it asks for: the next page, which no core asks for by itself. All
+# lines of a row, and into the nearest cache: one in four, or into L2, came slower from far away.
 AHEAD = 4096
 ROW_PAD = 64  # bytes between packed rows of A, so that they do not fall into the same cache sets
 
@@ -171,15 +172,13 @@ def gemm_task(
 
     @part(dtype, lanes, mr, columns, pack_b, stored, ends)
     def ended_panel(kb, a, a_rs, b, b_rs, c, c_rs, c_step, m, n, add, ending):
-        """The same; finished unless `ending` is 0. Each tile asks for some lines of what comes next."""
-        line = 0
+        """The same; finished unless `ending` is 0. Each tile asks for what it will read a page later."""
         for i in range(0, m, mr):
-            left, to, soon = m - i, c + i * c_step, AHEAD + line
+            left, to = m - i, c + i * c_step
             if left > half:
-                tile(kb, a + i * a_rs, a_rs, b, b_rs, to, c_rs, min(left, mr), n, add, soon)
+                tile(kb, a + i * a_rs, a_rs, b, b_rs, to, c_rs, min(left, mr), n, add, AHEAD)
             else:
-                tile_half(kb, a + i * a_rs, a_rs, b, b_rs, to, c_rs, left, n, add, soon)
-            line = (line + 64) % (nr * size)
+                tile_half(kb, a + i * a_rs, a_rs, b, b_rs, to, c_rs, left, n, add, AHEAD)
             if ending != 0:
                 end_rows(ending, i, to, c_rs, min(left, mr))
 

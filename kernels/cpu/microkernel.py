@@ -40,7 +40,7 @@ class Tile:
         self.columns = columns
         self.masked_b = masked_b
         self.masks: list[ir.Value] = []
-        self.ahead: ir.Value | None = None  # bytes from a row of B to what will be wanted soon
+        self.ahead: ir.Value | None = None  # bytes from a row of B to one that will be wanted soon
 
     def step(
         self, u: int, acc: list[ir.Value], a: list[ir.Value], b: ir.Value, b_rs: ir.Value
@@ -54,8 +54,8 @@ class Tile:
         else:
             loaded = [v.load(p) for p in pointers]
         if self.ahead is not None:
-            # Into the second cache: the first is full of what is read now.
-            prefetch(builder, offset(builder, row, self.ahead), locality=2)
+            for j in range(0, self.columns * v.nbytes, 64):
+                prefetch(builder, offset(builder, offset(builder, row, self.ahead), j))
         out = list(acc)
         for i in range(self.mr):
             element = v.broadcast(offset(builder, a[i], u * v.itemsize))
@@ -176,8 +176,8 @@ def microkernel(
         lanes: elements a vector.
         unroll: steps of k in the loop's body.
         masked_b: also mask the loads of B, for a B read in place whose rows must not be read past their end.
-        ahead: the call has one more argument, the distance in bytes from a row of B to a cache line that will
-            be wanted soon.
+        ahead: the call has one more argument, the distance in bytes from a row of B to one that is asked
+            for meanwhile.
     """
 
     def emit(context, builder, sig, args):

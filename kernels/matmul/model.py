@@ -27,26 +27,33 @@ def tile_rows(m: int, mr: int, low: int = 0) -> int:
     return whole * mr + (0 if left == 0 else half if left <= half else mr)
 
 
-def packed_cycles(g: Geometry, m: int, n: int, lanes: int, config: dict[str, int]) -> float:
-    """One task of `packed` on an m x n part of C."""
+def packed_cycles(
+    g: Geometry, m: int, n: int, lanes: int, config: dict[str, int], *, panels: bool = False
+) -> float:
+    """One task of `packed` on an m x n part of C; with `panels`, B has been packed before."""
     mr, columns, kc, nc = config["mr"], config["nv"], config["kc"], config["nc"]
-    panels = ceil_div(n, columns * lanes)
+    widths = ceil_div(n, columns * lanes)
     rows = tile_rows(m, mr, config.get("low", 0))
-    compute = rows * panels * columns * g.k * fma_cycles(mr, columns)
-    tiles = ceil_div(m, mr) * panels * ceil_div(g.k, kc)
+    compute = rows * widths * columns * g.k * fma_cycles(mr, columns)
+    tiles = ceil_div(m, mr) * widths * ceil_div(g.k, kc)
+    rows = m * g.k * g.itemsize
+    pack = 0.0
+    if packs_a(g, n):
+        pack = ceil_div(n, nc) * rows / (NEAR if g.a_cs == g.itemsize else TURNED)
+    updates = m * n * g.itemsize * ceil_div(g.k, kc) / NEAR
+    in_panels = 0.0 if panels else _pack_b_cycles(g, n, kc, nc)
+    return compute + tiles * (TILE_START + mr * columns) + pack + in_panels + updates
+
+
+def _pack_b_cycles(g: Geometry, n: int, kc: int, nc: int) -> float:
+    """Packing n columns of B in blocks of kc x nc."""
     b_bytes = g.k * n * g.itemsize
-    if g.b_cs == g.itemsize:
-        pack = b_bytes / (FAR if b_bytes > machine().l2 // 2 else NEAR)
-    else:
-        pack = b_bytes / TURNED
     # A packed block that takes most of the L2 cache is pushed out before it is read.
     share = kc * min(n, nc) * g.itemsize / machine().l2
-    pack += b_bytes / SPILLED * min(1.0, max(0.0, share - 0.25) / 0.75)
-    rows = m * g.k * g.itemsize
-    if packs_a(g, n):
-        pack += ceil_div(n, nc) * rows / (NEAR if g.a_cs == g.itemsize else TURNED)
-    updates = m * n * g.itemsize * ceil_div(g.k, kc) / NEAR
-    return compute + tiles * (TILE_START + mr * columns) + pack + updates
+    spilled = b_bytes / SPILLED * min(1.0, max(0.0, share - 0.25) / 0.75)
+    if g.b_cs != g.itemsize:
+        return b_bytes / TURNED + spilled
+    return b_bytes / (FAR if b_bytes > machine().l2 // 2 else NEAR) + spilled
 
 
 def ending_cycles(
@@ -56,12 +63,12 @@ def ending_cycles(
 
     `g` counts in elements of packed operands.
     """
-    cycles = packed_cycles(g, m, n, lanes, config)
-    b_bytes = g.k * n * g.itemsize
+    cycles = packed_cycles(g, m, n, lanes, config, panels=panels)
     if panels:
-        # Nothing is packed, but what is far away has to be read.
-        cycles -= b_bytes / (FAR if b_bytes > machine().l2 // 2 else NEAR)
-        cycles = max(cycles, b_bytes / FAR if b_bytes > machine().l2 // 2 else 0.0)
+        # What is far away has to be read, partly while the tiles are busy.
+        b_bytes = g.k * n * g.itemsize
+        wait = b_bytes / (FAR if b_bytes > machine().l2 // 2 else NEAR)
+        cycles = max(cycles, wait) + 0.3 * min(cycles, wait)
     if widens and not packs_a(g, n):
         cycles += ceil_div(n, config["nc"]) * m * g.k * g.itemsize / NEAR
     return cycles + m * ceil_div(n, lanes) * FINISH
