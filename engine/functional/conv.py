@@ -153,7 +153,7 @@ def conv_transpose2d(
         stride, dilation: one number, or one for each axis.
         padding: what the conv had: one number, one for each axis, or a pair (before, after) for each axis.
         output_padding: rows and columns added at the end of the output, which a conv with this stride would
-            skip; smaller than the stride.
+            skip; smaller than the stride or the dilation.
         groups, layout, out: as for `conv2d`.
 
     Returns:
@@ -240,10 +240,11 @@ def _transposed(
     if len(shape) != axes + 2 or len(taps) != axes or layout not in ("NCHW", "NHWC"):
         return CONV_INPUT_GRAD, (x, w, b), attrs  # infer says what is wrong
     extra = _steps(name, "output_padding", _hashable(output_padding), axes, 0)
-    if any(more >= step for more, step in zip(extra, window["stride"], strict=True)):
+    steps, dilated = window["stride"], window["dilation"]
+    if any(more >= max(pair) for more, *pair in zip(extra, steps, dilated, strict=True)):
         raise ShapeError(
-            f"{name}: output_padding {extra} must be smaller than the stride {window['stride']} on each "
-            "axis: it names the rows that a conv with this stride skips."
+            f"{name}: output_padding {extra} must be smaller than the stride {steps} or the dilation "
+            f"{dilated} on each axis."
         )
     size = parts(layout, shape)[2]
     attrs["input_size"] = tuple(
@@ -254,6 +255,11 @@ def _transposed(
             f"{name}: x of {size} with filters of {tuple(taps)} and padding {window['padding']} leaves an "
             f"output of {attrs['input_size']}; use less padding."
         )
+    # Whole steps of output_padding are elements that the conv of this gradient does not come to read.
+    attrs["padding"] = tuple(
+        (low, high - more // step * step)
+        for (low, high), more, step in zip(window["padding"], extra, steps, strict=True)
+    )
     return CONV_INPUT_GRAD, (x, w, b), attrs
 
 

@@ -72,8 +72,10 @@ def parts(layout: str, shape: Sequence[int]) -> tuple[int, int, Ints]:
     )
 
 
-def window(attrs: Attrs, axes: int, name: str) -> tuple[Ints, Pairs, Ints]:
+def window(attrs: Attrs, axes: int, name: str, *, crops: bool = False) -> tuple[Ints, Pairs, Ints]:
     """stride, padding and dilation of an op's attributes, with `()` standing for 1, (0, 0) and 1 everywhere.
+
+    With `crops` the padding after an axis may be negative: so many of its last elements are not read.
 
     Raises:
         ShapeError: for a wrong number of them, or values that mean nothing.
@@ -86,7 +88,7 @@ def window(attrs: Attrs, axes: int, name: str) -> tuple[Ints, Pairs, Ints]:
             f"{name}: padding is a (before, after) pair for each of the {axes} spatial axes, such as "
             f"{((1, 1),) * axes}, got {attrs['padding']!r}."
         )
-    if any(side < 0 for pair in padding for side in pair):
+    if any(low < 0 or (high < 0 and not crops) for low, high in padding):
         raise ShapeError(f"{name}: padding must be 0 or more, got {padding}; slice the input to crop it.")
     return stride, padding, dilation
 

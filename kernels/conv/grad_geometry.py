@@ -82,7 +82,7 @@ class Convolution:
 def convolution(c: int, o: int, kernel: tuple[int, ...], attrs: Attrs) -> Convolution:
     """From the channels of x and of the output, and an op's attributes."""
     groups = int(attrs["groups"])
-    stride, padding, dilation = window(attrs, len(kernel), "conv")
+    stride, padding, dilation = window(attrs, len(kernel), "conv", crops=True)
     return Convolution(
         groups=groups,
         c=c // groups,

@@ -144,7 +144,7 @@ def _places(name: str, x: TensorSpec | None, size: Ints, taps: Ints, attrs: Attr
     Raises:
         ShapeError: when a filter has no tap, or finds no place.
     """
-    stride, padding, dilation = window(attrs, len(size), name)
+    stride, padding, dilation = window(attrs, len(size), name, crops=name == "conv_input_grad")
     if min(taps) < 1:
         raise ShapeError(f"{name}: a filter needs at least one tap on each axis, got {list(taps)}.")
     places = tuple(map(output_size, size, taps, stride, padding, dilation))
@@ -274,7 +274,7 @@ def input_grad_infer(specs: Specs, **attrs: Any) -> Specs:
 def input_grad_reference(grad: AnyArray, w: AnyArray, b: AnyArray | None, **attrs: Any) -> tuple[AnyArray]:
     """The definition, in the dtype of its inputs."""
     grad = define.first(grad, attrs["layout"])
-    stride, padding, dilation = window(attrs, grad.ndim - 2, "conv_input_grad")
+    stride, padding, dilation = window(attrs, grad.ndim - 2, "conv_input_grad", crops=True)
     size = tuple(attrs["input_size"])
     dx = define.input_grad(grad, _unpacked(w, attrs), size, stride, padding, dilation, attrs["groups"])
     if b is not None:

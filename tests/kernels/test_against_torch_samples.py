@@ -38,9 +38,6 @@ NO_PROJECTION = "kw.lstm has no projection of its states (proj_size)"
 # What we have no call for, by words of the refusal.
 KNOWN_REFUSALS = {
     "LSTM": "proj_size",
-    # torch takes one that is smaller than the dilation.
-    "conv_transpose2d": "output_padding",
-    "conv_transpose3d": "output_padding",
 }
 
 

@@ -26,6 +26,13 @@ CALLS: list[tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
     ("conv_transpose1d", (2, 6, 9), (6, 5, 4), {"stride": 3, "padding": 1, "output_padding": 2}),
     ("conv_transpose2d", (2, 6, 5, 4), (6, 2, 3, 2), {"stride": (3, 2), "groups": 2, "dilation": 2}),
     ("conv_transpose2d", (2, 6, 5, 4), (6, 4, 3, 3), {"padding": (1, 0), "stride": 2, "output_padding": 1}),
+    ("conv_transpose1d", (2, 6, 9), (6, 5, 4), {"stride": 2, "output_padding": 3, "dilation": 4}),
+    (
+        "conv_transpose2d",
+        (2, 6, 5, 4),
+        (6, 4, 3, 2),
+        {"stride": (3, 1), "padding": 1, "dilation": (5, 3), "output_padding": (4, 2)},
+    ),
     ("conv_transpose3d", (1, 4, 3, 4, 2), (4, 3, 2, 3, 2), {"stride": (1, 2, 2), "padding": (1, 1, 0)}),
 ]
 

@@ -68,7 +68,7 @@ def test_every_register_tile_is_right(op_name: str) -> None:
                     assert verdict.ok, f"{kernel.id} {config}, {sample}: {verdict.text}"
 
 
-@pytest.mark.parametrize(("dtype", "problems"), [("float32", 200), ("float64", 40)])
+@pytest.mark.parametrize(("dtype", "problems"), [("float32", 200), ("float64", 40), ("bfloat16", 40)])
 def test_hundreds_of_random_gradients_are_right(dtype: str, problems: int) -> None:
     for seed in range(problems):
         conv = random_conv(1000 + seed, dtype)
