@@ -10,6 +10,7 @@ import pytest
 from conv_calls import CONV, NAMES, configs, kernel_called, random_calls, specs_of, taken, verdicts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from problem_count import problem_count
 
 import kernelwright as kw
 from kernelwright.kernels.accuracy import check_kernel
@@ -20,7 +21,12 @@ from kernelwright.kernels.spec import np_dtype
 
 # How many samples each kernel must take, so that none is passed by refusing.
 LEAST = {"direct": 90, "planes": 90, "depthwise": 10, "depthwise_planes": 8}
-_FEW = settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+_FEW = settings(
+    max_examples=problem_count(120),
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
