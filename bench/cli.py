@@ -6,9 +6,10 @@ import functools
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import Annotated, Any, ParamSpec
 
 import typer
 from rich.console import Console
@@ -20,12 +21,15 @@ from rich.console import Console
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
 
 from ..kernels import dispatch, registry, tuning
-from ..kernels.errors import CacheWarning, ExtensionWarning, KernelwrightError, ShapeError, did_you_mean
-from ..kernels.op import get_op, ops
+from ..kernels.errors import CacheWarning, ExtensionWarning, KernelwrightError, did_you_mean
+from ..kernels.op import Op, get_op, ops
 from ..kernels.settings import using
+from ..kernels.spec import TensorSpec
 from . import doctor as doctors
 from .baselines import baselines
-from .problems import Operand, get_suite, select, suites
+from .call_words import parse_attrs, parse_specs
+from .ours import Ours
+from .problems import get_suite, select, suites
 from .progress import Progress
 from .report import print_run, write_page
 from .report.terminal import console_for
@@ -226,39 +230,41 @@ def _baselines() -> list[str]:
 @app.command()
 @_reporting
 def explain(
-    op: Annotated[str, typer.Argument(help="The operation, such as matmul.")],
+    op: Annotated[str | None, typer.Argument(help="The operation, such as matmul.")] = None,
     shapes: Annotated[
-        list[str], typer.Argument(help="Each input's shape: 64x128; 64x128T lies transposed in memory.")
-    ],
+        list[str] | None,
+        typer.Argument(
+            help="Each input's shape: 64x128; 64x128T lies transposed in memory; 64:int64 has its own dtype; "
+            "- for an optional input that is left out."
+        ),
+    ] = None,
+    attr: Annotated[
+        list[str] | None, typer.Option(help="An attribute of the operation, such as stride=2,2.")
+    ] = None,
+    problem: Annotated[str | None, typer.Option(help="A problem of the suites instead.")] = None,
     dtype: Annotated[str, typer.Option(help="The inputs' dtype.")] = "float32",
     threads: Annotated[str | None, typer.Option(help="How many threads. Default: those in force.")] = None,
     backend: Annotated[
         str | None, typer.Option(help="Restrict the choice, as kw.using(backend=...) does.")
     ] = None,
 ) -> None:
-    """Show which kernel would run a call, and why not the others."""
-    operation = get_op(op)
-    operands = [parse_shape(word, dtype) for word in shapes]
+    """Show which kernel would run a call or a problem, and why not the others."""
+    if (op is None) == (problem is None):
+        raise KernelwrightError(
+            "say what to explain: a call, such as `kernelwright explain matmul 64x128 128x32`, or --problem "
+            "NAME."
+        )
+    calls: list[tuple[Op, Sequence[TensorSpec], Mapping[str, Any]]] = []
+    if op is not None:
+        operation = get_op(op)
+        calls.append((operation, parse_specs(operation, shapes or [], dtype), parse_attrs(attr or [])))
+    else:
+        for each in select(problem=problem, most_gflop=inf).problems:
+            calls += Ours(each).calls(each.draw())
     count = None if threads is None else parse_threads(threads)[0]
     with using(threads=count, backend=backend):
-        typer.echo(str(dispatch.explain(operation, [operand.spec for operand in operands])))
-
-
-def parse_shape(word: str, dtype: str) -> Operand:
-    """The operand that `64x128` or `64x128T` describes.
-
-    Raises:
-        ShapeError: it is no shape.
-    """
-    transposed = word.endswith("T")
-    parts = word.removesuffix("T").split("x")
-    if not all(part.isdigit() for part in parts) or (transposed and len(parts) < 2):
-        raise ShapeError(
-            f"{word!r} is no shape: write 64x128, 8x64x128, 128, or 64x128T for a transposed one."
-        )
-    from ..kernels.spec import dtype_name
-
-    return Operand(tuple(map(int, parts)), dtype_name(dtype), transposed)
+        for place, (operation, specs, attrs) in enumerate(calls):
+            typer.echo(("\n" if place else "") + str(dispatch.explain(operation, specs, attrs)))
 
 
 @app.command()

@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from kernelwright.bench import session as sessions
-from kernelwright.bench.cli import app, parse_shape
+from kernelwright.bench.call_words import parse_shape
+from kernelwright.bench.cli import app
 from kernelwright.bench.machine import Roof
 from kernelwright.bench.store import Run
 from kernelwright.kernels.errors import ShapeError
@@ -50,6 +51,9 @@ def kernelwright(*words: str) -> Result:
         (["explain", "matmul", "3x4", "5x6"], "they must be equal"),
         (["explain", "matmul", "3by4", "4x6"], "'3by4' is no shape"),
         (["explain", "matmul", "3x4"], "takes 2 inputs, got 1"),
+        (["explain", "conv", "1x8x8x4", "4x4x3x3", "--attr", "stride"], "'stride' is no attribute"),
+        (["explain"], "say what to explain"),
+        (["explain", "matmul", "3x4", "4x3", "--problem", "square-64"], "say what to explain"),
         (["tune"], "say what to tune"),
         (["tune", "quik"], "Did you mean 'quick'?"),
     ],
@@ -85,7 +89,7 @@ def test_bench_ends_with_table_json_and_page() -> None:
     assert run.status == "complete"
     assert [case.problem.name for case in run.results] == ["tiny-8", "tiny-8-f64"]
     assert all(case.headline is not None for case in run.results)
-    for said in ("tiny-8", "GFLOP/s", "race", str(json_path)):
+    for said in ("tiny-8", "GFLOP/s", "ratio", str(json_path)):
         assert said in result.output
 
 
@@ -129,6 +133,23 @@ def test_list_shows_everything() -> None:
     suite = kernelwright("list", "kernelbench")
     assert "kernelbench-1-square: matmul 1024x1024 @ 1024x1024 float32  (scaled from" in suite.output
     assert "left out: kernelbench-12-diagonal-matrices" in suite.output
+
+
+def test_explain_takes_attributes_and_inputs_that_are_left_out() -> None:
+    words = ["conv", "1x8x8x4", "6x4x3x3", "-", "--attr", "layout=NHWC", "--attr", "stride=2,2"]
+    result = kernelwright("explain", *words, "--threads", "1")
+    assert result.exit_code == 0, result.output
+    assert "conv/cpu_numba/direct" in result.output
+    words = ["lstm", "5x2x3", "-", "-", "16x3", "16x4", "-", "-", "2:int64"]
+    result = kernelwright("explain", *words)
+    assert result.exit_code == 0, result.output
+    assert "lstm/cpu_numba" in result.output
+
+
+def test_explain_knows_the_problems_of_the_suites() -> None:
+    result = kernelwright("explain", "--problem", "lstm-training-t50-b1-h128", "--threads", "1")
+    assert result.exit_code == 0, result.output
+    assert "lstm_grad/cpu_numba" in result.output
 
 
 def test_explain_names_the_choice_and_the_layout() -> None:

@@ -11,6 +11,7 @@ from kernelwright.kernels.conv import cpu_numba_bias_grad, cpu_numba_input_grad,
 from kernelwright.kernels.conv.geometry import output_size, shape_in
 from kernelwright.kernels.cpu import cycles
 from kernelwright.kernels.op import Sample
+from kernelwright.kernels.spec import np_dtype
 
 GRADIENTS = ("conv_input_grad", "conv_weight_grad", "conv_bias_grad")
 
@@ -97,7 +98,7 @@ def random_conv(seed: int, dtype: str = "float32", *, plain: bool = False, even:
 def _laid_out(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, way: str | None) -> Any:
     """Standard normal numbers of a shape, with strides of many kinds."""
     way = way or str(rng.choice(["plain", "plain", "turned", "gaps", "backwards", "repeated", "window"]))
-    x = rng.standard_normal(shape).astype(dtype)
+    x = rng.standard_normal(shape).astype(np_dtype(dtype))
     if way == "turned":
         order = rng.permutation(len(shape))
         return np.ascontiguousarray(x.transpose(order)).transpose(np.argsort(order))
