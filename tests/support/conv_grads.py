@@ -112,7 +112,7 @@ def _laid_out(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, way:
         one = x[tuple(slice(0, 1) if i == axis or rng.random() < 0.3 else slice(None) for i in range(x.ndim))]
         return np.broadcast_to(one, shape)
     if way == "window":
-        room = np.full(tuple(n + 3 for n in shape), np.nan, dtype)
+        room = np.full(tuple(n + 3 for n in shape), np.nan, x.dtype)
         inside = room[tuple(slice(1, 1 + n) for n in shape)]
         inside[...] = x
         return inside
