@@ -21,6 +21,7 @@ from ..cpu.compile import part
 from ..cpu.copies import copies
 from ..cpu.memory import load_word, stack_words, store_word
 from ..cpu.microkernel import microkernel
+from .block import LINE
 from .elements import elements
 from .winograd_plan import low_tile
 from .winograd_transform import filter_transform, image_transform, result_transform, side
@@ -163,31 +164,20 @@ def conv_task(
     def product(block, v, u, to, count):
         """M[p] = V[p] U[p] for `count` tiles, in blocks of channels."""
         channels, at_once, v_row = load_word(block, CHANNELS), load_word(block, KC), load_word(block, V_ROW)
-        ahead = channels * nr * size
+        # Each register tile asks for a column of lines of the next p's filters. Unless all lines are asked
+        # for, the core's own prefetching is better left alone (measured).
+        far = load_word(block, U_STEP) if (count + mr - 1) // mr * LINE >= nr * size else 0
         for k in range(0, channels, at_once):
             terms = min(at_once, channels - k)
-            a, b, line = v + k * size, u + k * nr * size, 0
+            a, b, soon = v + k * size, u + k * nr * size, far
             for i in range(0, count, mr):
-                left, c = count - i, to + i * nr * size
-                if left > half:
-                    tile_product(
-                        terms,
-                        a + i * v_row,
-                        v_row,
-                        b,
-                        nr * size,
-                        c,
-                        nr * size,
-                        min(left, mr),
-                        nr,
-                        k,
-                        ahead + line,
-                    )
+                rows, c = min(mr, count - i), to + i * nr * size
+                if rows > half:
+                    tile_product(terms, a + i * v_row, v_row, b, nr * size, c, nr * size, rows, nr, k, soon)
                 else:
-                    half_product(
-                        terms, a + i * v_row, v_row, b, nr * size, c, nr * size, left, nr, k, ahead + line
-                    )
-                line = (line + 64) % (nr * size)
+                    half_product(terms, a + i * v_row, v_row, b, nr * size, c, nr * size, rows, nr, k, soon)
+                if far != 0:
+                    soon = far + (soon - far + LINE) % (nr * size)
 
     @part(*key)
     def panel(block, scratch, weights, count, j):

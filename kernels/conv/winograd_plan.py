@@ -15,7 +15,9 @@ TABLES = {2: 70.0, 4: 220.0}  # cycles to find the pixels of a tile
 IMAGE = {2: 26.0, 4: 92.0}  # cycles to transform a vector of channels of a tile (measured)
 RESULT = {2: 20.0, 4: 80.0}  # the same of a result (measured)
 PACK = {2: 9.0, 4: 12.0}  # cycles to transform a filter in the call (measured)
-KC = 256  # channels at a time: their panel is read from L2 by every register tile
+KC = int(
+    __import__("os").environ.get("WKC", "256")
+)  # channels at a time: their panel is read from L2 by every register tile
 MOST_BYTES = 4 << 20  # of a block's transformed tiles
 BLOCKS = (12, 24, 48, 96)  # tiles at a time that are tried
 PACK_CHANNELS = 16
