@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..registry import kernel
 from . import winograd as words
 from .block import LINE, PAGE, lines_of_bytes
 from .plan import lanes_of
-from .prepack import row_bytes
+from .prepack import transformed_row
 from .problem import Problem, problem_of
 from .tiles import register_tiles
 from .winograd_error import extra_error
@@ -95,10 +96,16 @@ def _bind(m: int, specs: Specs, attrs: Attrs, config: Config, threads: int) -> L
         packing = words.pack_task(p.dtype, lanes, nv, m)
         key: tuple[object, ...] = ("winograd pack", p.dtype, lanes, nv, m)
         phases.append((address_of_task(packing, key, f"conv for {p.dtype}"), int(block[words.PACK_TASKS])))
-    ending = (p.activation, p.residual is not None)
-    task = words.conv_task(p.dtype, lanes, mr, nv, m, *ending)
-    key = ("winograd", p.dtype, lanes, mr, nv, m, *ending)
-    phases.append((address_of_task(task, key, f"conv for {p.dtype}"), how.gm * how.gn))
+    parts: tuple[tuple[str, Callable[..., Any], tuple[Any, ...]], ...] = (
+        ("IMAGES", words.images_task, (p.dtype, lanes, m)),
+        ("PRODUCT", words.products_task, (p.dtype, lanes, mr, nv)),
+        ("RESULTS", words.results_task, (p.dtype, lanes, nv, m, p.activation, p.residual is not None)),
+    )
+    for name, factory, made_for in parts:
+        address = address_of_task(factory(*made_for), ("winograd", name, *made_for), f"conv for {p.dtype}")
+        block[getattr(words, name)] = address
+    task = words.conv_task(p.dtype)
+    phases.append((address_of_task(task, ("winograd", p.dtype), f"conv for {p.dtype}"), how.gm * how.gn))
     return bind_phases(block, 5, phases, scratch_bytes)
 
 
@@ -106,6 +113,7 @@ def winograd_block(p: Problem, how: WinogradPlan, m: int, nr: int, threads: int)
     """The argument block, and the bytes of scratch."""
     size, lanes, products = p.itemsize, lanes_of(p), side(m) ** 2
     panels = ceil_div(p.og, nr)
+    u_step = transformed_row(p.cg, nr) * size
     v_row = ceil_div(p.cg, lanes) * lanes * size
     v_step = _odd_lines(how.tiles * v_row)
     m_step = _odd_lines(how.tiles * nr * size)
@@ -118,7 +126,7 @@ def winograd_block(p: Problem, how: WinogradPlan, m: int, nr: int, threads: int)
     task_bytes = ceil_div(m_at + products * m_step, PAGE) * PAGE + LINE
     packed = pack_tasks = pack_bytes = 0
     if p.w is not None:
-        packed = panels * products * row_bytes(p.cg, nr, size)
+        packed = panels * products * u_step
         pack_tasks = min(panels, threads if how.gm * how.gn > 1 else 1)
         pack_bytes = lines_of_bytes(9 * how.pack_channels * nr * size)
     facts = {
@@ -141,7 +149,9 @@ def winograd_block(p: Problem, how: WinogradPlan, m: int, nr: int, threads: int)
         "TABLE_AT": table_at,
         "V_AT": v_at,
         "M_AT": m_at,
-        "U_STEP": row_bytes(p.cg, nr, size),
+        "U_STEP": u_step,
+        "WIDTH": nr,
+        "PRODUCTS": products,
         "V_STEP": v_step,
         "M_STEP": m_step,
         "V_ROW": v_row,

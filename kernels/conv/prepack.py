@@ -38,6 +38,7 @@ WINOGRAD = "+winograd"
 # Channels in and out from which on transformed filters are packed unasked: below, they rarely pay.
 _WINOGRAD_FROM = 32
 _LINE = 64
+_APART = 16  # elements: a cache line or more, for any dtype that has transformed filters
 
 
 def panel_width(format: str) -> int:
@@ -56,10 +57,9 @@ def winograd_side(format: str) -> int:
     return int(digits) if digits.isdigit() else 0
 
 
-def panel_bytes(shape: Sequence[int], groups: int, format: str, itemsize: int) -> int:
-    """Bytes of the panels of a format, in whole cache lines: what follows them begins there."""
-    nbytes = packed_size(shape, groups, panel_width(format)) * itemsize
-    return -(-nbytes // _LINE) * _LINE
+def panels_end(shape: Sequence[int], format: str) -> int:
+    """Where what follows the panels of a format begins, in elements."""
+    return -(-packed_size(shape, 1, panel_width(format)) // _APART) * _APART
 
 
 def prepack(
@@ -120,7 +120,7 @@ def unpack(data: AnyArray, format: str, shape: Sequence[int], groups: int) -> An
         ShapeError: for an unknown format, or data of another size.
     """
     nr, m = panel_width(format), winograd_side(format)
-    if m and data.size == _winograd_size(shape, format, data.itemsize):
+    if m and data.size == _winograd_size(shape, format):
         data = data[: packed_size(shape, groups, nr)]
     if format == DEPTHWISE and data.size == prod(shape):
         return np.ascontiguousarray(data.reshape(-1, shape[0]).T).reshape(shape)
@@ -159,33 +159,29 @@ def _with_transformed(panels: AnyArray, weight: AnyArray, m: int, form: str) -> 
     """The panels, and behind them the transformed filters."""
     from .winograd_transform import transformed_filters
 
-    nr, out = panel_width(form), weight.shape[0]
-    data = aligned(_winograd_size(weight.shape, form, weight.itemsize), weight.dtype)
+    nr, (out, channels) = panel_width(form), weight.shape[:2]
+    data = aligned(_winograd_size(weight.shape, form), weight.dtype)
     data[: panels.size] = panels
-    start = panel_bytes(weight.shape, 1, form, weight.itemsize) // weight.itemsize
-    rows = data[start:].reshape(
-        -1, (m + 2) ** 2, row_bytes(weight.shape[1], nr, data.itemsize) // data.itemsize
-    )
-    view = rows[..., : weight.shape[1] * nr].reshape(*rows.shape[:2], -1, nr)
-    for panel in range(view.shape[0]):
-        cols = min(nr, out - panel * nr)
-        view[panel, ..., :cols] = transformed_filters(weight[panel * nr : panel * nr + cols], m)
+    rows = data[panels_end(weight.shape, form) :].reshape(-1, (m + 2) ** 2, transformed_row(channels, nr))
+    for panel in range(len(rows)):
+        part = weight[panel * nr : min(out, (panel + 1) * nr)]
+        view = rows[panel, :, : channels * nr].reshape(-1, channels, nr)
+        view[..., : len(part)] = transformed_filters(part, m)
     return data
 
 
-def _winograd_size(shape: Sequence[int], form: str, itemsize: int) -> int:
+def _winograd_size(shape: Sequence[int], form: str) -> int:
     """Elements of panels with transformed filters behind them."""
     nr, products = panel_width(form), (winograd_side(form) + 2) ** 2
-    behind = -(-shape[0] // nr) * products * row_bytes(shape[1], nr, itemsize)
-    return (panel_bytes(shape, 1, form, itemsize) + behind) // itemsize
+    return panels_end(shape, form) + -(-shape[0] // nr) * products * transformed_row(shape[1], nr)
 
 
-def row_bytes(channels: int, nr: int, itemsize: int) -> int:
-    """Bytes from [C, nr] to [C, nr] of transformed filters.
+def transformed_row(channels: int, nr: int) -> int:
+    """Elements from [C, nr] to [C, nr] of transformed filters.
 
     With the line in between, those of one channel do not meet in one set of a cache.
     """
-    return -(-channels * nr * itemsize // _LINE) * _LINE + _LINE
+    return -(-channels * nr // _APART) * _APART + _APART
 
 
 def multiplies_pairs(dtype: str, channels: int) -> bool:

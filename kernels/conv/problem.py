@@ -14,7 +14,7 @@ from ..op import Attrs, Specs
 from ..spec import TensorSpec
 from .geometry import Ints, channel_axis, output_size, parts, spatial_axes, window
 from .op import weight_shape
-from .prepack import DEPTHWISE, PAIRS, panel_bytes, panel_width, winograd_side
+from .prepack import DEPTHWISE, PAIRS, panel_width, panels_end, winograd_side
 
 Triple = tuple[int, int, int]
 
@@ -142,7 +142,7 @@ def problem(specs: Specs, attrs: tuple[tuple[str, object], ...]) -> Problem:
             b=b.strides[0] if b.present else None,
             activation=None if activation is None else str(activation),
             winograd=winograd_side(form),
-            winograd_at=panel_bytes(filters, groups, form, x.itemsize) if winograd_side(form) else 0,
+            winograd_at=panels_end(filters, form) * x.itemsize if winograd_side(form) else 0,
         )
     )
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..cpu.compile import part
 from ..cpu.copies import copies
-from ..cpu.memory import load_word, stack_words, store_word
+from ..cpu.memory import call_task, load_word, stack_words, store_word
 from ..cpu.microkernel import microkernel
 from .block import LINE
 from .elements import elements
@@ -35,7 +35,11 @@ from .winograd_transform import filter_transform, image_transform, result_transf
 # tasks, and in each task: zeros, a line to write to, bias, tables, V, M. From p to p of U, V and M.
 (PACK_TASKS, PACKED, TASKS_AT, TASK_BYTES, TRASH_AT, BIAS_AT, TABLE_AT, V_AT, M_AT) = range(35, 44)
 (U_STEP, V_STEP, M_STEP, V_ROW, ZEROS_BYTES, PACK_AT, PACK_BYTES, PACK_CHANNELS) = range(44, 52)
-WORDS = 52
+# Channels of a panel, products of a tile; the addresses of the three parts of a task.
+(WIDTH, PRODUCTS, IMAGES, PRODUCT, RESULTS) = range(52, 57)
+WORDS = 57
+# What a task tells its parts.
+(BLOCK, ROOM, WEIGHTS, FIRST, COUNT) = range(5)
 
 
 @cache
@@ -124,24 +128,16 @@ def table_part(dtype: str, m: int) -> Any:
 
 
 @cache
-def conv_task(
-    dtype: str, lanes: int, mr: int, columns: int, m: int, activation: str | None, with_residual: bool
-) -> Any:
-    """The Numba function `task(block, index)` for one register tile, one tile of pixels and one ending."""
-    move, clear, size = elements(dtype)
-    nr, n = columns * lanes, side(m)
-    products, squares = n * n, m * m
-    half = low_tile(mr)
-    tile_product = microkernel(dtype, lanes, mr, columns, ahead=True)
-    half_product = microkernel(dtype, lanes, half, columns, ahead=True)
+def images_task(dtype: str, lanes: int, m: int) -> Any:
+    """`task(state, index)`: V of the tiles of a block, and the tables of where their results go."""
     transform = image_transform(dtype, lanes, m)
-    finish = result_transform(dtype, lanes, m, activation, with_residual)
     pixels, places = table_part(dtype, m)
-    key = (dtype, lanes, mr, columns, m, activation, with_residual)
+    squares = m * m
 
-    @part(*key)
-    def images(block, scratch, first, count):
-        """V of some tiles, and the tables of where their results go."""
+    @part(dtype, lanes, m)
+    def task(state, index):
+        block, scratch = load_word(state, BLOCK), load_word(state, ROOM)
+        first, count = load_word(state, FIRST), load_word(state, COUNT)
         table = stack_words(64)
         channels, v_row, v_step = (
             load_word(block, CHANNELS),
@@ -151,52 +147,89 @@ def conv_task(
         trash, tables = scratch + load_word(block, TRASH_AT), scratch + load_word(block, TABLE_AT)
         y_n, y_h, y_w = load_word(block, Y_N), load_word(block, Y_H), load_word(block, Y_W)
         r_n, r_h, r_w = load_word(block, R_N), load_word(block, R_H), load_word(block, R_W)
+        y, residual = load_word(block, Y), load_word(block, RESIDUAL)
         for t in range(count):
             pixels(block, table, scratch, first + t)
             transform(table, scratch + load_word(block, V_AT) + t * v_row, v_step, channels)
             at = tables + 16 * squares * t
-            places(block, at, trash, first + t, load_word(block, Y), y_n, y_h, y_w)
-            if with_residual:
-                at += 8 * squares
-                places(block, at, trash, first + t, load_word(block, RESIDUAL), r_n, r_h, r_w)
+            places(block, at, trash, first + t, y, y_n, y_h, y_w)
+            if residual != 0:
+                places(block, at + 8 * squares, trash, first + t, residual, r_n, r_h, r_w)
 
-    @part(*key)
-    def product(block, v, u, to, count):
-        """M[p] = V[p] U[p] for `count` tiles, in blocks of channels."""
+    return task
+
+
+@cache
+def products_task(dtype: str, lanes: int, mr: int, columns: int) -> Any:
+    """`task(state, panel)`: M[p] = V[p] U[p] of the tiles of a block, for all p."""
+    size, nr, half = elements(dtype).size, columns * lanes, low_tile(mr)
+    row = nr * size
+    tile = microkernel(dtype, lanes, mr, columns, ahead=True)
+    tile_half = microkernel(dtype, lanes, half, columns, ahead=True)
+
+    @part(dtype, lanes, mr, columns)
+    def product(block, v, u, to, count, far):
+        """One p, in blocks of channels. Each register tile asks for a column of lines of the next filters."""
         channels, at_once, v_row = load_word(block, CHANNELS), load_word(block, KC), load_word(block, V_ROW)
-        # Each register tile asks for a column of lines of the next p's filters. Unless all lines are asked
-        # for, the core's own prefetching is better left alone (measured).
-        far = load_word(block, U_STEP) if (count + mr - 1) // mr * LINE >= nr * size else 0
         for k in range(0, channels, at_once):
-            terms = min(at_once, channels - k)
-            a, b, soon = v + k * size, u + k * nr * size, far
+            terms, soon = min(at_once, channels - k), far
             for i in range(0, count, mr):
-                rows, c = min(mr, count - i), to + i * nr * size
+                rows, a, b, c = min(mr, count - i), v + i * v_row + k * size, u + k * row, to + i * row
                 if rows > half:
-                    tile_product(terms, a + i * v_row, v_row, b, nr * size, c, nr * size, rows, nr, k, soon)
+                    tile(terms, a, v_row, b, row, c, row, rows, nr, k, soon)
                 else:
-                    half_product(terms, a + i * v_row, v_row, b, nr * size, c, nr * size, rows, nr, k, soon)
+                    tile_half(terms, a, v_row, b, row, c, row, rows, nr, k, soon)
                 if far != 0:
-                    soon = far + (soon - far + LINE) % (nr * size)
+                    soon = far + (soon - far + LINE) % row
 
-    @part(*key)
-    def panel(block, scratch, weights, count, j):
-        """All tiles of a block against one panel of output channels."""
+    @part(dtype, lanes, mr, columns)
+    def task(state, panel):
+        block, scratch, count = load_word(state, BLOCK), load_word(state, ROOM), load_word(state, COUNT)
         u_step, v_step, m_step = load_word(block, U_STEP), load_word(block, V_STEP), load_word(block, M_STEP)
-        u = weights + j * products * u_step
-        v, sums = scratch + load_word(block, V_AT), scratch + load_word(block, M_AT)
+        products = load_word(block, PRODUCTS)
+        u = load_word(state, WEIGHTS) + panel * products * u_step
+        v, to = scratch + load_word(block, V_AT), scratch + load_word(block, M_AT)
+        # Unless all lines are asked for, the core's own prefetching is better left alone (measured).
+        far = u_step if (count + mr - 1) // mr * LINE >= row else 0
         for p in range(products):
-            product(block, v + p * v_step, u + p * u_step, sums + p * m_step, count)
-        shift = j * nr * size
-        cols = min(nr, load_word(block, OUT) - j * nr)
+            product(block, v + p * v_step, u + p * u_step, to + p * m_step, count, far)
+
+    return task
+
+
+@cache
+def results_task(
+    dtype: str, lanes: int, columns: int, m: int, activation: str | None, with_residual: bool
+) -> Any:
+    """`task(state, panel)`: y of the tiles of a block from the M of a panel."""
+    size, nr, squares = elements(dtype).size, columns * lanes, m * m
+    finish = result_transform(dtype, lanes, m, activation, with_residual)
+
+    @part(dtype, lanes, columns, m, activation, with_residual)
+    def task(state, panel):
+        block, scratch, count = load_word(state, BLOCK), load_word(state, ROOM), load_word(state, COUNT)
+        m_step, shift = load_word(block, M_STEP), panel * nr * size
+        cols = min(nr, load_word(block, OUT) - panel * nr)
         bias, tables = scratch + load_word(block, BIAS_AT) + shift, scratch + load_word(block, TABLE_AT)
         for t in range(count):
             at = tables + 16 * squares * t
-            finish(sums + t * nr * size, m_step, at, at + 8 * squares, bias, shift, cols)
+            products = scratch + load_word(block, M_AT) + t * nr * size
+            finish(products, m_step, at, at + 8 * squares, bias, shift, cols)
 
-    @part(*key)
+    return task
+
+
+@cache
+def conv_task(dtype: str) -> Any:
+    """The Numba function `task(block, index)`: a share of the tiles and panels, by three tasks in turn.
+
+    They are called by their addresses, so that each is compiled once for whatever it goes together with.
+    """
+    move, clear, size = elements(dtype)
+
+    @part(dtype)
     def task(block, index):
-        gm, gn = load_word(block, GM), load_word(block, GN)
+        gm, gn, nr = load_word(block, GM), load_word(block, GN), load_word(block, WIDTH)
         tiles, out = load_word(block, TILES), load_word(block, OUT)
         panels = (out + nr - 1) // nr
         i, j = index // gn, index % gn
@@ -204,10 +237,6 @@ def conv_task(
         first_panel, end_panel = j * panels // gn, (j + 1) * panels // gn
         base = load_word(block, SCRATCH)
         scratch = base + load_word(block, TASKS_AT) + index * load_word(block, TASK_BYTES)
-        weights = load_word(block, W)
-        if load_word(block, PACK_TASKS) != 0:
-            weights = base
-        weights += load_word(block, PACKED)
         for at in range(load_word(block, ZEROS_BYTES) // 8):
             store_word(scratch, at, 0)
         bias, given, step = scratch + load_word(block, BIAS_AT), load_word(block, B), load_word(block, B_STEP)
@@ -216,11 +245,18 @@ def conv_task(
                 move(bias + o * size, given + o * step)
             else:
                 clear(bias + o * size)
+        state = stack_words(8)
+        store_word(state, BLOCK, block)
+        store_word(state, ROOM, scratch)
+        weights = base if load_word(block, PACK_TASKS) != 0 else load_word(block, W)
+        store_word(state, WEIGHTS, weights + load_word(block, PACKED))
         at_once = load_word(block, BLOCK_TILES)
         for start in range(first_tile, end_tile, at_once):
-            count = min(at_once, end_tile - start)
-            images(block, scratch, start, count)
-            for p in range(first_panel, end_panel):
-                panel(block, scratch, weights, count, p)
+            store_word(state, FIRST, start)
+            store_word(state, COUNT, min(at_once, end_tile - start))
+            call_task(load_word(block, IMAGES), state, 0)
+            for panel in range(first_panel, end_panel):
+                call_task(load_word(block, PRODUCT), state, panel)
+                call_task(load_word(block, RESULTS), state, panel)
 
     return task

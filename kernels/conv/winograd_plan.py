@@ -15,9 +15,8 @@ TABLES = {2: 70.0, 4: 220.0}  # cycles to find the pixels of a tile
 IMAGE = {2: 26.0, 4: 92.0}  # cycles to transform a vector of channels of a tile (measured)
 RESULT = {2: 20.0, 4: 80.0}  # the same of a result (measured)
 PACK = {2: 9.0, 4: 12.0}  # cycles to transform a filter in the call (measured)
-KC = int(
-    __import__("os").environ.get("WKC", "256")
-)  # channels at a time: their panel is read from L2 by every register tile
+BEYOND = 7.0  # bytes a cycle of filters that the outermost cache does not keep (measured)
+KC = 256  # channels at a time: their panel is read from L2 by every register tile
 MOST_BYTES = 4 << 20  # of a block's transformed tiles
 BLOCKS = (12, 24, 48, 96)  # tiles at a time that are tried
 PACK_CHANNELS = 16
@@ -100,7 +99,8 @@ def _cycles(
             compute += times * (terms * low_tile(mr) * fma_cycles(low_tile(mr), nv) + starts)
     blocks = full + (last > 0)
     weights = float(panels * products * p.cg * nv * lanes * size)
-    read = blocks * weights / (NEAR if weights < machine().l2 // 2 else FAR)
+    kept = not machine().l3 or weights * plan.gn < machine().l3 // 2
+    read = blocks * weights / (NEAR if weights < machine().l2 // 2 else FAR if kept else BEYOND)
     held = plan.tiles * products * size * (p.cg + nv * lanes)
     if held > machine().l2 * 3 // 4:
         read += panels * tiles * products * p.cg * size / FAR
@@ -108,7 +108,8 @@ def _cycles(
     tasks = plan.gm * plan.gn
     pack = 0.0
     if p.w is not None:
-        pack = p.cg * p.og * PACK[m] / (threads if tasks > 1 else 1)
+        pack = p.cg * p.og * PACK[m] + (0.0 if kept else weights * plan.gn / BEYOND)
+        pack /= threads if tasks > 1 else 1
         pack += HAND_OVER if tasks > 1 else 0.0
     busy = max(compute, read) + 0.2 * min(compute, read)
     return CALL + busy + moves + pack + (HAND_OVER if tasks > 1 else 0.0)
