@@ -204,6 +204,19 @@ def test_strict_settings_refuse_to_fall_back_and_list_every_reason(toy: Op) -> N
         bind(toy, OUT_SPECS)
 
 
+def test_kernels_that_declare_an_extra_error_run_unless_that_is_forbidden(toy: Op) -> None:
+    exact = add_kernel("exact", model=lambda *_: 2e-6)
+    rough = add_kernel("rough", model=lambda *_: 1e-6, error=kw.ExtraError(8.0, "it rounds twice"))
+    assert choose(toy, SPECS).kernel is rough
+    with kw.using(extra_error=False):
+        assert choose(toy, SPECS).kernel is exact
+        assert "extra_error=False is set (it rounds twice)" in str(explain(toy, SPECS))
+        with kw.using(backend="rough", strict=True), pytest.raises(NoKernelError, match="it rounds twice"):
+            choose(toy, SPECS)
+        measured(rough, 1e-9, threads=kw.get_num_threads())
+        assert choose(toy, SPECS).kernel is exact, "however fast it was measured to be"
+
+
 def test_the_launch_is_worked_out_once_until_something_changes(toy: Op) -> None:
     add_kernel("first")
     with kw.using(threads=1):

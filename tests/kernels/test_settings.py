@@ -43,6 +43,18 @@ def test_strictness_comes_from_the_environment(
     assert current().strict is strict
 
 
+@pytest.mark.parametrize(("text", "allowed"), [("1", True), ("", True), ("0", False), ("off", False)])
+def test_the_extra_error_comes_from_the_environment(
+    text: str, allowed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERNELWRIGHT_EXTRA_ERROR", text)
+    assert current().extra_error is allowed
+    with kw.using(threads=1):
+        assert current().extra_error is allowed, "a block that says nothing of it keeps it"
+    with kw.using(extra_error=not allowed):
+        assert current().extra_error is not allowed
+
+
 def test_a_wrong_strictness_in_the_environment_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERNELWRIGHT_STRICT", "maybe")
     with pytest.raises(ConfigError, match="KERNELWRIGHT_STRICT is 'maybe'; write KERNELWRIGHT_STRICT=1"):
@@ -107,7 +119,9 @@ def test_set_num_threads_reaches_into_an_open_block_that_left_them_alone() -> No
         assert current().threads == 4
 
 
-@pytest.mark.parametrize("wrong", [{"backend": ""}, {"backend": 3}, {"strict": 1}, {"threads": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"backend": ""}, {"backend": 3}, {"strict": 1}, {"extra_error": 0}, {"threads": 0}]
+)
 def test_using_refuses_values_that_mean_nothing(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))), kw.using(**wrong):  # type: ignore[arg-type]
         pass
