@@ -103,7 +103,7 @@ def _cycles(
     read = blocks * weights / (NEAR if weights < machine().l2 // 2 else FAR if kept else BEYOND)
     held = plan.tiles * products * size * (p.cg + nv * lanes)
     if held > machine().l2 * 3 // 4:
-        read += panels * tiles * products * p.cg * size / FAR
+        read += panels * tiles * products * (p.cg + 2 * nv * lanes) * size / FAR
     moves = tiles * (TABLES[m] + ceil_div(p.cg, lanes) * IMAGE[m] + panels * nv * RESULT[m])
     tasks = plan.gm * plan.gn
     pack = 0.0
