@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from ..cpu.cycles import ceil_div, seconds
 from ..kernel import Config, Launch
+from ..machine import machine
 from ..op import Attrs, Specs
 from ..registry import kernel
 from . import winograd as words
@@ -152,6 +154,7 @@ def winograd_block(p: Problem, how: WinogradPlan, m: int, nr: int, threads: int)
         "U_STEP": u_step,
         "WIDTH": nr,
         "PRODUCTS": products,
+        "FETCH": p.n * prod(p.size) * p.cg * size > machine().l2 // 2,
         "V_STEP": v_step,
         "M_STEP": m_step,
         "V_ROW": v_row,

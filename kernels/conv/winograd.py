@@ -19,7 +19,7 @@ from typing import Any
 
 from ..cpu.compile import part
 from ..cpu.copies import copies
-from ..cpu.memory import call_task, load_word, stack_words, store_word
+from ..cpu.memory import call_task, fetch_line, load_word, stack_words, store_word
 from ..cpu.microkernel import microkernel
 from .block import LINE
 from .elements import elements
@@ -35,9 +35,10 @@ from .winograd_transform import filter_transform, image_transform, result_transf
 # tasks, and in each task: zeros, a line to write to, bias, tables, V, M. From p to p of U, V and M.
 (PACK_TASKS, PACKED, TASKS_AT, TASK_BYTES, TRASH_AT, BIAS_AT, TABLE_AT, V_AT, M_AT) = range(35, 44)
 (U_STEP, V_STEP, M_STEP, V_ROW, ZEROS_BYTES, PACK_AT, PACK_BYTES, PACK_CHANNELS) = range(44, 52)
-# Channels of a panel, products of a tile; the addresses of the three parts of a task.
-(WIDTH, PRODUCTS, IMAGES, PRODUCT, RESULTS) = range(52, 57)
-WORDS = 57
+# Channels of a panel, products of a tile, whether x is beyond the nearer caches; the addresses of the three
+# parts of a task.
+(WIDTH, PRODUCTS, FETCH, IMAGES, PRODUCT, RESULTS) = range(52, 58)
+WORDS = 58
 # What a task tells its parts.
 (BLOCK, ROOM, WEIGHTS, FIRST, COUNT) = range(5)
 
@@ -85,8 +86,8 @@ def pack_task(dtype: str, lanes: int, columns: int, m: int) -> Any:
 
 @cache
 def table_part(dtype: str, m: int) -> Any:
-    """`pixels(block, table, zeros, tile)` and `places(block, table, trash, tile)` write tables."""
-    n = side(m)
+    """`pixels`, `places` and `fetch`: where the pixels of a tile of x and of y are."""
+    n, size = side(m), elements(dtype).size
 
     @part(dtype, m)
     def place(block, tile):
@@ -124,14 +125,28 @@ def table_part(dtype: str, m: int) -> Any:
                 inside = h + i < all_h and w + j < all_w
                 store_word(table, i * m + j, at + i * step_h + j * step_w if inside else trash)
 
-    return pixels, places
+    @part(dtype, m)
+    def fetch(block, tile):
+        """Asks for those pixels of a tile of x that the tile before it did not have."""
+        image, th, tw = place(block, tile)
+        h, w = th * m - load_word(block, LO_H), tw * m - load_word(block, LO_W)
+        step_h, step_w = load_word(block, X_H), load_word(block, X_W)
+        row_bytes = load_word(block, CHANNELS) * size
+        at = load_word(block, X) + image * load_word(block, X_N)
+        for i in range(max(h, 0), min(h + n, load_word(block, SIZE_H))):
+            for j in range(max(w + n - m, 0), min(w + n, load_word(block, SIZE_W))):
+                pixel = at + i * step_h + j * step_w
+                for line in range(0, row_bytes, LINE):
+                    fetch_line(pixel + line)
+
+    return pixels, places, fetch
 
 
 @cache
 def images_task(dtype: str, lanes: int, m: int) -> Any:
     """`task(state, index)`: V of the tiles of a block, and the tables of where their results go."""
     transform = image_transform(dtype, lanes, m)
-    pixels, places = table_part(dtype, m)
+    pixels, places, fetch = table_part(dtype, m)
     squares = m * m
 
     @part(dtype, lanes, m)
@@ -147,9 +162,11 @@ def images_task(dtype: str, lanes: int, m: int) -> Any:
         trash, tables = scratch + load_word(block, TRASH_AT), scratch + load_word(block, TABLE_AT)
         y_n, y_h, y_w = load_word(block, Y_N), load_word(block, Y_H), load_word(block, Y_W)
         r_n, r_h, r_w = load_word(block, R_N), load_word(block, R_H), load_word(block, R_W)
-        y, residual = load_word(block, Y), load_word(block, RESIDUAL)
+        y, residual, ahead = load_word(block, Y), load_word(block, RESIDUAL), load_word(block, FETCH)
         for t in range(count):
             pixels(block, table, scratch, first + t)
+            if ahead != 0 and t + 1 < count:
+                fetch(block, first + t + 1)
             transform(table, scratch + load_word(block, V_AT) + t * v_row, v_step, channels)
             at = tables + 16 * squares * t
             places(block, at, trash, first + t, y, y_n, y_h, y_w)
@@ -214,7 +231,8 @@ def results_task(
         for t in range(count):
             at = tables + 16 * squares * t
             products = scratch + load_word(block, M_AT) + t * nr * size
-            finish(products, m_step, at, at + 8 * squares, bias, shift, cols)
+            soon = tables + 16 * squares * min(t + 2, count - 1)
+            finish(products, m_step, at, at + 8 * squares, soon, bias, shift, cols)
 
     return task
 

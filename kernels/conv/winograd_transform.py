@@ -26,7 +26,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from ..cpu.vector_ir import I64, Vectors, counted_loop, i64, offset, pointer, times
+from ..cpu.vector_ir import I64, Vectors, counted_loop, i64, offset, pointer, prefetch, times
 
 TAPS = 3
 POINTS = {2: (1.0,), 4: (0.625, 1.5)}
@@ -238,22 +238,22 @@ def image_transform(dtype: str, lanes: int, m: int) -> Any:
 
 
 def result_transform(dtype: str, lanes: int, m: int, activation: str | None, with_residual: bool) -> Any:
-    """`finish(products, step, to, residual, bias, shift, columns)`: (m + 2)^2 rows into m x m pixels.
+    """`finish(products, step, to, residual, next, bias, shift, columns)`: (m + 2)^2 rows into m x m pixels.
 
     `products` is the first row, `step` the bytes from row to row; `to` and `residual` are tables of m x m
-    addresses, to which `shift` is added; `bias` is the address of the bias of these columns, in whole
-    vectors.
+    addresses, to which `shift` is added, and `next` one of pixels that will be written soon; `bias` is the
+    address of the bias of these columns, in whole vectors.
     """
     n, groups, matrix = side(m), result_rows(m), matrices(m)[0]
     if activation is not None:
         from ..cpu.vector_math import activation as apply
 
     @intrinsic
-    def finish(typingctx, products, step, to, residual, bias, shift, columns):
+    def finish(typingctx, products, step, to, residual, next, bias, shift, columns):
         def codegen(context, builder, sig, args):
             v = Vectors(builder, dtype, lanes)
-            products, step, to, residual, bias, shift, columns = args
-            targets, others = pointer(builder, to), pointer(builder, residual)
+            products, step, to, residual, next, bias, shift, columns = args
+            targets, others, coming = (pointer(builder, table) for table in (to, residual, next))
 
             def word(base: ir.Value, i: int, j: int, at: ir.Value) -> ir.Value:
                 address = builder.load(offset(builder, base, 8 * (i * m + j)), typ=I64)
@@ -278,6 +278,8 @@ def result_transform(dtype: str, lanes: int, m: int, activation: str | None, wit
                         v.store(value, where)
                     else:
                         v.store_masked(value, where, mask)
+                    # Pixels lie too far apart for the core to see that it could fetch ahead.
+                    prefetch(builder, word(coming, i, j, there), write=True)
 
                 _tile(v, m, groups, matrix, load, store)
 
@@ -291,7 +293,7 @@ def result_transform(dtype: str, lanes: int, m: int, activation: str | None, wit
                 vector(at, v.tail_mask(left))
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 7), codegen
+        return types.void(*[types.int64] * 8), codegen
 
     return finish
 
