@@ -36,7 +36,7 @@ PAIRS = "pairs"
 DEPTHWISE = "taps"
 WINOGRAD = "+winograd"
 # Channels in and out from which on transformed filters are packed unasked: below, they rarely pay.
-_WINOGRAD_FROM = 32
+_WINOGRAD_FROM = 8
 _LINE = 64
 _APART = 16  # elements: a cache line or more, for any dtype that has transformed filters
 
