@@ -37,6 +37,8 @@ from .winograd_plan import WinogradPlan, tiles_of, winograd_plan
 from .winograd_transform import side
 
 DTYPES = ("float32", "float64")
+# Bytes of filters that a call may transform: they stay in the scratch of the thread.
+MOST_TRANSFORMED = 64 << 20
 
 
 def _supports(m: int, specs: Specs, attrs: Attrs) -> str | None:
@@ -52,6 +54,8 @@ def _supports(m: int, specs: Specs, attrs: Attrs) -> str | None:
         return "reads and writes vectors of channels, and those of x or y are not contiguous"
     if p.residual is not None and p.residual.c != p.itemsize:
         return "adds vectors of channels, and those of the residual are not contiguous"
+    if p.w is not None and side(m) ** 2 * p.cg * p.og * p.itemsize > MOST_TRANSFORMED:
+        return f"transforms at most {MOST_TRANSFORMED >> 20} MiB of filters in a call: pack them ahead"
     if p.w is None:
         if p.winograd != m:
             return f"finds no filters transformed for it in the weight's format {attrs['w_format']!r}"

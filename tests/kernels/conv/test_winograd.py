@@ -188,6 +188,8 @@ def test_packed_filters_are_read_by_direct_where_no_extra_error_is_allowed() -> 
         assert prepack("conv", w, layout="NHWC").format == plain.format
     assert np.any(fast != exact)
     np.testing.assert_allclose(fast, exact, rtol=0, atol=1e-3)
+    first = np.asarray(kw.conv2d(np.ascontiguousarray(x.transpose(0, 3, 1, 2)), both))
+    np.testing.assert_allclose(first.transpose(0, 2, 3, 1), exact, rtol=0, atol=1e-3)
     assert prepack("conv", w).format == plain.format, "channels first: no Winograd kernel"
     assert prepack("conv", w, layout="NHWC", stride=(2, 2)).format == plain.format
 
@@ -225,6 +227,7 @@ def test_calls_it_does_not_take_are_refused_with_a_reason() -> None:
         ((x, w[..., :1], None, None), {"layout": "NHWC"}),
         ((np.asfortranarray(x), w, None, None), {"layout": "NHWC"}),
         ((x.transpose(0, 3, 1, 2).copy(), w, None, None), {}),
+        ((np.zeros((1, 3, 3, 800), "f4"), np.zeros((800, 800, 3, 3), "f4"), None, None), {"layout": "NHWC"}),
     ):
         assert not taken(kernel, Sample("refused", inputs, attrs))
 
