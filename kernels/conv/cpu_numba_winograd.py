@@ -41,7 +41,7 @@ DTYPES = ("float32", "float64")
 MOST_TRANSFORMED = 64 << 20
 
 
-def _supports(m: int, specs: Specs, attrs: Attrs) -> str | None:
+def supports(m: int, specs: Specs, attrs: Attrs) -> str | None:
     """3 x 3 filters at every pixel of images with contiguous channels."""
     p = problem_of(specs, attrs)
     if specs[0].ndim != 4:
@@ -66,13 +66,13 @@ def _supports(m: int, specs: Specs, attrs: Attrs) -> str | None:
     return None
 
 
-def _configs(m: int, specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
+def configs(m: int, specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
     """Register tiles."""
     p = problem_of(specs, attrs)
     return [{"mr": mr, "nv": nv} for mr, nv in register_tiles() if not p.nr or p.nr == nv * lanes_of(p)]
 
 
-def _model(m: int, specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
+def model(m: int, specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
     """Predicted seconds."""
     return seconds(winograd_plan(problem_of(specs, attrs), m, config, threads).cycles)
 
@@ -81,9 +81,9 @@ def _declared(m: int) -> dict[str, Any]:
     """The arguments of @kernel for F(m x m, 3 x 3)."""
     return {
         "dtypes": DTYPES,
-        "supports": partial(_supports, m),
-        "configs": partial(_configs, m),
-        "model": partial(_model, m),
+        "supports": partial(supports, m),
+        "configs": partial(configs, m),
+        "model": partial(model, m),
         "binds": True,
         "error": extra_error(m),
     }
@@ -92,16 +92,16 @@ def _declared(m: int) -> dict[str, Any]:
 @kernel("conv", **_declared(2))
 def winograd2(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """F(2 x 2, 3 x 3): 4 products an output."""
-    return _bind(2, specs, attrs, config, threads)
+    return bind(2, specs, attrs, config, threads)
 
 
 @kernel("conv", **_declared(4))
 def winograd4(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """F(4 x 4, 3 x 3): 2.25 products an output."""
-    return _bind(4, specs, attrs, config, threads)
+    return bind(4, specs, attrs, config, threads)
 
 
-def _bind(m: int, specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
+def bind(m: int, specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """A register tile of mr tiles of pixels by nv vectors of output channels."""
     from ..cpu.launch import address_of_task, bind_phases
 

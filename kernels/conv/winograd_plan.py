@@ -16,6 +16,7 @@ IMAGE = {2: 26.0, 4: 92.0}  # cycles to transform a vector of channels of a tile
 RESULT = {2: 20.0, 4: 80.0}  # the same of a result (measured)
 PACK = {2: 9.0, 4: 12.0}  # cycles to transform a filter in the call (measured)
 BEYOND = 7.0  # bytes a cycle of filters that the outermost cache does not keep (measured)
+GATHER = 14.0  # more for one whose taps do not lie side by side
 KC = 256  # channels at a time: their panel is read from L2 by every register tile
 MOST_BYTES = 4 << 20  # of a block's transformed tiles
 BLOCKS = (12, 24, 48, 96)  # tiles at a time that are tried
@@ -40,6 +41,12 @@ class WinogradPlan:
     channels: int
     pack_channels: int
     cycles: float
+
+
+def side_by_side(p: Problem) -> bool:
+    """Whether the weights of an output channel are [C, 3, 3] without gaps."""
+    assert p.w is not None
+    return (p.w[1], p.w[3], p.w[4]) == (9 * p.itemsize, 3 * p.itemsize, p.itemsize)
 
 
 def low_tile(mr: int) -> int:
@@ -108,7 +115,8 @@ def _cycles(
     tasks = plan.gm * plan.gn
     pack = 0.0
     if p.w is not None:
-        pack = p.cg * p.og * PACK[m] + (0.0 if kept else weights * plan.gn / BEYOND)
+        filter_cycles = PACK[m] + (0.0 if side_by_side(p) else GATHER)
+        pack = p.cg * p.og * filter_cycles + (0.0 if kept else weights * plan.gn / BEYOND)
         pack /= threads if tasks > 1 else 1
         pack += HAND_OVER if tasks > 1 else 0.0
     busy = max(compute, read) + 0.2 * min(compute, read)
