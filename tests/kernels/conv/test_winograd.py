@@ -16,8 +16,10 @@ from kernelwright.kernels.accuracy import budget, check_kernel, error, scales
 from kernelwright.kernels.conv import winograd_transform
 from kernelwright.kernels.conv.prepack import unpack
 from kernelwright.kernels.errors import ConfigError
-from kernelwright.kernels.op import Sample, TensorSpec
+from kernelwright.kernels.kernel import Kernel
+from kernelwright.kernels.op import Sample, TensorSpec, get_op
 from kernelwright.kernels.prepack import prepack
+from kernelwright.kernels.registry import kernels_for
 from kernelwright.kernels.settings import clear_memos
 
 SIDES = (2, 4)
@@ -230,6 +232,70 @@ def test_calls_it_does_not_take_are_refused_with_a_reason() -> None:
         ((np.zeros((1, 3, 3, 800), "f4"), np.zeros((800, 800, 3, 3), "f4"), None, None), {"layout": "NHWC"}),
     ):
         assert not taken(kernel, Sample("refused", inputs, attrs))
+
+
+# --- input gradients ----------------------------------------------------------------------------------------
+
+
+def gradient_call(
+    c: int, o: int, size: tuple[int, int], padding: Any = ONE, dtype: str = "float32"
+) -> Sample:
+    """A call of conv_input_grad for images of c channels and this size."""
+    rng = np.random.default_rng(c + 1000 * o)
+    places = [length + sum(pad) - 2 for length, pad in zip(size, padding, strict=True)]
+    grad = rng.standard_normal((2, *places, o)).astype(dtype)
+    w, b = rng.standard_normal((o, c, 3, 3)).astype(dtype), rng.standard_normal(c).astype(dtype)
+    attrs = {"layout": "NHWC", "padding": padding, "input_size": size}
+    return Sample("gradient", (grad, w, b if c % 2 else None), attrs)
+
+
+def gradient_kernel(m: int) -> Kernel:
+    """The kernel of that tile."""
+    (found,) = [kernel for kernel in kernels_for("conv_input_grad") if kernel.name == f"winograd{m}"]
+    return found
+
+
+@pytest.mark.parametrize("m", SIDES)
+@pytest.mark.parametrize("padding", [ONE, ((0, 0), (0, 0)), ((2, 0), (1, 2))])
+def test_input_gradients_are_within_the_declared_error(padding: Any, m: int) -> None:
+    for c, o, size in ((5, 9, (6, 11)), (17, 3, (4, 4)), (16, 40, (9, 3)), (1, 1, (3, 3))):
+        for dtype in ("float32", "float64") if c == 5 else ("float32",):
+            sample = gradient_call(c, o, size, padding, dtype)
+            verdict = check_kernel(gradient_kernel(m), sample, threads=2)
+            assert verdict.ok, f"{sample}: {verdict.text}"
+
+
+def test_input_gradients_take_filters_in_any_memory() -> None:
+    grad, w, b = gradient_call(7, 20, (8, 9)).inputs
+    assert w is not None
+    for laid in (
+        np.asfortranarray(w),
+        np.ascontiguousarray(w[..., ::-1])[..., ::-1],
+        np.repeat(w, 2, 1)[:, ::2],
+    ):
+        sample = Sample("memory", (grad, laid, b), {"layout": "NHWC", "padding": ONE, "input_size": (8, 9)})
+        verdict = check_kernel(gradient_kernel(4), sample)
+        assert verdict.ok, verdict.text
+
+
+def test_input_gradients_are_computed_so_where_that_is_faster() -> None:
+    for size, under, name in (
+        ((56, 56), True, "winograd4"),
+        ((56, 56), False, "taps"),
+        ((3, 3), True, "taps"),
+    ):
+        sample = gradient_call(64, 64, size)
+        with kw.using(threads=1, extra_error=under):
+            kernel = kw.explain("conv_input_grad", *sample.inputs, **sample.attrs).choice.kernel
+        assert kernel is not None
+        assert kernel.name == name
+    wide = gradient_call(4, 4, (5, 5), ((3, 3), (3, 3)))
+    specs = tuple(map(TensorSpec.of, wide.inputs))
+    op = get_op("conv_input_grad")
+    attrs = op.complete(wide.attrs)
+    reason = gradient_kernel(4).why_not((*specs, *op.infer(specs, **attrs)), attrs)
+    assert reason is not None
+    assert "padding of at most 2" in reason
 
 
 # --- controls: a wrong kernel must be caught ----------------------------------------------------------------
