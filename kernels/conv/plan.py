@@ -89,7 +89,7 @@ def plan(p: Problem, config: Config, threads: int) -> Plan:
         copies += mr * p.out * p.itemsize
     tiles, panels = ceil_div(p.pixels, mr), panels_of(p, nr)
     drafts = []
-    for gm, gn in grids(threads, tiles, panels):
+    for gm, gn in _grids(threads, tiles, panels):
         block = _block_tiles(p, mr, ceil_div(tiles, gm), copies)
         draft = Plan(gm, gn, merged, gather, entries, block_entries, length, channels, block, copies, 0.0)
         cycles = _cycles(p, config, draft, ceil_div(tiles, gm), ceil_div(panels, gn), threads)
@@ -97,10 +97,14 @@ def plan(p: Problem, config: Config, threads: int) -> Plan:
     return min(drafts, key=lambda draft: draft.cycles)
 
 
-def grids(threads: int, tiles: int, panels: int) -> list[tuple[int, int]]:
-    """Ways to share tiles and panels among threads: (tasks along tiles, along panels)."""
+def _grids(threads: int, tiles: int, panels: int) -> list[tuple[int, int]]:
     shares = [gm for gm in range(1, threads + 1) if threads > 1 and threads % gm == 0]
     return [(1, 1), *((min(gm, tiles), min(threads // gm, panels)) for gm in shares)]
+
+
+def grids(threads: int, tiles: int, panels: int) -> list[tuple[int, int]]:
+    """Ways to share tiles and panels among threads: (tasks along tiles, along panels)."""
+    return _grids(threads, tiles, panels)
 
 
 def _block_tiles(p: Problem, mr: int, tiles: int, copies: int) -> int:
@@ -164,7 +168,7 @@ def plan_planes(p: Problem, config: Config, threads: int) -> PlanesPlan:
     channels = ceil_div(p.cg, min(p.cg, blocks))
     panels, tiles = lines * ceil_div(line_pixels, nr), p.groups * ceil_div(p.og, mr)
     best: PlanesPlan | None = None
-    for gm, gn in grids(threads, panels, tiles):
+    for gm, gn in _grids(threads, panels, tiles):
         mine = ceil_div(panels, gm), ceil_div(tiles, gn)
         cycles = _planes_cycles(p, config, channels, mine, gm * gn, threads)
         if best is None or cycles < best.cycles:
