@@ -157,7 +157,7 @@ def _environment() -> Iterator[Finding]:
     try:
         if strict_from_environment():
             yield Finding(NOTE, "environment", f"{STRICT_VARIABLE} is on: falling back is an error")
-        if not extra_error_from_environment():
+        if extra_error_from_environment() is False:
             yield Finding(
                 NOTE, "environment", f"{EXTRA_ERROR_VARIABLE} is off: no Winograd, whose error is larger"
             )

@@ -13,7 +13,8 @@ With a vendor's result beside it, `norm_rel` must also be at most twice the vend
 
 A kernel that trades accuracy for speed declares so, `@kernel(..., error=ExtraError(...))`, and is then judged
 by what it declared: a larger budget, whatever the vendor does, and for single elements the sums of the terms
-that *it* adds up. Under `kw.using(extra_error=False)` such kernels do not run.
+that *it* adds up. Such kernels do not run under `kw.using(extra_error=False)`, and in float64 only under
+`extra_error=True`.
 """
 
 from __future__ import annotations

@@ -186,8 +186,8 @@ def _consider(
     kernel: Kernel, specs: Specs, attrs: Attrs, under: Settings, measured: tuning.Measured
 ) -> Candidate:
     reason = kernel.why_not(specs, attrs)
-    if reason is None and kernel.error is not None and not under.extra_error:
-        reason = kernel.error.refusal
+    if reason is None and kernel.error is not None and not under.allows_extra_error(specs[0].dtype):
+        reason = kernel.error.refusal(under.extra_error)
     if reason is not None:
         return Candidate(kernel, reason_not=reason)
     try:

@@ -36,10 +36,14 @@ class ExtraError:
     why: str
     magnitude: Callable[..., tuple[Any, ...]] | None = field(default=None, repr=False)
 
-    @property
-    def refusal(self) -> str:
-        """The reason why such a kernel does not run where no extra error is allowed."""
-        return f"may err by more than the standard budget, and extra_error=False is set ({self.why})"
+    def refusal(self, setting: bool | None) -> str:
+        """The reason why such a kernel does not run, under settings that allow no extra error."""
+        rule = (
+            "float64 allows that only with extra_error=True"
+            if setting is None
+            else "extra_error=False is set"
+        )
+        return f"may err by more than the standard budget, and {rule} ({self.why})"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

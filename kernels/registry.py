@@ -71,7 +71,8 @@ def kernel(
             go before those without one.
         binds: see above.
         error: an `ExtraError`, for a kernel whose errors may be larger than the standard budget: it is judged
-            by what it declares, and does not run under `kw.using(extra_error=False)`.
+            by what it declares, and does not run under `kw.using(extra_error=False)`, nor in float64 unless
+            under `extra_error=True`.
 
     Returns:
         The function, unchanged.

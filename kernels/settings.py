@@ -30,8 +30,8 @@ class Settings:
         backend: None, or what kernels are restricted to: a language (`"numba"`), a kernel's name or full id,
             or `"reference"` for the op's own NumPy definition.
         strict: falling back to the reference, or to a kernel that `backend` does not name, is an error.
-        extra_error: kernels may run that declare a larger error than the standard budget (`@kernel(...,
-            error=...)`), such as Winograd convolution.
+        extra_error: whether kernels may run that declare a larger error than the standard budget
+            (`@kernel(..., error=...)`), such as Winograd convolution. None: in all dtypes but float64.
         memo: launches by problem, kept by `dispatch` and the eager calls above it; emptied when kernels or
             tuning results change.
     """
@@ -41,11 +41,15 @@ class Settings:
     threads: int
     backend: str | None
     strict: bool
-    extra_error: bool
+    extra_error: bool | None
     memo: dict[Any, Any]
 
     def __new__(
-        cls, threads: int, backend: str | None = None, strict: bool = False, extra_error: bool = True
+        cls,
+        threads: int,
+        backend: str | None = None,
+        strict: bool = False,
+        extra_error: bool | None = None,
     ) -> Settings:
         key = (threads, backend, strict, extra_error)
         with _LOCK:
@@ -57,6 +61,13 @@ class Settings:
                 object.__setattr__(known, "memo", {})
                 _INTERNED[key] = known
         return known
+
+    def allows_extra_error(self, dtype: str) -> bool:
+        """Whether a kernel may err by more than the standard budget in a dtype.
+
+        Somebody who computes in float64 has asked for accuracy: there, only who says so gets less.
+        """
+        return dtype != "float64" if self.extra_error is None else self.extra_error
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(
@@ -78,7 +89,7 @@ class _Local(threading.local):
 
 
 _LOCK = threading.RLock()
-_INTERNED: dict[tuple[int, str | None, bool, bool], Settings] = {}
+_INTERNED: dict[tuple[int, str | None, bool, bool | None], Settings] = {}
 _local = _Local()
 _default: Settings | None = None
 
@@ -127,7 +138,7 @@ def using(
             (`"matmul/cpu_numba/packed"`), or to the op's NumPy definition (`"reference"`).
         strict: make falling back an error.
         extra_error: False forbids kernels that declare a larger error than the standard budget, such as
-            Winograd convolution.
+            Winograd convolution; True allows them in float64 too. By default they run in all other dtypes.
 
     Raises:
         ConfigError: for a value that means nothing, before the block is entered.
@@ -224,18 +235,18 @@ def _threads_from_environment() -> int:
 
 def strict_from_environment() -> bool:
     """Whether KERNELWRIGHT_STRICT asks for errors instead of fallbacks."""
-    return _flag_from_environment(STRICT_VARIABLE, False)
+    return bool(_flag_from_environment(STRICT_VARIABLE))
 
 
-def extra_error_from_environment() -> bool:
-    """Whether KERNELWRIGHT_EXTRA_ERROR leaves kernels with a declared larger error to the choice."""
-    return _flag_from_environment(EXTRA_ERROR_VARIABLE, True)
+def extra_error_from_environment() -> bool | None:
+    """Whether KERNELWRIGHT_EXTRA_ERROR allows kernels that declare a larger error; None when it is unset."""
+    return _flag_from_environment(EXTRA_ERROR_VARIABLE)
 
 
-def _flag_from_environment(variable: str, unset: bool) -> bool:
+def _flag_from_environment(variable: str) -> bool | None:
     text = os.environ.get(variable, "").strip().lower()
     if not text:
-        return unset
+        return None
     if text in ("0", "false", "no", "off"):
         return False
     if text in ("1", "true", "yes", "on"):

@@ -148,7 +148,7 @@ def _winograd(weight: AnyArray, groups: int, asked: int | None, attrs: Mapping[s
                 f"groups={groups}; it is 2 or 4, for 3 x 3 filters of one group in float32 or float64."
             )
         return asked
-    if asked == 0 or not fits or not current().extra_error:
+    if asked == 0 or not fits or not current().allows_extra_error(dtype_name(weight.dtype)):
         return 0
     dense = all(step == 1 for name in ("stride", "dilation") for step in attrs.get(name, ()))
     large = min(weight.shape[:2]) >= _WINOGRAD_FROM

@@ -15,7 +15,7 @@ from kernelwright.kernels.cache import Entry
 from kernelwright.kernels.dispatch import bind, choose, explain, fallbacks
 from kernelwright.kernels.errors import DeviceError, DTypeError, NoKernelError, ShapeError
 from kernelwright.kernels.kernel import Kernel
-from kernelwright.kernels.op import Op, problem_key
+from kernelwright.kernels.op import Op, TensorSpec, problem_key
 from kernelwright.kernels.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -215,6 +215,16 @@ def test_kernels_that_declare_an_extra_error_run_unless_that_is_forbidden(toy: O
             choose(toy, SPECS)
         measured(rough, 1e-9, threads=kw.get_num_threads())
         assert choose(toy, SPECS).kernel is exact, "however fast it was measured to be"
+
+
+def test_float64_is_computed_with_an_extra_error_only_where_that_was_asked_for(toy: Op) -> None:
+    exact = add_kernel("exact", dtypes="float64", model=lambda *_: 2e-6)
+    rough = add_kernel("rough", dtypes="float64", model=lambda *_: 1e-6, error=kw.ExtraError(8.0, "rounds"))
+    wide = tuple(TensorSpec(spec.shape, "float64") for spec in SPECS)
+    assert choose(toy, wide).kernel is exact
+    assert "float64 allows that only with extra_error=True (rounds)" in str(explain(toy, wide))
+    with kw.using(extra_error=True):
+        assert choose(toy, wide).kernel is rough
 
 
 def test_the_launch_is_worked_out_once_until_something_changes(toy: Op) -> None:

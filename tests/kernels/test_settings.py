@@ -43,16 +43,21 @@ def test_strictness_comes_from_the_environment(
     assert current().strict is strict
 
 
-@pytest.mark.parametrize(("text", "allowed"), [("1", True), ("", True), ("0", False), ("off", False)])
+@pytest.mark.parametrize(
+    ("text", "float32", "float64"), [("1", True, True), ("", True, False), ("0", False, False)]
+)
 def test_the_extra_error_comes_from_the_environment(
-    text: str, allowed: bool, monkeypatch: pytest.MonkeyPatch
+    text: str, float32: bool, float64: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KERNELWRIGHT_EXTRA_ERROR", text)
-    assert current().extra_error is allowed
     with kw.using(threads=1):
-        assert current().extra_error is allowed, "a block that says nothing of it keeps it"
-    with kw.using(extra_error=not allowed):
-        assert current().extra_error is not allowed
+        assert current().allows_extra_error("float32") is float32
+        assert current().allows_extra_error("float64") is float64, "whoever uses it asks for accuracy"
+    with kw.using(extra_error=True):
+        assert current().allows_extra_error("float64")
+        with kw.using(extra_error=False, threads=1):
+            assert not current().allows_extra_error("float32")
+        assert current().allows_extra_error("float64"), "as before the inner block"
 
 
 def test_a_wrong_strictness_in_the_environment_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:

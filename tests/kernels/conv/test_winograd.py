@@ -216,6 +216,9 @@ def test_the_choice_says_why_it_was_left_out() -> None:
         text = str(kw.explain("conv", *sample.inputs, **sample.attrs))
     assert "may err by more than the standard budget, and extra_error=False is set (F(4x4, 3x3)" in text
     assert chosen(sample, extra_error=False) == "direct"
+    wide = call(64, 64, (20, 20), dtype="float64")
+    assert chosen(wide) == "direct"
+    assert chosen(wide, extra_error=True) == "winograd4"
 
 
 def test_calls_it_does_not_take_are_refused_with_a_reason() -> None:
