@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .engine.functional.recurrent import rnn as rnn
     from .engine.functional.recurrent import rnn_cell as rnn_cell
     from .kernels import errors as errors
+    from .kernels.kernel import ExtraError as ExtraError
     from .kernels.op import Cost as Cost
     from .kernels.op import Op as Op
     from .kernels.op import Sample as Sample
@@ -50,6 +51,7 @@ __version__ = "0.1.0"
 _FACE = {
     "Array": "engine.array",
     "Cost": "kernels.op",
+    "ExtraError": "kernels.kernel",
     "Op": "kernels.op",
     "Sample": "kernels.op",
     "TensorSpec": "kernels.spec",

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..kernels import accuracy
 from ..kernels.errors import KernelwrightError, WrongResultError
-from ..kernels.kernel import Kernel
+from ..kernels.kernel import ExtraError, Kernel
 from ..kernels.op import get_op
 from ..kernels.spec import TensorSpec
 from .problems import Inputs, Problem
@@ -31,6 +31,7 @@ class Checker:
         self._approved: dict[str, Outputs] = {}
         self.vendor_errors: dict[str, float] = {}
         self._vendor: Outputs | None = None
+        self._extra: ExtraError | None = None
 
     def accept_vendors(self, results: Mapping[str, Outputs]) -> dict[str, str]:
         """Measures the vendors' own errors; the first one that is right is what ours is judged beside.
@@ -49,9 +50,15 @@ class Checker:
                 wrong[name] = f"wrong: {reason(verdict)}"
         return wrong
 
-    def judge(self, outputs: Outputs) -> accuracy.Verdict:
-        """The verdict on our result, all outputs of it; one that is right is remembered."""
-        verdict = self._judged(outputs, self._vendor)
+    def judge(self, outputs: Outputs, extra: ExtraError | None = None) -> accuracy.Verdict:
+        """The verdict on our result, all outputs of it; one that is right is remembered.
+
+        Args:
+            outputs: what came back.
+            extra: what the kernel declared that computed it.
+        """
+        self._extra = extra
+        verdict = self._judged(outputs, self._vendor, extra)
         if verdict.ok:
             self._approved["kernelwright"] = outputs
         return verdict
@@ -65,14 +72,17 @@ class Checker:
         known = self._approved.get(name)
         if known is not None and all(map(np.array_equal, known, outputs)):
             return None
-        verdict = self._judged(outputs)
+        verdict = self._judged(outputs, extra=self._extra if name == "kernelwright" else None)
         return None if verdict.ok else reason(verdict)
 
-    def _judged(self, outputs: Outputs, vendor: Outputs | None = None) -> accuracy.Verdict:
+    def _judged(
+        self, outputs: Outputs, vendor: Outputs | None = None, extra: ExtraError | None = None
+    ) -> accuracy.Verdict:
         expected = self._problem.outputs
         if len(outputs) != len(expected):
             raise WrongResultError(f"{len(outputs)} outputs came back, not the {len(expected)} of the op")
-        return self._truth.judge(outputs, expected, vendor=None if vendor is None else vendor[0])
+        theirs = None if vendor is None else vendor[0]
+        return self._truth.judge(outputs, expected, vendor=theirs, extra=extra)
 
     def inputs_unchanged(self) -> bool:
         """Whether every input still has the bits it was drawn with."""

@@ -16,13 +16,23 @@ from ..kernels.errors import ConfigError, did_you_mean
 from ..kernels.machine import VECTOR_VARIABLE
 from ..kernels.op import ops
 from ..kernels.paths import CACHE_VARIABLE, cache_dir
-from ..kernels.settings import STRICT_VARIABLE, THREADS_VARIABLE, get_num_threads, strict_from_environment
+from ..kernels.settings import (
+    EXTRA_ERROR_VARIABLE,
+    STRICT_VARIABLE,
+    THREADS_VARIABLE,
+    extra_error_from_environment,
+    get_num_threads,
+    strict_from_environment,
+)
 from .baselines import baselines
 from .machine import facts, versions
 from .report.text import nbytes, percent
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
-OUR_VARIABLES = (CACHE_VARIABLE, KERNELS_VARIABLE, STRICT_VARIABLE, THREADS_VARIABLE, VECTOR_VARIABLE)
+OUR_VARIABLES = (
+    *(CACHE_VARIABLE, EXTRA_ERROR_VARIABLE, KERNELS_VARIABLE, STRICT_VARIABLE, THREADS_VARIABLE),
+    VECTOR_VARIABLE,
+)
 POOL_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 # (extra, a module that it brings, what it is for)
 EXTRAS = (
@@ -147,6 +157,10 @@ def _environment() -> Iterator[Finding]:
     try:
         if strict_from_environment():
             yield Finding(NOTE, "environment", f"{STRICT_VARIABLE} is on: falling back is an error")
+        if extra_error_from_environment() is False:
+            yield Finding(
+                NOTE, "environment", f"{EXTRA_ERROR_VARIABLE} is off: no Winograd, whose error is larger"
+            )
     except ConfigError as error:
         yield Finding(PROBLEM, "environment", str(error))
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):

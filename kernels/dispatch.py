@@ -130,7 +130,7 @@ def choose(
     attrs = op.complete(attrs or {})
     specs = complete_specs(op, specs, attrs)
     kernels = registry.kernels_for(op.name, specs[0].device)
-    candidates = _candidates(op, kernels, specs, attrs, under.threads)
+    candidates = _candidates(op, kernels, specs, attrs, under)
     draft = Choice(op, specs, attrs, under.threads, None, {}, "", tuple(candidates))
     if under.backend == REFERENCE:
         return replace(draft, why="the reference was asked for")
@@ -168,14 +168,14 @@ def _pick(draft: Choice, able: list[Candidate], lead: str) -> Choice:
 
 
 def _candidates(
-    op: Op, kernels: Sequence[Kernel], specs: Specs, attrs: Attrs, threads: int
+    op: Op, kernels: Sequence[Kernel], specs: Specs, attrs: Attrs, under: Settings
 ) -> list[Candidate]:
     """All kernels beside the call, the best first."""
-    measured = tuning.known(op, specs, attrs, threads, kernels)
-    plain = sorted((_consider(kernel, specs, attrs, threads, {}) for kernel in kernels), key=_order)
+    measured = tuning.known(op, specs, attrs, under.threads, kernels)
+    plain = sorted((_consider(kernel, specs, attrs, under, {}) for kernel in kernels), key=_order)
     if not measured:
         return plain
-    tuned = {kernel: _consider(kernel, specs, attrs, threads, measured) for kernel in kernels}
+    tuned = {kernel: _consider(kernel, specs, attrs, under, measured) for kernel in kernels}
     # Times of some kernels say nothing about one that was never timed: after an edit of the best kernel, its
     # own times are void, and a slow one that still has some must not take its place.
     if tuned[plain[0].kernel].tuned_s is None:
@@ -184,13 +184,15 @@ def _candidates(
 
 
 def _consider(
-    kernel: Kernel, specs: Specs, attrs: Attrs, threads: int, measured: tuning.Measured
+    kernel: Kernel, specs: Specs, attrs: Attrs, under: Settings, measured: tuning.Measured
 ) -> Candidate:
     reason = kernel.why_not(specs, attrs)
+    if reason is None and kernel.error is not None and not under.allows_extra_error(specs[0].dtype):
+        reason = kernel.error.refusal(under.extra_error)
     if reason is not None:
         return Candidate(kernel, reason_not=reason)
     try:
-        return _best_option(kernel, specs, attrs, threads, measured)
+        return _best_option(kernel, specs, attrs, under.threads, measured)
     except Exception as error:  # an extender's configs() or model(): say whose, and go on without the kernel
         return Candidate(
             kernel, reason_not=f"its configs() or model() raised {type(error).__name__}: {error}"
@@ -291,7 +293,7 @@ def explain(op: Op, specs: Sequence[TensorSpec], attrs: Attrs | None = None) -> 
 
 def replace_strict(under: Settings) -> Settings:
     """The same settings without `strict`: an explanation shows a fallback rather than refusing it."""
-    return Settings(under.threads, under.backend, False)
+    return Settings(under.threads, under.backend, False, under.extra_error)
 
 
 def fallbacks() -> dict[str, int]:

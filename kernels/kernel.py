@@ -20,6 +20,32 @@ Configs = Callable[[Specs, Attrs, int], Sequence[Mapping[str, Any]]]
 Model = Callable[[Specs, Attrs, Config, int], float | None]
 
 
+@dataclass(frozen=True)
+class ExtraError:
+    """What a kernel declares whose errors may be larger than the standard budget (`accuracy.budget`).
+
+    Attributes:
+        factor: how many times the standard budget the norm of its errors may be.
+        why: where the errors and the number come from, in one line.
+        magnitude: like `Op.magnitude`, of the terms that this kernel adds up, which may be more than the op's
+            definition has: what the errors of single elements are measured against. None for the op's own.
+            Elements for which it is not finite are not judged: the kernel may spread infinities and NaN.
+    """
+
+    factor: float
+    why: str
+    magnitude: Callable[..., tuple[Any, ...]] | None = field(default=None, repr=False)
+
+    def refusal(self, setting: bool | None) -> str:
+        """The reason why such a kernel does not run, under settings that allow no extra error."""
+        rule = (
+            "float64 allows that only with extra_error=True"
+            if setting is None
+            else "extra_error=False is set"
+        )
+        return f"may err by more than the standard budget, and {rule} ({self.why})"
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Kernel:
     """A kernel as it was registered. `id` names it everywhere: `matmul/cpu_numba/packed`.
@@ -38,6 +64,7 @@ class Kernel:
     rank: int = 0
     model: Model | None = field(default=None, repr=False)
     binds: bool = False
+    error: ExtraError | None = None
     source_file: str = ""
     line: int = 0
     stamp: tuple[int, int] | None = field(default=None, repr=False)
@@ -159,6 +186,7 @@ def make_kernel(
     rank: int,
     model: Model | None,
     binds: bool,
+    error: ExtraError | None = None,
 ) -> Kernel:
     """Check a declaration and make the Kernel. See `registry.kernel` for the arguments.
 
@@ -171,6 +199,11 @@ def make_kernel(
     label = f"{op.name}/{name or plain.__name__}"
     if isinstance(rank, bool) or not isinstance(rank, int):
         raise RegistrationError(f"{label}: rank must be a whole number, got {rank!r}.")
+    if error is not None and not (isinstance(error, ExtraError) and error.factor >= 1 and error.why):
+        raise RegistrationError(
+            f"{label}: error is ExtraError(factor, why) with a factor of 1 or more and where it comes from, "
+            f"got {error!r}; leave it out for a kernel within the standard budget."
+        )
     if binds and code.co_argcount != 4:
         raise RegistrationError(
             f"{label}: with binds=True the function is fn(specs, attrs, config, threads), got "
@@ -197,6 +230,7 @@ def make_kernel(
         rank=rank,
         model=model,
         binds=binds,
+        error=error,
         source_file=source,
         line=code.co_firstlineno,
         stamp=_stamp(source),

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from . import discovery
 from .errors import DTypeError, RegistrationError
-from .kernel import Configs, Kernel, Model, Supports, make_kernel
+from .kernel import Configs, ExtraError, Kernel, Model, Supports, make_kernel
 from .op import get_op
 from .settings import clear_memos
 from .spec import SHORT_NAMES, check_device
@@ -43,6 +43,7 @@ def kernel(
     rank: int = 0,
     model: Model | None = None,
     binds: bool = False,
+    error: ExtraError | None = None,
 ) -> Callable[[F], F]:
     """Declare that the decorated function computes an op. This decorator is all that a kernel needs.
 
@@ -69,6 +70,9 @@ def kernel(
         model: `model(specs, attrs, config, threads) -> float | None`: predicted seconds. Kernels with a model
             go before those without one.
         binds: see above.
+        error: an `ExtraError`, for a kernel whose errors may be larger than the standard budget: it is judged
+            by what it declares, and does not run under `kw.using(extra_error=False)`, nor in float64 unless
+            under `extra_error=True`.
 
     Returns:
         The function, unchanged.
@@ -102,6 +106,7 @@ def kernel(
             rank=rank,
             model=model,
             binds=binds,
+            error=error,
         )
         _add(made)
         return function

@@ -18,6 +18,7 @@ from .errors import ConfigError
 
 THREADS_VARIABLE = "KERNELWRIGHT_NUM_THREADS"
 STRICT_VARIABLE = "KERNELWRIGHT_STRICT"
+EXTRA_ERROR_VARIABLE = "KERNELWRIGHT_EXTRA_ERROR"
 _OVERSUBSCRIPTION = 4  # more threads than this for each CPU is always a slip, such as bytes given for threads
 
 
@@ -29,28 +30,44 @@ class Settings:
         backend: None, or what kernels are restricted to: a language (`"numba"`), a kernel's name or full id,
             or `"reference"` for the op's own NumPy definition.
         strict: falling back to the reference, or to a kernel that `backend` does not name, is an error.
+        extra_error: whether kernels may run that declare a larger error than the standard budget
+            (`@kernel(..., error=...)`), such as Winograd convolution. None: in all dtypes but float64.
         memo: launches by problem, kept by `dispatch` and the eager calls above it; emptied when kernels or
             tuning results change.
     """
 
-    __slots__ = ("backend", "memo", "strict", "threads")
+    __slots__ = ("backend", "extra_error", "memo", "strict", "threads")
 
     threads: int
     backend: str | None
     strict: bool
+    extra_error: bool | None
     memo: dict[Any, Any]
 
-    def __new__(cls, threads: int, backend: str | None = None, strict: bool = False) -> Settings:
-        key = (threads, backend, strict)
+    def __new__(
+        cls,
+        threads: int,
+        backend: str | None = None,
+        strict: bool = False,
+        extra_error: bool | None = None,
+    ) -> Settings:
+        key = (threads, backend, strict, extra_error)
         with _LOCK:
             known = _INTERNED.get(key)
             if known is None:
                 known = object.__new__(cls)
-                for name, value in zip(("threads", "backend", "strict"), key, strict=True):
+                for name, value in zip(("threads", "backend", "strict", "extra_error"), key, strict=True):
                     object.__setattr__(known, name, value)
                 object.__setattr__(known, "memo", {})
                 _INTERNED[key] = known
         return known
+
+    def allows_extra_error(self, dtype: str) -> bool:
+        """Whether a kernel may err by more than the standard budget in a dtype.
+
+        Somebody who computes in float64 has asked for accuracy: there, only who says so gets less.
+        """
+        return dtype != "float64" if self.extra_error is None else self.extra_error
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(
@@ -58,7 +75,10 @@ class Settings:
         )
 
     def __repr__(self) -> str:
-        return f"Settings(threads={self.threads}, backend={self.backend!r}, strict={self.strict})"
+        return (
+            f"Settings(threads={self.threads}, backend={self.backend!r}, strict={self.strict}, "
+            f"extra_error={self.extra_error})"
+        )
 
 
 class _Local(threading.local):
@@ -69,7 +89,7 @@ class _Local(threading.local):
 
 
 _LOCK = threading.RLock()
-_INTERNED: dict[tuple[int, str | None, bool], Settings] = {}
+_INTERNED: dict[tuple[int, str | None, bool, bool | None], Settings] = {}
 _local = _Local()
 _default: Settings | None = None
 
@@ -92,7 +112,7 @@ def set_num_threads(n: int) -> None:
     threads = check_threads(n, "kw.set_num_threads", "kw.set_num_threads(1)")
     with _LOCK:
         base = _default or _load_default()
-        _default = Settings(threads, base.backend, base.strict)
+        _default = Settings(threads, base.backend, base.strict, base.extra_error)
     if _local.overrides:
         _local.settings = _resolve(_local.overrides)
 
@@ -104,7 +124,11 @@ def get_num_threads() -> int:
 
 @contextmanager
 def using(
-    *, threads: int | None = None, backend: str | None = None, strict: bool | None = None
+    *,
+    threads: int | None = None,
+    backend: str | None = None,
+    strict: bool | None = None,
+    extra_error: bool | None = None,
 ) -> Iterator[Settings]:
     """Change settings for the calling thread inside a `with` block. Blocks nest; None changes nothing.
 
@@ -113,6 +137,8 @@ def using(
         backend: restrict kernels to a language (`"numba"`), to one kernel by its name or its full id
             (`"matmul/cpu_numba/packed"`), or to the op's NumPy definition (`"reference"`).
         strict: make falling back an error.
+        extra_error: False forbids kernels that declare a larger error than the standard budget, such as
+            Winograd convolution; True allows them in float64 too. By default they run in all other dtypes.
 
     Raises:
         ConfigError: for a value that means nothing, before the block is entered.
@@ -127,10 +153,11 @@ def using(
                 f"'matmul/cpu_numba/packed', got {backend!r}."
             )
         overrides["backend"] = backend
-    if strict is not None:
-        if not isinstance(strict, bool):
-            raise ConfigError(f"kw.using(strict=...) takes True or False, got {strict!r}.")
-        overrides["strict"] = strict
+    for name, value in (("strict", strict), ("extra_error", extra_error)):
+        if value is not None:
+            if not isinstance(value, bool):
+                raise ConfigError(f"kw.using({name}=...) takes True or False, got {value!r}.")
+            overrides[name] = value
     before = _local.overrides
     _local.overrides = (*before, overrides)
     _local.settings = _resolve(_local.overrides)
@@ -143,7 +170,12 @@ def using(
 
 def _resolve(overrides: tuple[dict[str, Any], ...]) -> Settings:
     base = _default or _load_default()
-    merged: dict[str, Any] = {"threads": base.threads, "backend": base.backend, "strict": base.strict}
+    merged: dict[str, Any] = {
+        "threads": base.threads,
+        "backend": base.backend,
+        "strict": base.strict,
+        "extra_error": base.extra_error,
+    }
     for override in overrides:
         merged.update(override)
     return Settings(**merged)
@@ -184,7 +216,8 @@ def _load_default() -> Settings:
     global _default
     with _LOCK:
         if _default is None:
-            _default = Settings(_threads_from_environment(), None, strict_from_environment())
+            threads = _threads_from_environment()
+            _default = Settings(threads, None, strict_from_environment(), extra_error_from_environment())
         return _default
 
 
@@ -202,14 +235,23 @@ def _threads_from_environment() -> int:
 
 def strict_from_environment() -> bool:
     """Whether KERNELWRIGHT_STRICT asks for errors instead of fallbacks."""
-    text = os.environ.get(STRICT_VARIABLE, "").strip().lower()
-    if text in ("", "0", "false", "no", "off"):
+    return bool(_flag_from_environment(STRICT_VARIABLE))
+
+
+def extra_error_from_environment() -> bool | None:
+    """Whether KERNELWRIGHT_EXTRA_ERROR allows kernels that declare a larger error; None when it is unset."""
+    return _flag_from_environment(EXTRA_ERROR_VARIABLE)
+
+
+def _flag_from_environment(variable: str) -> bool | None:
+    text = os.environ.get(variable, "").strip().lower()
+    if not text:
+        return None
+    if text in ("0", "false", "no", "off"):
         return False
     if text in ("1", "true", "yes", "on"):
         return True
-    raise ConfigError(
-        f"the environment variable {STRICT_VARIABLE} is {text!r}; write {STRICT_VARIABLE}=1 or =0."
-    )
+    raise ConfigError(f"the environment variable {variable} is {text!r}; write {variable}=1 or =0.")
 
 
 def clear_memos() -> None:

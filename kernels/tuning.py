@@ -347,17 +347,19 @@ class _Search:
         except Exception as error:  # an extender's kernel, or one that this machine cannot compile
             self.rejected.append((kernel, config, f"{type(error).__name__}: {error}"))
             return
-        verdict = self._judge(inputs, outputs)
+        verdict = self._judge(kernel, inputs, outputs)
         if verdict.ok:
             self.running.append(_Running(kernel, config, launch))
         else:
             self.rejected.append((kernel, config, verdict.text))
 
-    def _judge(self, inputs: list[AnyArray | None], outputs: list[AnyArray]) -> accuracy.Verdict:
+    def _judge(
+        self, kernel: Kernel, inputs: list[AnyArray | None], outputs: list[AnyArray]
+    ) -> accuracy.Verdict:
         problem = self.problem
         if not hasattr(self, "_truth"):  # one oracle serves all configurations
             self._truth = accuracy.Truth.of(problem.op, inputs, problem.attrs)
-        return self._truth.judge(outputs, problem.specs)
+        return self._truth.judge(outputs, problem.specs, extra=kernel.error)
 
     def _race(self, arrays: list[AnyArray | None], started: float) -> None:
         left = list(self.running)

@@ -23,6 +23,7 @@ if CACHE.is_relative_to(BUILD):
 # A user's own kernels and habits are no part of these tests.
 os.environ.pop("KERNELWRIGHT_KERNELS", None)
 os.environ.pop("KERNELWRIGHT_STRICT", None)
+os.environ.pop("KERNELWRIGHT_EXTRA_ERROR", None)
 
 # The first call of a kernel compiles it, which no deadline can know; on CI the same cases every time.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])

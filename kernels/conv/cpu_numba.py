@@ -3,7 +3,8 @@
     direct   channels of y contiguous ("NHWC"): a register tile of pixels by output channels, over lists of
              where each tap of each pixel is read (kernels/conv/indirect.py); 1x1 is the case of one tap
 
-The kernels for contiguous pixels are in `cpu_numba_planes.py`, depthwise ones in `cpu_numba_depthwise.py`.
+The kernels for contiguous pixels are in `cpu_numba_planes.py`, depthwise ones in `cpu_numba_depthwise.py`,
+Winograd's for 3x3 filters in `cpu_numba_winograd.py`.
 
 `plan.py` predicts the time of each register tile; the fastest predicted runs, unless tuning has measured.
 """

@@ -14,6 +14,7 @@ spatial axis; `()` for stride, padding or dilation stands for 1, 0 and 1 everywh
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -173,7 +174,7 @@ def _linear(
 ) -> AnyArray:
     """What goes into the activation, channels first."""
     layout = attrs["layout"]
-    x, w = define.first(x, layout), _unpacked(w, attrs)
+    x, w = define.first(x, layout), unpacked(w, attrs)
     stride, padding, dilation = window(attrs, x.ndim - 2, "conv")
     places = tuple(map(output_size, x.shape[2:], w.shape[2:], stride, padding, dilation))
     z = define.conv(x, w, places, stride, padding, dilation, attrs["groups"])
@@ -184,7 +185,8 @@ def _linear(
     return z
 
 
-def _unpacked(w: AnyArray, attrs: Attrs) -> AnyArray:
+def unpacked(w: AnyArray, attrs: Attrs) -> AnyArray:
+    """The weight of a call, which may be packed."""
     if not attrs.get("w_format"):
         return w
     from .prepack import unpack
@@ -207,8 +209,21 @@ def conv_magnitude(
     x: AnyArray, w: AnyArray, b: AnyArray | None, residual: AnyArray | None, **attrs: Any
 ) -> tuple[AnyArray]:
     """The sum of all |terms|, times the slope of the activation, and what the activation itself rounds."""
-    sizes = [None if a is None else np.abs(a) for a in (x, w, b, residual)]
-    total = _linear(*sizes, attrs)  # type: ignore[call-arg,arg-type]
+    return magnitude_of(_linear, x, w, b, residual, attrs)
+
+
+def magnitude_of(
+    terms: Callable[..., AnyArray],
+    x: AnyArray,
+    w: AnyArray,
+    b: AnyArray | None,
+    residual: AnyArray | None,
+    attrs: Attrs,
+) -> tuple[AnyArray]:
+    """The same for any way of adding up: `terms(|x|, |w|, |b|, |residual|, attrs)`, channels first."""
+    w = unpacked(w, attrs)
+    attrs = {**attrs, "w_format": "", "w_shape": ()}
+    total = terms(*(None if a is None else np.abs(a) for a in (x, w, b, residual)), attrs)
     name = attrs["activation"]
     if name is not None:
         z = _linear(x, w, b, residual, attrs)
@@ -276,7 +291,7 @@ def input_grad_reference(grad: AnyArray, w: AnyArray, b: AnyArray | None, **attr
     grad = define.first(grad, attrs["layout"])
     stride, padding, dilation = window(attrs, grad.ndim - 2, "conv_input_grad", crops=True)
     size = tuple(attrs["input_size"])
-    dx = define.input_grad(grad, _unpacked(w, attrs), size, stride, padding, dilation, attrs["groups"])
+    dx = define.input_grad(grad, unpacked(w, attrs), size, stride, padding, dilation, attrs["groups"])
     if b is not None:
         dx += b.reshape(-1, *(1,) * len(size))
     return (define.back(dx, attrs["layout"]),)

@@ -102,6 +102,11 @@ def _grids(threads: int, tiles: int, panels: int) -> list[tuple[int, int]]:
     return [(1, 1), *((min(gm, tiles), min(threads // gm, panels)) for gm in shares)]
 
 
+def grids(threads: int, tiles: int, panels: int) -> list[tuple[int, int]]:
+    """Ways to share tiles and panels among threads: (tasks along tiles, along panels)."""
+    return _grids(threads, tiles, panels)
+
+
 def _block_tiles(p: Problem, mr: int, tiles: int, copies: int) -> int:
     """Tiles whose input stays in the L2 cache beside a panel of weights, in even blocks."""
     area = 1

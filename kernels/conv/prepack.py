@@ -5,30 +5,45 @@
 Output channels past the last are zeros. The format is called `panels<nr>`. For a machine that multiplies
 pairs of bfloat16, two neighbouring input channels of an output channel lie side by side: format `pairs<nr>`.
 Depthwise filters, one for each channel, are packed as [taps, channels] instead: format `taps`.
+
+What a Winograd convolution multiplies by can follow the panels, in panels as wide: format
+`panels<nr>+winograd<m>`, for m = 2 or 4.
+
+    U = G w G^T:  [panels, (m + 2)^2, C, nr],  with a cache line behind each [C, nr]
+
+So the weight itself is always there: which kernel reads a packed weight is decided call by call, and a call
+that allows no error beyond the standard one is computed from the panels. The price is memory: 16 / 9 or 4
+times as much more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from ..errors import DTypeError, ShapeError
+from ..errors import ConfigError, DTypeError, ShapeError
 from ..machine import machine, vector_bytes
 from ..op import AnyArray, get_op
 from ..prepack import Packed
-from ..spec import dtype_name
+from ..settings import current
+from ..spec import dtype_name, np_dtype
 
 PREFIX = "panels"
 PAIRS = "pairs"
 DEPTHWISE = "taps"
+WINOGRAD = "+winograd"
+# Channels in and out from which on transformed filters are packed unasked: below, they rarely pay.
+_WINOGRAD_FROM = 8
 _LINE = 64
+_APART = 16  # elements: a cache line or more, for any dtype that has transformed filters
 
 
 def panel_width(format: str) -> int:
     """nr of a format; 0 for a name that is no such format."""
+    format = format.partition(WINOGRAD)[0]
     for prefix in (PREFIX, PAIRS):
         digits = format.removeprefix(prefix)
         if format.startswith(prefix) and digits.isdigit():
@@ -36,10 +51,32 @@ def panel_width(format: str) -> int:
     return 0
 
 
-def prepack(op: str, weight: AnyArray, *, groups: int = 1, **attrs: Any) -> Packed:
-    """Pack `weight`, [O, C / groups, *K], for calls of `conv` with as many groups; other attributes are free.
+def winograd_side(format: str) -> int:
+    """m of a format with transformed filters for F(m x m, 3 x 3); 0 for one without them."""
+    digits = format.partition(WINOGRAD)[2]
+    return int(digits) if digits.isdigit() else 0
+
+
+def panels_end(shape: Sequence[int], format: str) -> int:
+    """Where what follows the panels of a format begins, in elements."""
+    return -(-packed_size(shape, 1, panel_width(format)) // _APART) * _APART
+
+
+def prepack(
+    op: str, weight: AnyArray, *, groups: int = 1, winograd: int | None = None, **attrs: Any
+) -> Packed:
+    """Pack `weight`, [O, C / groups, *K], for calls of `conv` with as many groups.
+
+    Args:
+        op: "conv".
+        weight: float32, float64 or bfloat16.
+        groups: of the calls.
+        winograd: 2 or 4 to pack the filters of F(2 x 2, 3 x 3) or F(4 x 4, 3 x 3) as well, 0 for none. Left
+            out, those of F(4 x 4) are packed where `attrs` say that a Winograd kernel may compute the calls.
+        attrs: further attributes of the calls. They may differ from these in the calls themselves.
 
     Raises:
+        ConfigError: for a `winograd` that this weight cannot be packed for.
         DTypeError: for another op, or a dtype that conv does not take.
         ShapeError: for a weight that is none, or groups that do not divide O.
     """
@@ -65,7 +102,12 @@ def prepack(op: str, weight: AnyArray, *, groups: int = 1, **attrs: Any) -> Pack
         part = filters[:, panel * nr : (panel + 1) * nr]
         view[:, panel, :, :, : part.shape[1]] = part.transpose(0, 3, 2, 1)
     if not multiplies_pairs(dtype_name(weight.dtype), weight.shape[1]):
-        return Packed("conv", data, f"{PREFIX}{nr}", tuple(weight.shape))
+        form = f"{PREFIX}{nr}"
+        m = _winograd(weight, groups, winograd, attrs)
+        if m:
+            form += f"{WINOGRAD}{m}"
+            data = _with_transformed(data, weight, m, form)
+        return Packed("conv", data, form, tuple(weight.shape))
     couples = view.reshape(*view.shape[:3], -1, 2, nr)
     couples[...] = couples.swapaxes(-1, -2).reshape(couples.shape).copy()
     return Packed("conv", data, f"{PAIRS}{nr}", tuple(weight.shape))
@@ -77,7 +119,9 @@ def unpack(data: AnyArray, format: str, shape: Sequence[int], groups: int) -> An
     Raises:
         ShapeError: for an unknown format, or data of another size.
     """
-    nr = panel_width(format)
+    nr, m = panel_width(format), winograd_side(format)
+    if m and data.size == _winograd_size(shape, format):
+        data = data[: packed_size(shape, groups, nr)]
     if format == DEPTHWISE and data.size == prod(shape):
         return np.ascontiguousarray(data.reshape(-1, shape[0]).T).reshape(shape)
     if not nr or data.size != packed_size(shape, groups, nr):
@@ -90,6 +134,54 @@ def unpack(data: AnyArray, format: str, shape: Sequence[int], groups: int) -> An
         view = couples.swapaxes(-1, -2).reshape(view.shape)
     wide = view.transpose(0, 1, 4, 3, 2).reshape(groups, -1, shape[1], prod(shape[2:]))
     return wide[:, : shape[0] // groups].reshape(shape)
+
+
+def _winograd(weight: AnyArray, groups: int, asked: int | None, attrs: Mapping[str, Any]) -> int:
+    """m of the transformed filters to pack, or 0."""
+    fits = weight.shape[2:] == (3, 3) and groups == 1 and weight.dtype != np_dtype("bfloat16")
+    if asked:
+        from .winograd_transform import POINTS
+
+        if asked not in POINTS or not fits:
+            raise ConfigError(
+                f"conv: winograd={asked!r} for a weight of {weight.dtype}{list(weight.shape)} with "
+                f"groups={groups}; it is 2 or 4, for 3 x 3 filters of one group in float32 or float64."
+            )
+        return asked
+    if asked == 0 or not fits or not current().allows_extra_error(dtype_name(weight.dtype)):
+        return 0
+    dense = all(step == 1 for name in ("stride", "dilation") for step in attrs.get(name, ()))
+    large = min(weight.shape[:2]) >= _WINOGRAD_FROM
+    return 4 if dense and large and attrs.get("layout") == "NHWC" else 0
+
+
+def _with_transformed(panels: AnyArray, weight: AnyArray, m: int, form: str) -> AnyArray:
+    """The panels, and behind them the transformed filters."""
+    from .winograd_transform import transformed_filters
+
+    nr, (out, channels) = panel_width(form), weight.shape[:2]
+    data = aligned(_winograd_size(weight.shape, form), weight.dtype)
+    data[: panels.size] = panels
+    rows = data[panels_end(weight.shape, form) :].reshape(-1, (m + 2) ** 2, transformed_row(channels, nr))
+    for panel in range(len(rows)):
+        part = weight[panel * nr : min(out, (panel + 1) * nr)]
+        view = rows[panel, :, : channels * nr].reshape(-1, channels, nr)
+        view[..., : len(part)] = transformed_filters(part, m)
+    return data
+
+
+def _winograd_size(shape: Sequence[int], form: str) -> int:
+    """Elements of panels with transformed filters behind them."""
+    nr, products = panel_width(form), (winograd_side(form) + 2) ** 2
+    return panels_end(shape, form) + -(-shape[0] // nr) * products * transformed_row(shape[1], nr)
+
+
+def transformed_row(channels: int, nr: int) -> int:
+    """Elements from [C, nr] to [C, nr] of transformed filters.
+
+    With the line in between, those of one channel do not meet in one set of a cache.
+    """
+    return -(-channels * nr // _APART) * _APART + _APART
 
 
 def multiplies_pairs(dtype: str, channels: int) -> bool:

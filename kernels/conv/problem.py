@@ -14,7 +14,7 @@ from ..op import Attrs, Specs
 from ..spec import TensorSpec
 from .geometry import Ints, channel_axis, output_size, parts, spatial_axes, window
 from .op import weight_shape
-from .prepack import DEPTHWISE, PAIRS, panel_width
+from .prepack import DEPTHWISE, PAIRS, panel_width, panels_end, winograd_side
 
 Triple = tuple[int, int, int]
 
@@ -43,6 +43,8 @@ class Problem:
         nr: the panel width of a packed weight, or 0; paired: whether it has its channels in pairs.
         b: the byte stride of the bias; None without one.
         activation: its name, or None.
+        winograd: m of the transformed filters F(m x m, 3 x 3) in a packed weight, or 0; they begin
+            winograd_at bytes behind its start.
     """
 
     dtype: str
@@ -66,6 +68,8 @@ class Problem:
     paired: bool
     b: int | None
     activation: str | None
+    winograd: int
+    winograd_at: int
 
     @property
     def channels(self) -> int:
@@ -113,7 +117,7 @@ def problem(specs: Specs, attrs: tuple[tuple[str, object], ...]) -> Problem:
         (p - 1) * s + (k - 1) * d for p, s, k, d in zip(places, stride, filters[2:], dilation, strict=True)
     ]
     hi = tuple(max(0, end - low - length + 1) for end, low, length in zip(last, lo, size, strict=True))
-    activation = known["activation"]
+    activation, form = known["activation"], str(known["w_format"])
     return _flat(
         Problem(
             dtype=x.dtype,
@@ -132,11 +136,13 @@ def problem(specs: Specs, attrs: tuple[tuple[str, object], ...]) -> Problem:
             x=_strides(x, layout),
             y=_strides(y, layout),
             residual=_strides(residual, layout) if residual.present else None,
-            w=_weight_strides(w, filters, str(known["w_format"])),
-            nr=panel_width(str(known["w_format"])),
-            paired=str(known["w_format"]).startswith(PAIRS),
+            w=_weight_strides(w, filters, form),
+            nr=panel_width(form),
+            paired=form.startswith(PAIRS),
             b=b.strides[0] if b.present else None,
             activation=None if activation is None else str(activation),
+            winograd=winograd_side(form),
+            winograd_at=panels_end(filters, form) * x.itemsize if winograd_side(form) else 0,
         )
     )
 

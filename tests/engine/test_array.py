@@ -403,7 +403,7 @@ def test_every_public_name_is_there() -> None:
     assert {name for name in kw.__all__ if not name.startswith("__")} == {
         *("Array", "array", "asarray", "from_dlpack", "linear", "matmul", "explain"),
         *(f"conv{kind}{axes}d" for kind in ("", "_transpose") for axes in (1, 2, 3)),
-        *("Cost", "Op", "Sample", "TensorSpec", "kernel", "errors"),
+        *("Cost", "ExtraError", "Op", "Sample", "TensorSpec", "kernel", "errors"),
         *("get_num_threads", "set_num_threads", "using"),
         *("lstm", "lstm_cell", "gru", "gru_cell", "rnn", "rnn_cell"),
     }

@@ -15,6 +15,7 @@ from kernelwright.kernels import accuracy
 from kernelwright.kernels.accuracy import UNIT_ROUNDOFF, Truth, Verdict, budget, check_kernel, error, judge
 from kernelwright.kernels.errors import NoKernelError
 from kernelwright.kernels.guard import Guarded
+from kernelwright.kernels.kernel import ExtraError
 from kernelwright.kernels.matmul.op import MATMUL
 from kernelwright.kernels.op import Op, Sample, TensorSpec
 
@@ -177,6 +178,34 @@ def test_the_oracle_of_float64_is_not_numpys_product() -> None:
     assert found.ok
     assert found.vendor_error is not None
     assert found.vendor_error.norm_rel > 0
+
+
+def test_a_declared_error_widens_the_budget_by_its_factor_and_no_more() -> None:
+    exact = np.ones(1000)
+    for times, factor, ok in ((100, 1.0, False), (100, 4.0, True), (140, 4.0, False)):
+        result = (exact + times * U32).astype("f4")
+        extra = ExtraError(factor, "it rounds twice")
+        found = judge(result, exact, dtype="float32", reduction_length=1000, extra=extra)
+        assert found.ok is ok, found.text
+        assert found.budget == factor * budget("float32", 1000)
+        assert (
+            judge(result, exact, dtype="float32", reduction_length=1000, extra=extra, vendor=exact).ok is ok
+        )
+
+
+def test_elements_are_measured_against_the_terms_that_a_kernel_declares() -> None:
+    exact, scale, own = np.zeros(100), np.ones(100), np.ones(100)
+    scale[3], own[3], result = 1e-6, 50.0, np.zeros(100, "f4")
+    result[3] = 20 * U32
+    common: dict[str, Any] = {"dtype": "float32", "reduction_length": 4, "scale": scale}
+    extra = ExtraError(1.0, "it adds its neighbours up")
+    assert not judge(result, exact, **common).ok, "the control: large beside its own terms"
+    assert judge(result, exact, **common, extra=extra, element_scale=own).ok
+    assert not judge(20 * result, exact, **common, extra=extra, element_scale=own).ok
+    result[3], own[3] = np.nan, np.inf
+    assert judge(result, exact, **common, extra=extra, element_scale=own).ok, "an infinity may spread"
+    result[4] = np.nan
+    assert not judge(result, exact, **common, extra=extra, element_scale=own).ok, "no further than declared"
 
 
 # check_kernel: kernels that are wrong in the ways that kernels are.

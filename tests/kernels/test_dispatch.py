@@ -15,7 +15,7 @@ from kernelwright.kernels.cache import Entry
 from kernelwright.kernels.dispatch import bind, choose, explain, fallbacks
 from kernelwright.kernels.errors import DeviceError, DTypeError, NoKernelError, ShapeError
 from kernelwright.kernels.kernel import Kernel
-from kernelwright.kernels.op import Op, problem_key
+from kernelwright.kernels.op import Op, TensorSpec, problem_key
 from kernelwright.kernels.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -202,6 +202,29 @@ def test_strict_settings_refuse_to_fall_back_and_list_every_reason(toy: Op) -> N
     assert "KERNELWRIGHT_STRICT" in text
     with kw.using(strict=True, backend="pikcy"), pytest.raises(NoKernelError, match="Did you mean 'picky'"):
         bind(toy, OUT_SPECS)
+
+
+def test_kernels_that_declare_an_extra_error_run_unless_that_is_forbidden(toy: Op) -> None:
+    exact = add_kernel("exact", model=lambda *_: 2e-6)
+    rough = add_kernel("rough", model=lambda *_: 1e-6, error=kw.ExtraError(8.0, "it rounds twice"))
+    assert choose(toy, SPECS).kernel is rough
+    with kw.using(extra_error=False):
+        assert choose(toy, SPECS).kernel is exact
+        assert "extra_error=False is set (it rounds twice)" in str(explain(toy, SPECS))
+        with kw.using(backend="rough", strict=True), pytest.raises(NoKernelError, match="it rounds twice"):
+            choose(toy, SPECS)
+        measured(rough, 1e-9, threads=kw.get_num_threads())
+        assert choose(toy, SPECS).kernel is exact, "however fast it was measured to be"
+
+
+def test_float64_is_computed_with_an_extra_error_only_where_that_was_asked_for(toy: Op) -> None:
+    exact = add_kernel("exact", dtypes="float64", model=lambda *_: 2e-6)
+    rough = add_kernel("rough", dtypes="float64", model=lambda *_: 1e-6, error=kw.ExtraError(8.0, "rounds"))
+    wide = tuple(TensorSpec(spec.shape, "float64") for spec in SPECS)
+    assert choose(toy, wide).kernel is exact
+    assert "float64 allows that only with extra_error=True (rounds)" in str(explain(toy, wide))
+    with kw.using(extra_error=True):
+        assert choose(toy, wide).kernel is rough
 
 
 def test_the_launch_is_worked_out_once_until_something_changes(toy: Op) -> None:

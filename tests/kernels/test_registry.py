@@ -73,6 +73,8 @@ def _bind(specs: Any, attrs: Any, config: Any, threads: int) -> Any: ...
         ({"dtypes": ()}, RegistrationError, r"names no dtype; write dtypes=\('float32',\)"),
         ({"device": "tpu"}, DeviceError, "'tpu' is unknown"),
         ({"rank": 1.5}, RegistrationError, "rank must be a whole number, got 1.5"),
+        ({"error": 3.0}, RegistrationError, r"error is ExtraError\(factor, why\).* got 3.0"),
+        ({"error": kw.ExtraError(0.5, "rounds")}, RegistrationError, "with a factor of 1 or more"),
         (
             {"configs": [{"block": [4]}]},
             RegistrationError,

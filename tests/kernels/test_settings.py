@@ -43,6 +43,23 @@ def test_strictness_comes_from_the_environment(
     assert current().strict is strict
 
 
+@pytest.mark.parametrize(
+    ("text", "float32", "float64"), [("1", True, True), ("", True, False), ("0", False, False)]
+)
+def test_the_extra_error_comes_from_the_environment(
+    text: str, float32: bool, float64: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERNELWRIGHT_EXTRA_ERROR", text)
+    with kw.using(threads=1):
+        assert current().allows_extra_error("float32") is float32
+        assert current().allows_extra_error("float64") is float64, "whoever uses it asks for accuracy"
+    with kw.using(extra_error=True):
+        assert current().allows_extra_error("float64")
+        with kw.using(extra_error=False, threads=1):
+            assert not current().allows_extra_error("float32")
+        assert current().allows_extra_error("float64"), "as before the inner block"
+
+
 def test_a_wrong_strictness_in_the_environment_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERNELWRIGHT_STRICT", "maybe")
     with pytest.raises(ConfigError, match="KERNELWRIGHT_STRICT is 'maybe'; write KERNELWRIGHT_STRICT=1"):
@@ -107,7 +124,9 @@ def test_set_num_threads_reaches_into_an_open_block_that_left_them_alone() -> No
         assert current().threads == 4
 
 
-@pytest.mark.parametrize("wrong", [{"backend": ""}, {"backend": 3}, {"strict": 1}, {"threads": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"backend": ""}, {"backend": 3}, {"strict": 1}, {"extra_error": 0}, {"threads": 0}]
+)
 def test_using_refuses_values_that_mean_nothing(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))), kw.using(**wrong):  # type: ignore[arg-type]
         pass
