@@ -18,6 +18,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 from .vector_ir import FLOATS, I64, i64, pointer, prefetch
 
@@ -269,14 +270,27 @@ def scratch(nbytes: int) -> int:
     """
     held: Any = getattr(_scratch, "held", None)
     if held is None or held[0] < nbytes:
-        size = max(nbytes, 1 << 16)
-        raw = np.zeros(size + ALIGNMENT, np.uint8)
-        address = -(-raw.ctypes.data // ALIGNMENT) * ALIGNMENT
+        raw = _new_room(nbytes)
+        size, address = max(nbytes, 1 << 16), -(-raw.ctypes.data // ALIGNMENT) * ALIGNMENT
         held = _scratch.held = (size, address, raw)
-        _in_use[address] = raw
-        if _ending:
-            never_free(raw)
     return held[1]
+
+
+def second_scratch(nbytes: int) -> NDArray[np.uint8]:
+    """As `scratch`, for a launch that runs others, which have the first: an array that is aligned to 64."""
+    room: NDArray[np.uint8] | None = getattr(_scratch, "second", None)
+    if room is None or room.size < nbytes:
+        raw = _new_room(nbytes)
+        room = _scratch.second = raw[-raw.ctypes.data % ALIGNMENT :][: max(nbytes, 1 << 16)]
+    return room
+
+
+def _new_room(nbytes: int) -> NDArray[np.uint8]:
+    raw = np.zeros(max(nbytes, 1 << 16) + ALIGNMENT, np.uint8)
+    _in_use[raw.ctypes.data] = raw
+    if _ending:
+        never_free(raw)
+    return raw
 
 
 def never_free(memory: Any) -> None:
