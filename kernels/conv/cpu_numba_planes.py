@@ -14,8 +14,9 @@ from ..op import Attrs, Specs
 from ..registry import kernel
 from . import indirect as words
 from .block import LINE, PAGE, common_block, lines_of_bytes
+from .panel import MOVE, SEGMENT, most_moves
 from .plan import PlanesPlan, lanes_of, plan_planes, plane
-from .planes import MOVE, SEGMENT, planes_task, rows_task
+from .planes import planes_task, rows_task
 from .problem import Problem, problem_of
 from .tiles import register_tiles
 
@@ -73,7 +74,8 @@ def planes_block(p: Problem, how: PlanesPlan, mr: int, nr: int, threads: int) ->
     segments_at = LINE * 4 + lines_of_bytes(8 * (5 * mr + 1) * tiles)
     most_segments = min(nr, ceil_div(nr, p.places[2]) + 1)
     moves_at = segments_at + lines_of_bytes(8 * SEGMENT * most_segments)
-    panel_at = moves_at + lines_of_bytes(8 * MOVE * most_segments * p.tap_count)
+    moves = most_moves(nr // lanes_of(p), most_segments, p.tap_count)
+    panel_at = moves_at + lines_of_bytes(8 * MOVE * moves)
     panel_rows = how.channels * p.tap_count
     copies_at = panel_at + lines_of_bytes((panel_rows + 2) * nr * p.itemsize)
     copied = p.residual is not None and not (
@@ -96,6 +98,7 @@ def planes_block(p: Problem, how: PlanesPlan, mr: int, nr: int, threads: int) ->
         "W_PACKED_ROWS": p.nr,
         "W_PAIRED": p.paired,
         "COPY_RESIDUAL": copied,
+        "FLAT": _flat(p),
         "PACK_TASKS": pack_tasks,
         "PACKED": 0,
         "TASKS_AT": packed,
@@ -109,6 +112,14 @@ def planes_block(p: Problem, how: PlanesPlan, mr: int, nr: int, threads: int) ->
     for name, value in facts.items():
         block[getattr(words, name)] = int(value)
     return block, packed + how.gm * how.gn * task_bytes
+
+
+def _flat(p: Problem) -> bool:
+    """Whether pixels that follow each other in y do so in x, also from one row to the next."""
+    if p.stride[2] != 1 or p.places[0] != 1:
+        return False
+    rows = p.stride[1] == 1 and p.places[2] == p.size[2] and p.x.space[1] == p.size[2] * p.x.space[2]
+    return p.places[1] == 1 or rows
 
 
 def _rows_contiguous(p: Problem) -> bool:

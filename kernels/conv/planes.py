@@ -15,68 +15,14 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
-
 from ..cpu.compile import part
 from ..cpu.memory import load_word, store_word
-from ..cpu.vector_ir import I32, counted_loop, i64, offset, pointer
 from . import indirect as words
-from .elements import elements, vectors_of
+from .elements import elements
 from .indirect_tile import indirect_tile
+from .panel import SEGMENT, panel_part
 
 load = load_word
-# Words of a segment: pixels; the address of its first tap in channel 0; that tap's d, h and w; the offset of
-# its first pixel in the residual.
-SEGMENT = 6
-MOVE = 5
-
-
-def _shifted_line(dtype: str, lanes: int, step: int) -> Any:
-    @intrinsic
-    def line(typingctx, dst, src, low, end, n):
-        """dst[i] = src[step * i] for low <= i < end, else 0, for n rounded up to whole vectors."""
-
-        def codegen(context, builder, sig, args):
-            v = vectors_of(builder, dtype, lanes)
-            dst, src, low, end, n = args
-            d, s = pointer(builder, dst), pointer(builder, src)
-            # Counted in elements of the source, which ends with the last one that is wanted.
-            first = builder.mul(low, i64(step))
-            last = builder.sub(builder.mul(end, i64(step)), i64(step - 1))
-            # Where nothing is wanted the address may be none: masked loads of such pages are slow.
-            s = builder.select(builder.icmp_signed("<", low, end), s, d)
-
-            def body(carried):
-                to, at, lo, hi = carried
-                read = []
-                for part_of in range(step):
-                    mask = builder.and_(
-                        v.tail_mask(hi, part_of * lanes), builder.not_(v.tail_mask(lo, part_of * lanes))
-                    )
-                    where = builder.add(at, i64(part_of * v.nbytes))
-                    read.append(v.load_masked(offset(builder, s, where), mask))
-                value = read[0]
-                if step == 2:
-                    order = ir.Constant(ir.VectorType(I32, lanes), list(range(0, 2 * lanes, 2)))
-                    value = builder.shuffle_vector(read[0], read[1], order)
-                v.store(value, offset(builder, d, to))
-                taken = i64(step * lanes)
-                return [
-                    builder.add(to, i64(v.nbytes)),
-                    builder.add(at, i64(step * v.nbytes)),
-                    builder.sub(lo, taken),
-                    builder.sub(hi, taken),
-                ]
-
-            times = builder.sdiv(builder.add(n, i64(lanes - 1)), i64(lanes))
-            counted_loop(builder, times, [i64(0), i64(0), first, last], body)
-            return context.get_dummy_value()
-
-        return types.void(*[types.int64] * 5), codegen
-
-    return line
 
 
 @cache
@@ -130,124 +76,13 @@ def rows_task(dtype: str) -> Any:
 
 
 @cache
-def panel_part(dtype: str, lanes: int) -> Any:
-    """The functions that find the pixels of a panel and copy what their taps read."""
-    move, clear, size = elements(dtype)
-    line, line2 = _shifted_line(dtype, lanes, 1), _shifted_line(dtype, lanes, 2)
-
-    @part(dtype, lanes)
-    def segments(block, at, line_index, first, pixels):
-        """Writes the runs of pixels along w that make a panel; returns how many, and the offset in y."""
-        pw, ph, pd = load(block, words.PLACES_W), load(block, words.PLACES_H), load(block, words.PLACES_D)
-        per_image = pw * ph * pd // load(block, words.LINE_PIXELS)
-        n, rest = line_index // per_image, line_index % per_image * load(block, words.LINE_PIXELS) + first
-        w, rest = rest % pw, rest // pw
-        h, d = rest % ph, rest // ph
-        column = n * load(block, words.Y_N) + d * load(block, words.Y_D) + h * load(block, words.Y_H)
-        column += w * load(block, words.Y_W)
-        count, left = 0, pixels
-        while left > 0:
-            run = min(left, pw - w)
-            td = d * load(block, words.STRIDE_D) - load(block, words.LO_D)
-            th = h * load(block, words.STRIDE_H) - load(block, words.LO_H)
-            tw = w * load(block, words.STRIDE_W) - load(block, words.LO_W)
-            x = load(block, words.X) + n * load(block, words.X_N) + td * load(block, words.X_D)
-            x += th * load(block, words.X_H) + tw * load(block, words.X_W)
-            here = at + 8 * SEGMENT * count
-            store_word(here, 0, run)
-            store_word(here, 1, x)
-            store_word(here, 2, td)
-            store_word(here, 3, th)
-            store_word(here, 4, tw)
-            held = n * load(block, words.R_N) + d * load(block, words.R_D) + h * load(block, words.R_H)
-            store_word(here, 5, held + w * load(block, words.R_W))
-            count += 1
-            left -= run
-            w = 0
-            h += 1
-            if h == ph:
-                h = 0
-                d += 1
-        return count, column
-
-    @part(dtype, lanes)
-    def list_moves(block, at, count, moves, row_bytes):
-        """What each tap reads for each run of pixels, in the first channel; returns the number of moves.
-
-        Words of a move: where it goes in the channel's rows of the panel, where it reads, the first and the
-        end of its pixels that are no padding, and how many there are.
-        """
-        sd, sh, sw = load(block, words.SIZE_D), load(block, words.SIZE_H), load(block, words.SIZE_W)
-        step, number, row = load(block, words.STRIDE_W), 0, 0
-        for kd in range(load(block, words.TAPS_D)):
-            d = kd * load(block, words.DIL_D)
-            for kh in range(load(block, words.TAPS_H)):
-                h = kh * load(block, words.DIL_H)
-                for kw in range(load(block, words.TAPS_W)):
-                    w = kw * load(block, words.DIL_W)
-                    shift = (
-                        d * load(block, words.X_D) + h * load(block, words.X_H) + w * load(block, words.X_W)
-                    )
-                    to = row
-                    for s in range(count):
-                        here = at + 8 * SEGMENT * s
-                        run = load(here, 0)
-                        td, th, tw = load(here, 2) + d, load(here, 3) + h, load(here, 4) + w
-                        low, end = 0, 0
-                        if td >= 0 and td < sd and th >= 0 and th < sh and tw < sw:
-                            end = min(run, (sw - 1 - tw) // step + 1)
-                            low = min(end, (step - 1 - tw) // step) if tw < 0 else 0
-                        move_at = moves + 8 * MOVE * number
-                        store_word(move_at, 0, to)
-                        store_word(move_at, 1, load(here, 1) + shift)
-                        store_word(move_at, 2, low)
-                        store_word(move_at, 3, end)
-                        store_word(move_at, 4, run)
-                        number += 1
-                        to += run * size
-                    row += row_bytes
-        return number
-
-    @part(dtype, lanes)
-    def one_by_one(to, x, low, end, run, step):
-        """A move whose pixels do not lie side by side."""
-        for i in range(low):
-            clear(to + i * size)
-        for i in range(low, end):
-            move(to + i * size, x + i * step)
-        for i in range(end, run):
-            clear(to + i * size)
-
-    @part(dtype, lanes)
-    def fill_panel(block, moves, number, first, end, to, channel_bytes):
-        """The rows of the panel for input channels [first, end), counted over all groups."""
-        step, x_step = load(block, words.STRIDE_W), load(block, words.X_W)
-        side = x_step == size
-        for c in range(first, end):
-            source = c * load(block, words.X_C)
-            for m in range(number):
-                here = moves + 8 * MOVE * m
-                dst, src = to + load(here, 0), load(here, 1) + source
-                low, high, run = load(here, 2), load(here, 3), load(here, 4)
-                if side and step == 1:
-                    line(dst, src, low, high, run)
-                elif side and step == 2:
-                    line2(dst, src, low, high, run)
-                else:
-                    one_by_one(dst, src, low, high, run, step * x_step)
-            to += channel_bytes
-
-    return segments, list_moves, fill_panel
-
-
-@cache
 def planes_task(dtype: str, lanes: int, mr: int, columns: int, activation: str | None) -> Any:
     """The Numba function `task(block, index)` for one register tile and activation."""
     move, _, size = elements(dtype)
     nr = columns * lanes
     tile = indirect_tile(dtype, lanes, mr, columns, by_row=True)
     last_tile = indirect_tile(dtype, lanes, mr, columns, activation, by_row=True)
-    segments, list_moves, fill_panel = panel_part(dtype, lanes)
+    segments, list_moves, fill_panel = panel_part(dtype, lanes, columns)
     tile_words = 5 * mr + 1  # of a tile of output channels: y, residual, bias; 0 and the rows of W; copies
 
     @part(dtype, lanes, mr, columns, activation)
