@@ -83,7 +83,9 @@ def planes_block(p: Problem, how: PlanesPlan, mr: int, nr: int, threads: int) ->
         and (how.lines == p.n * p.places[0] * p.places[1] or plane(p.residual, p))
     )
     copies = tiles * mr * nr * p.itemsize if copied else 0
-    task_bytes = ceil_div(copies_at + copies, PAGE) * PAGE + LINE
+    left_at = lines_of_bytes(copies_at + copies)
+    left = p.cg * p.tap_count * p.itemsize if how.left else 0
+    task_bytes = ceil_div(left_at + left, PAGE) * PAGE + LINE
     packed, pack_tasks = 0, 0
     if p.w is None or not _rows_contiguous(p):
         packed = lines_of_bytes(p.out * p.cg * p.tap_count * p.itemsize)
@@ -99,6 +101,8 @@ def planes_block(p: Problem, how: PlanesPlan, mr: int, nr: int, threads: int) ->
         "W_PAIRED": p.paired,
         "COPY_RESIDUAL": copied,
         "FLAT": _flat(p),
+        "LEFT": how.left,
+        "LEFT_AT": left_at,
         "PACK_TASKS": pack_tasks,
         "PACKED": 0,
         "TASKS_AT": packed,

@@ -47,8 +47,8 @@ from .indirect_tile import indirect_tile
 (REACH_D, REACH_H, REACH_W) = range(67, 70)  # how far the last tap is from the first
 # For kernels that write vectors along the pixels (planes.py).
 (Y_C, LINES, LINE_PIXELS, BLOCK_CHANNELS, W_PACKED_ROWS) = range(70, 75)
-(COPY_RESIDUAL, SEGMENTS_AT, MOVES_AT, PANEL_AT, W_PAIRED, FLAT) = range(75, 81)
-WORDS = 81
+(COPY_RESIDUAL, SEGMENTS_AT, MOVES_AT, PANEL_AT, W_PAIRED, FLAT, LEFT, LEFT_AT) = range(75, 83)
+WORDS = 83
 
 
 def _turned_rows(dtype: str, lanes: int) -> Any:

@@ -20,6 +20,7 @@ from ..cpu.memory import load_word, store_word
 from . import indirect as words
 from .elements import elements
 from .indirect_tile import indirect_tile
+from .left_pixels import gather_part, products_of_rows
 from .panel import SEGMENT, panel_part
 
 load = load_word
@@ -83,6 +84,7 @@ def planes_task(dtype: str, lanes: int, mr: int, columns: int, activation: str |
     tile = indirect_tile(dtype, lanes, mr, columns, by_row=True)
     last_tile = indirect_tile(dtype, lanes, mr, columns, activation, by_row=True)
     segments, list_moves, fill_panel = panel_part(dtype, lanes, columns)
+    products, gather = products_of_rows(dtype, lanes, mr, activation), gather_part(dtype)
     tile_words = 5 * mr + 1  # of a tile of output channels: y, residual, bias; 0 and the rows of W; copies
 
     @part(dtype, lanes, mr, columns, activation)
@@ -166,12 +168,33 @@ def planes_task(dtype: str, lanes: int, mr: int, columns: int, activation: str |
             )
 
     @part(dtype, lanes, mr, columns, activation)
+    def left_pixels(block, at, line, column, table, first_tile, end_tile):
+        """The pixels of a line that its panels have left over; `column` is room for one of them."""
+        og, k = load(block, words.OG), load(block, words.CG)
+        k *= load(block, words.TAPS_D) * load(block, words.TAPS_H) * load(block, words.TAPS_W)
+        per_group, residual = (og + mr - 1) // mr, load(block, words.RESIDUAL)
+        end = load(block, words.LINE_PIXELS)
+        for pixel in range(end - load(block, words.LEFT), end):
+            _, y_at = segments(block, at, line, pixel, 1)
+            group = -1
+            for t in range(first_tile, end_tile):
+                if t // per_group != group:
+                    group = t // per_group
+                    gather(block, at, group, column)
+                here = table + 8 * tile_words * (t - first_tile)
+                rows = min(mr, og - t % per_group * mr)
+                init = here + 8 * mr if residual != 0 else 0
+                weights, bias = here + 8 * (3 * mr + 1), here + 16 * mr
+                products(column, k, weights, here, init, bias, rows, y_at, load(at, 5))
+
+    @part(dtype, lanes, mr, columns, activation)
     def task(block, index):
         gn = load(block, words.GN)
         og, groups = load(block, words.OG), load(block, words.GROUPS)
         per_group = (og + mr - 1) // mr
         line_pixels = load(block, words.LINE_PIXELS)
-        per_line = (line_pixels + nr - 1) // nr
+        left = load(block, words.LEFT)
+        per_line = (line_pixels - left + nr - 1) // nr
         panels, tiles = load(block, words.LINES) * per_line, groups * per_group
         i, j = index // gn, index % gn
         first_tile, end_tile = j * tiles // gn, (j + 1) * tiles // gn
@@ -193,7 +216,7 @@ def planes_task(dtype: str, lanes: int, mr: int, columns: int, activation: str |
         gm = load(block, words.GM)
         for q in range(i * panels // gm, (i + 1) * panels // gm):
             first = q % per_line * nr
-            cols = min(nr, line_pixels - first)
+            cols = min(nr, line_pixels - left - first)
             count, column = segments(block, at, q // per_line, first, cols)
             number = list_moves(block, at, count, moves, nr * size)
             held = 0
@@ -205,5 +228,8 @@ def planes_task(dtype: str, lanes: int, mr: int, columns: int, activation: str |
                 group_panel(
                     block, moves, number, table, g, first_tile, end_tile, panel, zeros, cols, column, held
                 )
+            if left != 0 and q % per_line == per_line - 1:
+                room = scratch + load(block, words.LEFT_AT)
+                left_pixels(block, at, q // per_line, room, table, first_tile, end_tile)
 
     return task
