@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 
 from ..cpu.compile import part
-from ..cpu.memory import load_word, store_word
+from ..cpu.memory import fetch_line, load_word, store_word
 from . import indirect as words
 from .elements import elements
 from .indirect_tile import indirect_tile
@@ -122,13 +122,38 @@ def planes_task(dtype: str, lanes: int, mr: int, columns: int, activation: str |
                         to += size
 
     @part(dtype, lanes, mr, columns, activation)
-    def sweep(block, table, tiles, left, kb, shift, panel, zeros, cols, column, held, first, last):
+    def fetch(block, ahead, share, shares):
+        """Asks for what the next panel reads anew in a share of the channels."""
+        cg, step = load(block, words.CG), load(block, words.X_C)
+        for c in range(cg * share // shares, cg * (share + 1) // shares):
+            for line in range(0, nr * size + 64, 64):
+                fetch_line(ahead + c * step + line)
+
+    @part(dtype, lanes, mr, columns, activation)
+    def next_pixels(block, at, q, per_line, panels):
+        """Where the panel after the q-th reads pixels that this one does not, in channel 0; or 0."""
+        if q + 1 >= panels:
+            return 0
+        if (q + 1) % per_line != 0:
+            if load(block, words.FLAT) == 0:
+                return 0
+            down = (load(block, words.TAPS_H) - 1) * load(block, words.DIL_H)
+            return load(at, 1) + nr * size + down * load(block, words.X_H)
+        pixels = load(block, words.PLACES_D) * load(block, words.PLACES_H) * load(block, words.PLACES_W)
+        if load(block, words.LINE_PIXELS) < pixels:
+            return 0
+        return load(block, words.X) + (q // per_line + 1) * load(block, words.X_N)
+
+    @part(dtype, lanes, mr, columns, activation)
+    def sweep(block, table, tiles, left, kb, shift, panel, zeros, cols, column, held, first, last, ahead):
         """All tiles of output channels of one group (`left` channels) against one panel."""
         residual, copied = load(block, words.RESIDUAL), load(block, words.COPY_RESIDUAL)
         for t in range(tiles):
             at = table + 8 * tile_words * t
             rows = min(mr, left - t * mr)
             init, bias, start = at, zeros, column
+            if first and ahead != 0:
+                fetch(block, ahead, t, tiles)
             if first:
                 init, bias, start = 0, at + 16 * mr, held
                 if residual != 0:
@@ -140,7 +165,9 @@ def planes_task(dtype: str, lanes: int, mr: int, columns: int, activation: str |
                 tile(entries, 1, kb, shift, panel, at, init, bias, rows, cols, column, start)
 
     @part(dtype, lanes, mr, columns, activation)
-    def group_panel(block, moves, number, table, g, first_tile, end_tile, panel, zeros, cols, column, held):
+    def group_panel(
+        block, moves, number, table, g, first_tile, end_tile, panel, zeros, cols, column, held, ahead
+    ):
         """One group's share of the tiles [first_tile, end_tile) against one panel of pixels."""
         cg, og = load(block, words.CG), load(block, words.OG)
         per_group, at_once = (og + mr - 1) // mr, load(block, words.BLOCK_CHANNELS)
@@ -165,6 +192,7 @@ def planes_task(dtype: str, lanes: int, mr: int, columns: int, activation: str |
                 held,
                 c == 0,
                 c + channels >= cg,
+                ahead if ahead == 0 else ahead + g * cg * load(block, words.X_C),
             )
 
     @part(dtype, lanes, mr, columns, activation)
@@ -219,6 +247,7 @@ def planes_task(dtype: str, lanes: int, mr: int, columns: int, activation: str |
             cols = min(nr, line_pixels - left - first)
             count, column = segments(block, at, q // per_line, first, cols)
             number = list_moves(block, at, count, moves, nr * size)
+            ahead = next_pixels(block, at, q, per_line, (i + 1) * panels // gm)
             held = 0
             if copied:
                 copy_residual(block, at, count, table, end_tile - first_tile)
@@ -226,7 +255,19 @@ def planes_task(dtype: str, lanes: int, mr: int, columns: int, activation: str |
                 held = load(at, 5)
             for g in range(first_tile // per_group, (end_tile + per_group - 1) // per_group):
                 group_panel(
-                    block, moves, number, table, g, first_tile, end_tile, panel, zeros, cols, column, held
+                    block,
+                    moves,
+                    number,
+                    table,
+                    g,
+                    first_tile,
+                    end_tile,
+                    panel,
+                    zeros,
+                    cols,
+                    column,
+                    held,
+                    ahead,
                 )
             if left != 0 and q % per_line == per_line - 1:
                 room = scratch + load(block, words.LEFT_AT)
