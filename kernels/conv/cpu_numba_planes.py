@@ -14,6 +14,7 @@ from ..op import Attrs, Specs
 from ..registry import kernel
 from . import indirect as words
 from .block import LINE, PAGE, common_block, lines_of_bytes
+from .left_pixels import room_bytes
 from .panel import MOVE, SEGMENT, most_moves
 from .plan import PlanesPlan, lanes_of, plan_planes, plane
 from .planes import planes_task, rows_task
@@ -84,7 +85,7 @@ def planes_block(p: Problem, how: PlanesPlan, mr: int, nr: int, threads: int) ->
     )
     copies = tiles * mr * nr * p.itemsize if copied else 0
     left_at = lines_of_bytes(copies_at + copies)
-    left = p.cg * p.tap_count * p.itemsize if how.left else 0
+    left = room_bytes(p.cg * p.tap_count, p.itemsize) if how.left else 0
     task_bytes = ceil_div(left_at + left, PAGE) * PAGE + LINE
     packed, pack_tasks = 0, 0
     if p.w is None or not _rows_contiguous(p):

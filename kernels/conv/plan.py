@@ -188,7 +188,8 @@ def plane(strides: Strides, p: Problem) -> bool:
 def _left_cycles(p: Problem, mr: int, pixels: int, tiles: int) -> float:
     """Of so many pixels that are left over, and tiles of output channels."""
     k = p.cg * p.tap_count
-    return pixels * (k * LEFT_MOVE + tiles * mr * (k / lanes_of(p) * 0.75 + LEFT_SUM))
+    # Rows of W are read once for up to four pixels.
+    return pixels * k * LEFT_MOVE + ceil_div(pixels, MOST_LEFT) * tiles * mr * (k * 0.12 + 4 * LEFT_SUM)
 
 
 def _planes_cycles(

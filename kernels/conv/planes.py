@@ -20,7 +20,7 @@ from ..cpu.memory import fetch_line, load_word, store_word
 from . import indirect as words
 from .elements import elements
 from .indirect_tile import indirect_tile
-from .left_pixels import gather_part, products_of_rows
+from .left_pixels import LEFT_COUNT, LEFT_R, LEFT_SEGMENT, LEFT_Y, gather_part, left_products
 from .panel import SEGMENT, panel_part
 
 load = load_word
@@ -84,7 +84,7 @@ def planes_task(dtype: str, lanes: int, mr: int, columns: int, activation: str |
     tile = indirect_tile(dtype, lanes, mr, columns, by_row=True)
     last_tile = indirect_tile(dtype, lanes, mr, columns, activation, by_row=True)
     segments, list_moves, fill_panel = panel_part(dtype, lanes, columns)
-    products, gather = products_of_rows(dtype, lanes, mr, activation), gather_part(dtype)
+    products, gather = left_products(dtype, lanes, mr, activation), gather_part(dtype)
     tile_words = 5 * mr + 1  # of a tile of output channels: y, residual, bias; 0 and the rows of W; copies
 
     @part(dtype, lanes, mr, columns, activation)
@@ -145,7 +145,9 @@ def planes_task(dtype: str, lanes: int, mr: int, columns: int, activation: str |
         return load(block, words.X) + (q // per_line + 1) * load(block, words.X_N)
 
     @part(dtype, lanes, mr, columns, activation)
-    def sweep(block, table, tiles, left, kb, shift, panel, zeros, cols, column, held, first, last, ahead):
+    def sweep(
+        block, table, tiles, left, kb, shift, panel, zeros, cols, column, held, first, last, ahead, room
+    ):
         """All tiles of output channels of one group (`left` channels) against one panel."""
         residual, copied = load(block, words.RESIDUAL), load(block, words.COPY_RESIDUAL)
         for t in range(tiles):
@@ -161,12 +163,16 @@ def planes_task(dtype: str, lanes: int, mr: int, columns: int, activation: str |
             entries = at + 24 * mr
             if last:
                 last_tile(entries, 1, kb, shift, panel, at, init, bias, rows, cols, column, start)
+                if room != 0:
+                    k = shift // size + kb
+                    added = at + 8 * mr if residual != 0 else 0
+                    products(room, k, at + 8 * (3 * mr + 1), at, added, at + 16 * mr, rows)
             else:
                 tile(entries, 1, kb, shift, panel, at, init, bias, rows, cols, column, start)
 
     @part(dtype, lanes, mr, columns, activation)
     def group_panel(
-        block, moves, number, table, g, first_tile, end_tile, panel, zeros, cols, column, held, ahead
+        block, moves, number, table, g, first_tile, end_tile, panel, zeros, cols, column, held, ahead, room
     ):
         """One group's share of the tiles [first_tile, end_tile) against one panel of pixels."""
         cg, og = load(block, words.CG), load(block, words.OG)
@@ -175,6 +181,8 @@ def planes_task(dtype: str, lanes: int, mr: int, columns: int, activation: str |
         begin, end = max(first_tile, g * per_group), min(end_tile, (g + 1) * per_group)
         here = table + 8 * tile_words * (begin - first_tile)
         left = og - (begin - g * per_group) * mr
+        if room != 0:
+            gather(block, room, g)
         for c in range(0, cg, at_once):
             channels = min(at_once, cg - c)
             fill_panel(block, moves, number, g * cg + c, g * cg + c + channels, panel, taps * nr * size)
@@ -193,27 +201,19 @@ def planes_task(dtype: str, lanes: int, mr: int, columns: int, activation: str |
                 c == 0,
                 c + channels >= cg,
                 ahead if ahead == 0 else ahead + g * cg * load(block, words.X_C),
+                room,
             )
 
     @part(dtype, lanes, mr, columns, activation)
-    def left_pixels(block, at, line, column, table, first_tile, end_tile):
-        """The pixels of a line that its panels have left over; `column` is room for one of them."""
-        og, k = load(block, words.OG), load(block, words.CG)
-        k *= load(block, words.TAPS_D) * load(block, words.TAPS_H) * load(block, words.TAPS_W)
-        per_group, residual = (og + mr - 1) // mr, load(block, words.RESIDUAL)
-        end = load(block, words.LINE_PIXELS)
-        for pixel in range(end - load(block, words.LEFT), end):
-            _, y_at = segments(block, at, line, pixel, 1)
-            group = -1
-            for t in range(first_tile, end_tile):
-                if t // per_group != group:
-                    group = t // per_group
-                    gather(block, at, group, column)
-                here = table + 8 * tile_words * (t - first_tile)
-                rows = min(mr, og - t % per_group * mr)
-                init = here + 8 * mr if residual != 0 else 0
-                weights, bias = here + 8 * (3 * mr + 1), here + 16 * mr
-                products(column, k, weights, here, init, bias, rows, y_at, load(at, 5))
+    def find_left(block, line, room):
+        """Writes down where the pixels of a line are that its panels leave over."""
+        count, end = load(block, words.LEFT), load(block, words.LINE_PIXELS)
+        store_word(room, LEFT_COUNT, count)
+        for p in range(count):
+            segment = room + 8 * (LEFT_SEGMENT + SEGMENT * p)
+            _, column = segments(block, segment, line, end - count + p, 1)
+            store_word(room, LEFT_Y + p, column)
+            store_word(room, LEFT_R + p, load(segment, 5))
 
     @part(dtype, lanes, mr, columns, activation)
     def task(block, index):
@@ -253,6 +253,10 @@ def planes_task(dtype: str, lanes: int, mr: int, columns: int, activation: str |
                 copy_residual(block, at, count, table, end_tile - first_tile)
             else:
                 held = load(at, 5)
+            room = 0
+            if left != 0 and q % per_line == per_line - 1:
+                room = scratch + load(block, words.LEFT_AT)
+                find_left(block, q // per_line, room)
             for g in range(first_tile // per_group, (end_tile + per_group - 1) // per_group):
                 group_panel(
                     block,
@@ -268,9 +272,7 @@ def planes_task(dtype: str, lanes: int, mr: int, columns: int, activation: str |
                     column,
                     held,
                     ahead,
+                    room,
                 )
-            if left != 0 and q % per_line == per_line - 1:
-                room = scratch + load(block, words.LEFT_AT)
-                left_pixels(block, at, q // per_line, room, table, first_tile, end_tile)
 
     return task
