@@ -15,13 +15,14 @@ from ..registry import kernel
 from . import indirect as words
 from .block import LINE, PAGE, common_block, lines_of_bytes
 from .left_pixels import room_bytes
-from .panel import MOVE, SEGMENT, most_moves
+from .panel import MOVE, ORDER_WORDS, SEGMENT, most_moves, panel_task
 from .plan import PlanesPlan, lanes_of, plan_planes, plane
-from .planes import planes_task, rows_task
+from .planes import ORDER_AT, planes_task, rows_task
 from .problem import Problem, problem_of
 from .tiles import register_tiles
 
 DTYPES = ("float32", "float64", "bfloat16")
+TABLE_AT = ORDER_AT + lines_of_bytes(8 * ORDER_WORDS)
 
 
 def planes_supports(specs: Specs, attrs: Attrs) -> str | None:
@@ -63,6 +64,10 @@ def planes(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
         phases.append(
             (address_of_task(rows_task(p.dtype), ("conv rows", p.dtype), f"conv for {p.dtype}"), tasks)
         )
+    filling = panel_task(p.dtype, lanes, nv)
+    block[words.PANEL_TASK] = address_of_task(
+        filling, ("conv panel", p.dtype, lanes, nv), f"conv for {p.dtype}"
+    )
     task = planes_task(p.dtype, lanes, mr, nv, p.activation)
     key = ("conv planes", p.dtype, lanes, mr, nv, p.activation)
     phases.append((address_of_task(task, key, f"conv for {p.dtype}"), how.gm * how.gn))
@@ -72,7 +77,7 @@ def planes(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
 def planes_block(p: Problem, how: PlanesPlan, mr: int, nr: int, threads: int) -> tuple[np.ndarray, int]:
     """The argument block, and the bytes of scratch."""
     tiles = p.groups * ceil_div(p.og, mr)
-    segments_at = LINE * 4 + lines_of_bytes(8 * (5 * mr + 1) * tiles)
+    segments_at = TABLE_AT + lines_of_bytes(8 * (5 * mr + 1) * tiles)
     most_segments = min(nr, ceil_div(nr, p.places[2]) + 1)
     moves_at = segments_at + lines_of_bytes(8 * SEGMENT * most_segments)
     moves = most_moves(nr // lanes_of(p), most_segments, p.tap_count)
@@ -108,7 +113,7 @@ def planes_block(p: Problem, how: PlanesPlan, mr: int, nr: int, threads: int) ->
         "PACKED": 0,
         "TASKS_AT": packed,
         "TASK_BYTES": task_bytes,
-        "TABLE_AT": 4 * LINE,
+        "TABLE_AT": TABLE_AT,
         "SEGMENTS_AT": segments_at,
         "MOVES_AT": moves_at,
         "PANEL_AT": panel_at,

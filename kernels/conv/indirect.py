@@ -48,7 +48,8 @@ from .indirect_tile import indirect_tile
 # For kernels that write vectors along the pixels (planes.py).
 (Y_C, LINES, LINE_PIXELS, BLOCK_CHANNELS, W_PACKED_ROWS) = range(70, 75)
 (COPY_RESIDUAL, SEGMENTS_AT, MOVES_AT, PANEL_AT, W_PAIRED, FLAT, LEFT, LEFT_AT) = range(75, 83)
-WORDS = 83
+PANEL_TASK = 83  # the address of the task that fills panels
+WORDS = 84
 
 
 def _turned_rows(dtype: str, lanes: int) -> Any:

@@ -3,8 +3,8 @@
     for a panel, once     its pixels as runs along w
                           for each tap and vector of pixels: where its lanes are read, and a mask of those
                           that are there; the others are padding, and 0
-    for each four channels
-      for each of these vectors    a masked load and a whole store, four times
+    for each eight channels
+      for each of these vectors    a masked load and a whole store a channel
 
 Where rows of x follow each other as those of y do (stride 1, as wide as y), the pixels of a vector lie side
 by side even across the end of a row. Elsewhere a vector takes a second load, and a store of some lanes, for
@@ -25,6 +25,7 @@ from ..cpu.memory import load_word, store_word
 from ..cpu.vector_ir import I32, I64, Vectors, counted_loop, offset, pointer
 from . import indirect as words
 from .elements import elements, vectors_of
+from .left_pixels import LEFT_COUNT, LEFT_R, LEFT_SEGMENT, LEFT_Y, gather_part
 
 load = load_word
 # Words of a segment: pixels; the address of its first tap in channel 0; that tap's d, h and w; the offset of
@@ -34,7 +35,16 @@ SEGMENT = 6
 # 0, the masks of its two loads, and of its store. For pixels that are copied one by one: where it goes, where
 # it reads, the first and the end of its pixels that are no padding, and how many there are.
 MOVE = 5
-AT_ONCE = 4  # channels
+AT_ONCE = 8  # channels
+# The words by which a register tile's task asks for panels: the argument block; where the segments, the
+# moves, the panel and the room for left-over pixels (left_pixels.py) are; which pixels of which line; how
+# many segments and further moves they made, and their offset in y; the group, and the channels to copy.
+(BLOCK, SEGMENTS, MOVES, PANEL, ROOM, LINE, FIRST, PIXELS) = range(8)
+(COUNT, NUMBER, COLUMN, GROUP, CHANNEL, END_CHANNEL) = range(8, 14)
+ORDER_WORDS = 16
+# And what is to be done: find a panel's pixels; copy channels of it; find the pixels that a line leaves over;
+# copy the channels of a group for these.
+(FIND, FILL, FIND_LEFT, FILL_LEFT) = range(4)
 
 
 def most_moves(columns: int, segments: int, taps: int) -> int:
@@ -42,7 +52,7 @@ def most_moves(columns: int, segments: int, taps: int) -> int:
     return taps * (2 * columns + segments)
 
 
-def _moves(dtype: str, lanes: int, step: int, channels: int, whole: bool) -> Any:
+def _moves(dtype: str, lanes: int, step: int, whole: bool) -> Any:
     def read(b: ir.IRBuilder, v: Vectors, at: ir.Value, masks: list[ir.Value]) -> ir.Value:
         if step == 1:
             return v.load_masked(at, masks[0])
@@ -51,12 +61,12 @@ def _moves(dtype: str, lanes: int, step: int, channels: int, whole: bool) -> Any
         return b.shuffle_vector(*halves, order)
 
     @intrinsic
-    def moves(typingctx, first, number, to, to_step, shift, x_step):
-        """Makes `number` moves for `channels` channels; stores whole vectors, or what was read."""
+    def moves(typingctx, first, number, to, to_step, shift, x_step, channels):
+        """Makes `number` moves for each of the channels; stores whole vectors, or what was read."""
 
         def codegen(context, builder, sig, args):
             b, v = builder, vectors_of(builder, dtype, lanes)
-            first, number, to, to_step, shift, x_step = args
+            first, number, to, to_step, shift, x_step, channels = args
 
             def body(carried):
                 (at,) = carried
@@ -64,37 +74,35 @@ def _moves(dtype: str, lanes: int, step: int, channels: int, whole: bool) -> Any
                 low, high, stored = (
                     b.bitcast(b.trunc(mask, ir.IntType(lanes)), v.mask_type) for mask in masks
                 )
-                dst, src = pointer(b, b.add(to, where)), pointer(b, b.add(source, shift))
-                values = []
-                for _ in range(channels):
-                    values.append(read(b, v, src, [low, high]))
-                    src = offset(b, src, x_step)
-                for value in values:
+
+                def channel(carried):
+                    dst, src = carried
+                    value = read(b, v, src, [low, high])
                     if whole:
                         v.store(value, dst)
                     else:
                         v.store_masked(value, dst, stored)
-                    dst = offset(b, dst, to_step)
+                    return [offset(b, dst, to_step), offset(b, src, x_step)]
+
+                start = [pointer(b, b.add(to, where)), pointer(b, b.add(source, shift))]
+                counted_loop(b, channels, start, channel)
                 return [offset(b, at, 8 * MOVE)]
 
             counted_loop(b, number, [pointer(b, first)], body)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 6), codegen
+        return types.void(*[types.int64] * 7), codegen
 
     return moves
 
 
 @cache
-def panel_part(dtype: str, lanes: int, columns: int) -> Any:
-    """The functions that find the pixels of a panel and copy what their taps read."""
+def panel_task(dtype: str, lanes: int, columns: int) -> Any:
+    """The Numba function `task(order, what)`, called by its address: all tiles of a width share it."""
     move, clear, size = elements(dtype)
-    whole4, whole1, some4, some1 = (
-        _moves(dtype, lanes, 1, channels, whole) for whole in (True, False) for channels in (AT_ONCE, 1)
-    )
-    pairs4, pairs1, some_pairs4, some_pairs1 = (
-        _moves(dtype, lanes, 2, channels, whole) for whole in (True, False) for channels in (AT_ONCE, 1)
-    )
+    gather, nr = gather_part(dtype), columns * lanes
+    whole, some = (_moves(dtype, lanes, 1, whole) for whole in (True, False))
+    whole_pairs, some_pairs = (_moves(dtype, lanes, 2, whole) for whole in (True, False))
     all_lanes = (1 << lanes) - 1
 
     @part(dtype, lanes, columns)
@@ -167,96 +175,61 @@ def panel_part(dtype: str, lanes: int, columns: int) -> Any:
         store_word(at, 4, 0)
 
     @part(dtype, lanes, columns)
-    def tap_vectors(block, at, count, moves, row, extra, tap):
-        """The moves of a tap: one a vector at `moves`, further ones at `extra`; the address behind these."""
-        d, h, w = tap
-        sd, sh, sw = load(block, words.SIZE_D), load(block, words.SIZE_H), load(block, words.SIZE_W)
+    def run_moves(block, place, low, end, moves, row, extra, source):
+        """Adds a run of pixels to the moves of a tap; the address behind its further moves."""
         step, flat = load(block, words.STRIDE_W), load(block, words.FLAT) != 0
-        shift = d * load(block, words.X_D) + h * load(block, words.X_H) + w * size
-        for v in range(columns):
-            new_move(moves + 8 * MOVE * v, row + v * lanes * size, load(block, words.X))
-        place = 0
-        for s in range(count):
-            here = at + 8 * SEGMENT * s
-            run = load(here, 0)
-            td, th, tw = load(here, 2) + d, load(here, 3) + h, load(here, 4) + w
-            low, end = 0, 0
-            if td >= 0 and td < sd and th >= 0 and th < sh and tw < sw:
-                end = min(run, (sw - 1 - tw) // step + 1)
-                low = min(end, (step - 1 - tw) // step) if tw < 0 else 0
-            if low < end:
-                first = place + low
-                last = place + end - 1
-                for v in range(first // lanes, last // lanes + 1):
-                    a, b = max(first - v * lanes, 0), min(last - v * lanes, lanes - 1)
-                    mask = ((2 << (b - a)) - 1) << a
-                    source = load(here, 1) + shift + (v * lanes - place) * step * size
-                    known = moves + 8 * MOVE * v
-                    if flat or load(known, 4) == 0:
-                        add_lanes(known, source, mask, step)
-                    else:
-                        new_move(extra, row + v * lanes * size, source)
-                        add_lanes(extra, source, mask, step)
-                        extra += 8 * MOVE
-            place += run
+        first, last = place + low, place + end - 1
+        for v in range(first // lanes, last // lanes + 1):
+            a, b = max(first - v * lanes, 0), min(last - v * lanes, lanes - 1)
+            mask = ((2 << (b - a)) - 1) << a
+            lane = source + (v * lanes - place) * step * size
+            known = moves + 8 * MOVE * v
+            if not flat and load(known, 4) != 0:
+                known = extra
+                new_move(known, row + v * lanes * size, lane)
+                extra += 8 * MOVE
+            add_lanes(known, lane, mask, step)
         return extra
 
     @part(dtype, lanes, columns)
-    def list_vectors(block, at, count, moves, row_bytes):
-        """Writes the moves of a panel, one a tap and vector, then others; returns how many others."""
-        kd, kh, kw = load(block, words.TAPS_D), load(block, words.TAPS_H), load(block, words.TAPS_W)
-        first = moves + 8 * MOVE * columns * kd * kh * kw
-        extra, row = first, 0
-        for d in range(kd):
-            for h in range(kh):
-                for w in range(kw):
-                    tap = (
-                        d * load(block, words.DIL_D),
-                        h * load(block, words.DIL_H),
-                        w * load(block, words.DIL_W),
-                    )
-                    extra = tap_vectors(block, at, count, moves, row, extra, tap)
-                    moves += 8 * MOVE * columns
-                    row += row_bytes
-        return (extra - first) // (8 * MOVE)
+    def list_moves(block, at, count, moves, vectors):
+        """Writes the moves of a panel, and returns how many.
 
-    @part(dtype, lanes, columns)
-    def list_runs(block, at, count, moves, row_bytes):
-        """What each tap reads for each run of pixels, in the first channel; returns the number of moves.
-
-        Words of a move: where it goes in the channel's rows of the panel, where it reads, the first and the
-        end of its pixels that are no padding, and how many there are.
+        With `vectors`: one for each tap and vector, which are not counted, then others. Else one for each
+        tap and run of pixels.
         """
         sd, sh, sw = load(block, words.SIZE_D), load(block, words.SIZE_H), load(block, words.SIZE_W)
-        step, number, row = load(block, words.STRIDE_W), 0, 0
-        for kd in range(load(block, words.TAPS_D)):
-            d = kd * load(block, words.DIL_D)
-            for kh in range(load(block, words.TAPS_H)):
-                h = kh * load(block, words.DIL_H)
-                for kw in range(load(block, words.TAPS_W)):
-                    w = kw * load(block, words.DIL_W)
-                    shift = (
-                        d * load(block, words.X_D) + h * load(block, words.X_H) + w * load(block, words.X_W)
-                    )
-                    to = row
-                    for s in range(count):
-                        here = at + 8 * SEGMENT * s
-                        run = load(here, 0)
-                        td, th, tw = load(here, 2) + d, load(here, 3) + h, load(here, 4) + w
-                        low, end = 0, 0
-                        if td >= 0 and td < sd and th >= 0 and th < sh and tw < sw:
-                            end = min(run, (sw - 1 - tw) // step + 1)
-                            low = min(end, (step - 1 - tw) // step) if tw < 0 else 0
-                        move_at = moves + 8 * MOVE * number
-                        store_word(move_at, 0, to)
-                        store_word(move_at, 1, load(here, 1) + shift)
-                        store_word(move_at, 2, low)
-                        store_word(move_at, 3, end)
-                        store_word(move_at, 4, run)
-                        number += 1
-                        to += run * size
-                    row += row_bytes
-        return number
+        kh, kw = load(block, words.TAPS_H), load(block, words.TAPS_W)
+        taps, step = load(block, words.TAPS_D) * kh * kw, load(block, words.STRIDE_W)
+        start = moves + 8 * MOVE * columns * taps if vectors else moves
+        further = start
+        for tap in range(taps):
+            d, h = tap // (kh * kw) * load(block, words.DIL_D), tap // kw % kh * load(block, words.DIL_H)
+            w = tap % kw * load(block, words.DIL_W)
+            shift = d * load(block, words.X_D) + h * load(block, words.X_H) + w * load(block, words.X_W)
+            place, row = 0, tap * nr * size
+            if vectors:
+                for v in range(columns):
+                    new_move(moves + 8 * MOVE * v, row + v * lanes * size, load(block, words.X))
+            for s in range(count):
+                here = at + 8 * SEGMENT * s
+                run, source = load(here, 0), load(here, 1) + shift
+                td, th, tw = load(here, 2) + d, load(here, 3) + h, load(here, 4) + w
+                low, end = 0, 0
+                if td >= 0 and td < sd and th >= 0 and th < sh and tw < sw:
+                    end = min(run, (sw - 1 - tw) // step + 1)
+                    low = min(end, (step - 1 - tw) // step) if tw < 0 else 0
+                if not vectors:
+                    new_move(further, row + place * size, source)
+                    store_word(further, 2, low)
+                    store_word(further, 3, end)
+                    store_word(further, 4, run)
+                    further += 8 * MOVE
+                elif low < end:
+                    further = run_moves(block, place, low, end, moves, row, further, source)
+                place += run
+            moves += 8 * MOVE * columns
+        return (further - start) // (8 * MOVE)
 
     @part(dtype, lanes, columns)
     def one_by_one(to, x, low, end, run, step):
@@ -267,13 +240,6 @@ def panel_part(dtype: str, lanes: int, columns: int) -> Any:
             move(to + i * size, x + i * step)
         for i in range(end, run):
             clear(to + i * size)
-
-    @part(dtype, lanes, columns)
-    def list_moves(block, at, count, moves, row_bytes):
-        """What each tap reads for each run of pixels in the first channel: `number` of `fill_panel`."""
-        if by_vectors(block):
-            return list_vectors(block, at, count, moves, row_bytes)
-        return list_runs(block, at, count, moves, row_bytes)
 
     @part(dtype, lanes, columns)
     def fill_runs(block, moves, number, first, end, to, channel_bytes):
@@ -296,26 +262,51 @@ def panel_part(dtype: str, lanes: int, columns: int) -> Any:
         x_step, pairs = load(block, words.X_C), load(block, words.STRIDE_W) == 2
         each = load(block, words.TAPS_D) * load(block, words.TAPS_H) * load(block, words.TAPS_W) * columns
         extra = moves + 8 * MOVE * each
-        c = first
-        while c < end:
-            shift = c * x_step
-            if c + AT_ONCE <= end:
-                if pairs:
-                    pairs4(moves, each, to, channel_bytes, shift, x_step)
-                    some_pairs4(extra, number, to, channel_bytes, shift, x_step)
-                else:
-                    whole4(moves, each, to, channel_bytes, shift, x_step)
-                    some4(extra, number, to, channel_bytes, shift, x_step)
-                c += AT_ONCE
-                to += AT_ONCE * channel_bytes
-                continue
+        for c in range(first, end, AT_ONCE):
+            channels, shift = min(AT_ONCE, end - c), c * x_step
             if pairs:
-                pairs1(moves, each, to, channel_bytes, shift, x_step)
-                some_pairs1(extra, number, to, channel_bytes, shift, x_step)
+                whole_pairs(moves, each, to, channel_bytes, shift, x_step, channels)
+                some_pairs(extra, number, to, channel_bytes, shift, x_step, channels)
             else:
-                whole1(moves, each, to, channel_bytes, shift, x_step)
-                some1(extra, number, to, channel_bytes, shift, x_step)
-            c += 1
-            to += channel_bytes
+                whole(moves, each, to, channel_bytes, shift, x_step, channels)
+                some(extra, number, to, channel_bytes, shift, x_step, channels)
+            to += AT_ONCE * channel_bytes
 
-    return segments, list_moves, fill_panel
+    @part(dtype, lanes, columns)
+    def find_left(block, line, room):
+        """Writes down where the pixels of a line are that its panels leave over."""
+        count, end = load(block, words.LEFT), load(block, words.LINE_PIXELS)
+        store_word(room, LEFT_COUNT, count)
+        for p in range(count):
+            segment = room + 8 * (LEFT_SEGMENT + SEGMENT * p)
+            _, column = segments(block, segment, line, end - count + p, 1)
+            store_word(room, LEFT_Y + p, column)
+            store_word(room, LEFT_R + p, load(segment, 5))
+
+    @part(dtype, lanes, columns)
+    def find(block, order):
+        """Finds the pixels of a panel, and what their taps read."""
+        at, moves = load(order, SEGMENTS), load(order, MOVES)
+        count, column = segments(block, at, load(order, LINE), load(order, FIRST), load(order, PIXELS))
+        number = list_moves(block, at, count, moves, by_vectors(block))
+        store_word(order, COUNT, count)
+        store_word(order, NUMBER, number)
+        store_word(order, COLUMN, column)
+
+    @part(dtype, lanes, columns)
+    def task(order, what):
+        block = load(order, BLOCK)
+        if what == FIND:
+            find(block, order)
+        elif what == FILL:
+            row = (
+                load(block, words.TAPS_D) * load(block, words.TAPS_H) * load(block, words.TAPS_W) * nr * size
+            )
+            channel, end = load(order, CHANNEL), load(order, END_CHANNEL)
+            fill_panel(block, load(order, MOVES), load(order, NUMBER), channel, end, load(order, PANEL), row)
+        elif what == FIND_LEFT:
+            find_left(block, load(order, LINE), load(order, ROOM))
+        else:
+            gather(block, load(order, ROOM), load(order, GROUP))
+
+    return task

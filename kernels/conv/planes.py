@@ -16,14 +16,34 @@ from functools import cache
 from typing import Any
 
 from ..cpu.compile import part
-from ..cpu.memory import fetch_line, load_word, store_word
+from ..cpu.memory import call_task, fetch_line, load_word, store_word
 from . import indirect as words
 from .elements import elements
 from .indirect_tile import indirect_tile
-from .left_pixels import LEFT_COUNT, LEFT_R, LEFT_SEGMENT, LEFT_Y, gather_part, left_products
-from .panel import SEGMENT, panel_part
+from .left_pixels import left_products
+from .panel import (
+    BLOCK,
+    CHANNEL,
+    COLUMN,
+    COUNT,
+    END_CHANNEL,
+    FILL,
+    FILL_LEFT,
+    FIND,
+    FIND_LEFT,
+    FIRST,
+    GROUP,
+    LINE,
+    MOVES,
+    PANEL,
+    PIXELS,
+    ROOM,
+    SEGMENT,
+    SEGMENTS,
+)
 
 load = load_word
+ORDER_AT = 256  # bytes from the beginning of a task's scratch; the tables begin behind it
 
 
 @cache
@@ -83,8 +103,7 @@ def planes_task(dtype: str, lanes: int, mr: int, columns: int, activation: str |
     nr = columns * lanes
     tile = indirect_tile(dtype, lanes, mr, columns, by_row=True)
     last_tile = indirect_tile(dtype, lanes, mr, columns, activation, by_row=True)
-    segments, list_moves, fill_panel = panel_part(dtype, lanes, columns)
-    products, gather = left_products(dtype, lanes, mr, activation), gather_part(dtype)
+    products = left_products(dtype, lanes, mr, activation)
     tile_words = 5 * mr + 1  # of a tile of output channels: y, residual, bias; 0 and the rows of W; copies
 
     @part(dtype, lanes, mr, columns, activation)
@@ -145,84 +164,49 @@ def planes_task(dtype: str, lanes: int, mr: int, columns: int, activation: str |
         return load(block, words.X) + (q // per_line + 1) * load(block, words.X_N)
 
     @part(dtype, lanes, mr, columns, activation)
-    def sweep(
-        block, table, tiles, left, kb, shift, panel, zeros, cols, column, held, first, last, ahead, room
-    ):
+    def sweep(block, order, table, tiles, left, zeros, held, ahead, room):
         """All tiles of output channels of one group (`left` channels) against one panel."""
         residual, copied = load(block, words.RESIDUAL), load(block, words.COPY_RESIDUAL)
-        for t in range(tiles):
-            at = table + 8 * tile_words * t
-            rows = min(mr, left - t * mr)
-            init, bias, start = at, zeros, column
-            if first and ahead != 0:
-                fetch(block, ahead, t, tiles)
-            if first:
-                init, bias, start = 0, at + 16 * mr, held
-                if residual != 0:
-                    init = at + 8 * (4 * mr + 1) if copied != 0 else at + 8 * mr
-            entries = at + 24 * mr
-            if last:
-                last_tile(entries, 1, kb, shift, panel, at, init, bias, rows, cols, column, start)
-                if room != 0:
-                    k = shift // size + kb
-                    added = at + 8 * mr if residual != 0 else 0
-                    products(room, k, at + 8 * (3 * mr + 1), at, added, at + 16 * mr, rows)
-            else:
-                tile(entries, 1, kb, shift, panel, at, init, bias, rows, cols, column, start)
-
-    @part(dtype, lanes, mr, columns, activation)
-    def group_panel(
-        block, moves, number, table, g, first_tile, end_tile, panel, zeros, cols, column, held, ahead, room
-    ):
-        """One group's share of the tiles [first_tile, end_tile) against one panel of pixels."""
-        cg, og = load(block, words.CG), load(block, words.OG)
-        per_group, at_once = (og + mr - 1) // mr, load(block, words.BLOCK_CHANNELS)
+        panel, cols, column = load(order, PANEL), load(order, PIXELS), load(order, COLUMN)
+        cg, at_once, ask = (
+            load(block, words.CG),
+            load(block, words.BLOCK_CHANNELS),
+            load(block, words.PANEL_TASK),
+        )
         taps = load(block, words.TAPS_D) * load(block, words.TAPS_H) * load(block, words.TAPS_W)
-        begin, end = max(first_tile, g * per_group), min(end_tile, (g + 1) * per_group)
-        here = table + 8 * tile_words * (begin - first_tile)
-        left = og - (begin - g * per_group) * mr
-        if room != 0:
-            gather(block, room, g)
         for c in range(0, cg, at_once):
             channels = min(at_once, cg - c)
-            fill_panel(block, moves, number, g * cg + c, g * cg + c + channels, panel, taps * nr * size)
-            sweep(
-                block,
-                here,
-                end - begin,
-                left,
-                channels * taps,
-                c * taps * size,
-                panel,
-                zeros,
-                cols,
-                column,
-                held,
-                c == 0,
-                c + channels >= cg,
-                ahead if ahead == 0 else ahead + g * cg * load(block, words.X_C),
-                room,
-            )
-
-    @part(dtype, lanes, mr, columns, activation)
-    def find_left(block, line, room):
-        """Writes down where the pixels of a line are that its panels leave over."""
-        count, end = load(block, words.LEFT), load(block, words.LINE_PIXELS)
-        store_word(room, LEFT_COUNT, count)
-        for p in range(count):
-            segment = room + 8 * (LEFT_SEGMENT + SEGMENT * p)
-            _, column = segments(block, segment, line, end - count + p, 1)
-            store_word(room, LEFT_Y + p, column)
-            store_word(room, LEFT_R + p, load(segment, 5))
+            store_word(order, CHANNEL, load(order, GROUP) * cg + c)
+            store_word(order, END_CHANNEL, load(order, GROUP) * cg + c + channels)
+            call_task(ask, order, FILL)
+            kb, shift = channels * taps, c * taps * size
+            for t in range(tiles):
+                at = table + 8 * tile_words * t
+                rows = min(mr, left - t * mr)
+                init, bias, start = at, zeros, column
+                added = at + 8 * mr if residual != 0 else 0
+                if c == 0:
+                    if ahead != 0:
+                        fetch(block, ahead, t, tiles)
+                    init, bias, start = added, at + 16 * mr, held
+                    if copied != 0:
+                        init = at + 8 * (4 * mr + 1)
+                if c + channels < cg:
+                    tile(at + 24 * mr, 1, kb, shift, panel, at, init, bias, rows, cols, column, start)
+                    continue
+                last_tile(at + 24 * mr, 1, kb, shift, panel, at, init, bias, rows, cols, column, start)
+                if room != 0:
+                    products(room, cg * taps, at + 8 * (3 * mr + 1), at, added, at + 16 * mr, rows)
 
     @part(dtype, lanes, mr, columns, activation)
     def task(block, index):
-        gn = load(block, words.GN)
-        og, groups = load(block, words.OG), load(block, words.GROUPS)
-        per_group = (og + mr - 1) // mr
-        line_pixels = load(block, words.LINE_PIXELS)
-        left = load(block, words.LEFT)
-        per_line = (line_pixels - left + nr - 1) // nr
+        gm, gn, left = load(block, words.GM), load(block, words.GN), load(block, words.LEFT)
+        og, groups, line_pixels = (
+            load(block, words.OG),
+            load(block, words.GROUPS),
+            load(block, words.LINE_PIXELS),
+        )
+        per_group, per_line = (og + mr - 1) // mr, (line_pixels - left + nr - 1) // nr
         panels, tiles = load(block, words.LINES) * per_line, groups * per_group
         i, j = index // gn, index % gn
         first_tile, end_tile = j * tiles // gn, (j + 1) * tiles // gn
@@ -231,47 +215,45 @@ def planes_task(dtype: str, lanes: int, mr: int, columns: int, activation: str |
         weights = load(block, words.W)
         if load(block, words.PACK_TASKS) != 0:
             weights = base + load(block, words.PACKED)
-        # The head of the scratch: a zero, and a table of its address for every row of a tile.
+        # The head of the scratch: a zero, a table of its address for every row of a tile, orders for panels.
         store_word(scratch, 0, 0)
-        zeros = scratch + 64
+        zeros, order = scratch + 64, scratch + ORDER_AT
         for r in range(mr):
             store_word(zeros, r, scratch)
-        moves = scratch + load(block, words.MOVES_AT)
         table, at = scratch + load(block, words.TABLE_AT), scratch + load(block, words.SEGMENTS_AT)
-        panel, copies = scratch + load(block, words.PANEL_AT), scratch + load(block, words.COPIES_AT)
+        store_word(order, BLOCK, block)
+        store_word(order, SEGMENTS, at)
+        store_word(order, MOVES, scratch + load(block, words.MOVES_AT))
+        store_word(order, PANEL, scratch + load(block, words.PANEL_AT))
+        store_word(order, ROOM, scratch + load(block, words.LEFT_AT))
+        copies = scratch + load(block, words.COPIES_AT)
         rows_table(block, table, weights, scratch, copies, first_tile, end_tile)
-        copied = load(block, words.RESIDUAL) != 0 and load(block, words.COPY_RESIDUAL) != 0
-        gm = load(block, words.GM)
+        copied, ask = load(block, words.COPY_RESIDUAL) != 0, load(block, words.PANEL_TASK)
         for q in range(i * panels // gm, (i + 1) * panels // gm):
-            first = q % per_line * nr
-            cols = min(nr, line_pixels - left - first)
-            count, column = segments(block, at, q // per_line, first, cols)
-            number = list_moves(block, at, count, moves, nr * size)
+            store_word(order, LINE, q // per_line)
+            store_word(order, FIRST, q % per_line * nr)
+            store_word(order, PIXELS, min(nr, line_pixels - left - q % per_line * nr))
+            call_task(ask, order, FIND)
             ahead = next_pixels(block, at, q, per_line, (i + 1) * panels // gm)
-            held = 0
             if copied:
-                copy_residual(block, at, count, table, end_tile - first_tile)
-            else:
-                held = load(at, 5)
-            room = 0
-            if left != 0 and q % per_line == per_line - 1:
-                room = scratch + load(block, words.LEFT_AT)
-                find_left(block, q // per_line, room)
+                copy_residual(block, at, load(order, COUNT), table, end_tile - first_tile)
+            room = load(order, ROOM) if left != 0 and q % per_line == per_line - 1 else 0
+            if room != 0:
+                call_task(ask, order, FIND_LEFT)
             for g in range(first_tile // per_group, (end_tile + per_group - 1) // per_group):
-                group_panel(
+                store_word(order, GROUP, g)
+                if room != 0:
+                    call_task(ask, order, FILL_LEFT)
+                begin, end = max(first_tile, g * per_group), min(end_tile, (g + 1) * per_group)
+                sweep(
                     block,
-                    moves,
-                    number,
-                    table,
-                    g,
-                    first_tile,
-                    end_tile,
-                    panel,
+                    order,
+                    table + 8 * tile_words * (begin - first_tile),
+                    end - begin,
+                    og - (begin - g * per_group) * mr,
                     zeros,
-                    cols,
-                    column,
-                    held,
-                    ahead,
+                    0 if copied else load(at, 5),
+                    ahead + g * load(block, words.CG) * load(block, words.X_C) if ahead != 0 else 0,
                     room,
                 )
 
