@@ -21,7 +21,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -31,7 +30,6 @@ from ..cpu.memory import load_word
 from ..cpu.vector_ir import I32, I64, counted_loop, i64, offset, pointer
 from . import indirect as words
 from .elements import vectors_of
-from .problem import Problem
 
 load = load_word
 ROWS = 7  # output rows of a band: it divides the usual image sizes, and fits 16 registers beside 5 weights
@@ -45,40 +43,6 @@ EDGE_AT = 16
 def masks_of_edge(taps: int, stride: int) -> int:
     """How many vectors an edge reads of an input row."""
     return taps if stride == 1 else taps + taps % 2
-
-
-def bands_table(p: Problem, lanes: int) -> np.ndarray:
-    """The table of a problem. Words of an edge: its places in x and y, masks of loads, mask of the store."""
-    taps, stride, lo = p.taps[2], p.stride[2], p.lo[2]
-    edges, inner = [], []
-    for start in range(0, p.places[2], lanes):
-        first = start * stride - lo
-        shifts = [
-            first + (read if stride == 1 else read // 2 * 2 + read % 2 * lanes)
-            for read in range(masks_of_edge(taps, stride))
-        ]
-        masks = [_mask(-shift, p.size[2] - shift, lanes) for shift in shifts]
-        masks.append(_mask(0, p.places[2] - start, lanes))
-        at = [first * p.itemsize, start * p.itemsize]
-        if all(mask == _mask(0, lanes, lanes) for mask in masks):
-            inner.append(at)
-        else:
-            edges.append([*at, *masks])
-    table = np.zeros(EDGE_AT + sum(map(len, edges)), np.int64)
-    bands = -(-p.places[1] // ROWS)
-    residual = 0 if p.residual is None else p.residual.space[1]
-    assert p.w is not None
-    table[: INNER + 1] = (
-        *(p.x.space[1], p.y.space[1], residual, *p.w[3:], p.size[1], p.lo[1], p.places[1], bands),
-        *(len(edges), *(inner[0] if inner else (0, 0)), len(inner)),
-    )
-    table[EDGE_AT:] = [word for edge in edges for word in edge]
-    return table
-
-
-def _mask(first: int, end: int, lanes: int) -> int:
-    """Lanes first <= l < end as bits."""
-    return sum(1 << lane for lane in range(max(0, first), min(end, lanes)))
 
 
 class Band:

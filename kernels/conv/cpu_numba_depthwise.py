@@ -16,7 +16,7 @@ from ..machine import machine
 from ..op import Attrs, Specs
 from ..registry import kernel
 from . import indirect as words
-from .bands import ROWS, bands_table, bands_task
+from .bands import EDGE_AT, INNER, ROWS, bands_task, masks_of_edge
 from .block import LINE, PAGE, common_block, lines_of_bytes
 from .depthwise import depthwise_task
 from .depthwise_planes import depthwise_planes_task
@@ -212,3 +212,37 @@ def _bands(p: Problem, block: np.ndarray, tasks: int) -> Launch:
     key = (p.dtype, lanes, p.taps[2], p.stride[2], p.activation, p.residual is not None)
     task = address_of_task(bands_task(*key), ("conv bands", *key), f"conv for {p.dtype}")
     return bind_phases(block, 5, [(task, tasks)], tasks * row, keep=(table, zeros))
+
+
+def bands_table(p: Problem, lanes: int) -> np.ndarray:
+    """The table of a problem. Words of an edge: its places in x and y, masks of loads, mask of the store."""
+    taps, stride, lo = p.taps[2], p.stride[2], p.lo[2]
+    edges, inner = [], []
+    for start in range(0, p.places[2], lanes):
+        first = start * stride - lo
+        shifts = [
+            first + (read if stride == 1 else read // 2 * 2 + read % 2 * lanes)
+            for read in range(masks_of_edge(taps, stride))
+        ]
+        masks = [_mask(-shift, p.size[2] - shift, lanes) for shift in shifts]
+        masks.append(_mask(0, p.places[2] - start, lanes))
+        at = [first * p.itemsize, start * p.itemsize]
+        if all(mask == _mask(0, lanes, lanes) for mask in masks):
+            inner.append(at)
+        else:
+            edges.append([*at, *masks])
+    table = np.zeros(EDGE_AT + sum(map(len, edges)), np.int64)
+    bands = ceil_div(p.places[1], ROWS)
+    residual = 0 if p.residual is None else p.residual.space[1]
+    assert p.w is not None
+    table[: INNER + 1] = (
+        *(p.x.space[1], p.y.space[1], residual, *p.w[3:], p.size[1], p.lo[1], p.places[1], bands),
+        *(len(edges), *(inner[0] if inner else (0, 0)), len(inner)),
+    )
+    table[EDGE_AT:] = [word for edge in edges for word in edge]
+    return table
+
+
+def _mask(first: int, end: int, lanes: int) -> int:
+    """Lanes first <= l < end as bits."""
+    return sum(1 << lane for lane in range(max(0, first), min(end, lanes)))

@@ -14,6 +14,7 @@ spatial axis; `()` for stride, padding or dilation stands for 1, 0 and 1 everywh
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -94,6 +95,16 @@ def conv_infer(specs: Specs, **attrs: Any) -> Specs:
         DTypeError: for mixed dtypes, another than float32, float64 and bfloat16, or an unknown activation.
         ShapeError: for anything that does not fit, a filter larger than the padded image included.
     """
+    try:
+        return _conv_outputs(specs, tuple(attrs.items()))
+    except TypeError:  # an attribute that can't be hashed
+        return _conv_outputs.__wrapped__(specs, tuple(attrs.items()))
+
+
+# Calls that are given their `out` ask again each time, and the checks take longer than a small convolution.
+@lru_cache(maxsize=1024)
+def _conv_outputs(specs: Specs, items: tuple[tuple[str, Any], ...]) -> Specs:
+    attrs = dict(items)
     dtype = CONV.check_inputs(specs)
     x, w, b, residual = specs
     layout = _layout("conv", attrs)
