@@ -17,8 +17,9 @@ from .block import LINE, PAGE, common_block, lines_of_bytes
 from .left_pixels import room_bytes
 from .panel import MOVE, ORDER_WORDS, SEGMENT, most_moves, panel_task
 from .plan import PlanesPlan, lanes_of, plan_planes, plane
-from .planes import ORDER_AT, planes_task, rows_task
+from .planes import ORDER_AT, planes_task
 from .problem import Problem, problem_of
+from .rows import rows_task
 from .tiles import register_tiles
 
 DTYPES = ("float32", "float64", "bfloat16")
@@ -61,9 +62,9 @@ def planes(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     phases = []
     tasks = int(block[words.PACK_TASKS])
     if tasks:
-        phases.append(
-            (address_of_task(rows_task(p.dtype), ("conv rows", p.dtype), f"conv for {p.dtype}"), tasks)
-        )
+        making = rows_task(p.dtype, lanes)
+        rows = address_of_task(making, ("conv rows", p.dtype, lanes), f"conv for {p.dtype}")
+        phases.append((rows, tasks))
     filling = panel_task(p.dtype, lanes, nv)
     block[words.PANEL_TASK] = address_of_task(
         filling, ("conv panel", p.dtype, lanes, nv), f"conv for {p.dtype}"

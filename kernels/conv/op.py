@@ -67,12 +67,12 @@ def weight_shape(name: str, w: TensorSpec, attrs: Attrs) -> Ints:
     """The shape [O, C / groups, *K] of a weight that may be packed.
 
     Raises:
-        ShapeError: for a packed weight that is no 1-D array, or comes without its shape.
+        ShapeError: for a packed weight that is no 1-D array, is too short, or comes without its shape.
     """
     if not attrs.get("w_format"):
         return w.shape
     shape = tuple(attrs["w_shape"])
-    if w.ndim != 1 or len(shape) < 3:
+    if w.ndim != 1 or len(shape) < 3 or w.size < prod(shape):
         raise ShapeError(
             f"{name}: a packed weight is a 1-D array with the shape of the weight in w_shape, got {w} and "
             f"w_shape={shape}; pass what prepack returned."

@@ -47,56 +47,6 @@ ORDER_AT = 256  # bytes from the beginning of a task's scratch; the tables begin
 
 
 @cache
-def rows_task(dtype: str) -> Any:
-    """The Numba function `task(block, index)` that makes a share of the weights contiguous: [O, C, taps]."""
-    move, _, size = elements(dtype)
-
-    @part(dtype)
-    def task(block, index):
-        cg, og = load(block, words.CG), load(block, words.OG)
-        out, tasks = load(block, words.GROUPS) * og, load(block, words.PACK_TASKS)
-        kd, kh, kw = load(block, words.TAPS_D), load(block, words.TAPS_H), load(block, words.TAPS_W)
-        taps, width = kd * kh * kw, load(block, words.W_PACKED_ROWS)
-        source, base = load(block, words.W), load(block, words.SCRATCH) + load(block, words.PACKED)
-        panels = (og + width - 1) // width if width != 0 else 1
-        for o in range(out * index // tasks, out * (index + 1) // tasks):
-            to = base + o * cg * taps * size
-            if width != 0:
-                # From panels: [groups, panels, taps, C / groups, width].
-                group, place = o // og, o % og
-                panel = group * panels + place // width
-                at = source + (panel * taps * cg * width + place % width) * size
-                c_step, step = width * size, cg * width * size
-                if load(block, words.W_PAIRED) != 0:
-                    at += place % width * size
-                    for c in range(cg):
-                        row = at + c // 2 * 2 * c_step + c % 2 * size
-                        for t in range(taps):
-                            move(to, row + t * step)
-                            to += size
-                    continue
-                for c in range(cg):
-                    for t in range(taps):
-                        move(to, at + c * c_step + t * step)
-                        to += size
-                continue
-            at = source + o * load(block, words.W_O)
-            for c in range(cg):
-                for d in range(kd):
-                    for h in range(kh):
-                        for w in range(kw):
-                            tap = (
-                                d * load(block, words.W_D)
-                                + h * load(block, words.W_H)
-                                + w * load(block, words.W_W)
-                            )
-                            move(to, at + c * load(block, words.W_C) + tap)
-                            to += size
-
-    return task
-
-
-@cache
 def planes_task(dtype: str, lanes: int, mr: int, columns: int, activation: str | None) -> Any:
     """The Numba function `task(block, index)` for one register tile and activation."""
     move, _, size = elements(dtype)

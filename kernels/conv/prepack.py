@@ -5,6 +5,9 @@
 Output channels past the last are zeros. The format is called `panels<nr>`. For a machine that multiplies
 pairs of bfloat16, two neighbouring input channels of an output channel lie side by side: format `pairs<nr>`.
 Depthwise filters, one for each channel, are packed as [taps, channels] instead: format `taps`.
+
+Where contiguous pixels are announced (`layout="NCHW"`), the kernels read rows of W, so that w is only laid
+out without gaps: format `rows`. Any format serves any call; in the other layout it is packed anew in each.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from ..spec import dtype_name
 PREFIX = "panels"
 PAIRS = "pairs"
 DEPTHWISE = "taps"
+ROWS = "rows"
 _LINE = 64
 
 
@@ -36,8 +40,10 @@ def panel_width(format: str) -> int:
     return 0
 
 
-def prepack(op: str, weight: AnyArray, *, groups: int = 1, **attrs: Any) -> Packed:
+def prepack(op: str, weight: AnyArray, *, groups: int = 1, layout: str = "", **attrs: Any) -> Packed:
     """Pack `weight`, [O, C / groups, *K], for calls of `conv` with as many groups; other attributes are free.
+
+    `layout` is that of most calls, "NCHW" or "NHWC"; without it, weights are packed for NHWC.
 
     Raises:
         DTypeError: for another op, or a dtype that conv does not take.
@@ -56,6 +62,10 @@ def prepack(op: str, weight: AnyArray, *, groups: int = 1, **attrs: Any) -> Pack
         data = aligned(weight.size, weight.dtype)
         data.reshape(-1, groups)[...] = weight.reshape(groups, -1).T
         return Packed("conv", data, DEPTHWISE, tuple(weight.shape))
+    if layout == "NCHW":
+        data = aligned(weight.size, weight.dtype)
+        data.reshape(weight.shape)[...] = weight
+        return Packed("conv", data, ROWS, tuple(weight.shape))
     nr = best_width(weight.shape[0] // groups, weight.dtype.itemsize)
     data = aligned(packed_size(weight.shape, groups, nr), weight.dtype)
     view = data.reshape(groups, -1, prod(weight.shape[2:]), weight.shape[1], nr)
@@ -80,6 +90,8 @@ def unpack(data: AnyArray, format: str, shape: Sequence[int], groups: int) -> An
     nr = panel_width(format)
     if format == DEPTHWISE and data.size == prod(shape):
         return np.ascontiguousarray(data.reshape(-1, shape[0]).T).reshape(shape)
+    if format == ROWS and data.size == prod(shape):
+        return data.reshape(shape)
     if not nr or data.size != packed_size(shape, groups, nr):
         raise ShapeError(
             f"conv: a weight of {data.size} numbers is none of {tuple(shape)} in format {format!r}."

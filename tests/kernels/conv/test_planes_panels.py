@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conv_calls import configs, kernel_called, specs_of, taken
 
+import kernelwright as kw
 from kernelwright.kernels.accuracy import check_kernel
 from kernelwright.kernels.conv.plan import plan_planes
 from kernelwright.kernels.conv.problem import problem_of
+from kernelwright.kernels.errors import ShapeError
 from kernelwright.kernels.op import Sample
+from kernelwright.kernels.prepack import prepack
 from kernelwright.kernels.spec import np_dtype
 
 # Name, batch, channels, output channels, size, taps, stride, padding, groups; and what a panel of 32 leaves.
@@ -62,3 +67,22 @@ def test_few_pixels_beyond_whole_panels_are_left_over(monkeypatch: pytest.Monkey
         specs, attrs = specs_of(_sample(case, "float32", False))
         plan = plan_planes(problem_of(specs, attrs), {"mr": 12, "nv": 2, "kc": 2304}, 1)
         assert plan.left == case[-1], case[0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_packed_panels_are_turned_back_into_rows(dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    # Whole tiles of lanes x lanes, and channels and terms beyond them, in two groups.
+    x, w = rng.standard_normal((1, 14, 5, 5)), rng.standard_normal((170, 7, 3, 3))
+    x, w = x.astype(dtype), w.astype(dtype)
+    with kw.using(threads=2):
+        plain = np.asarray(kw.conv2d(x, w, padding=1, groups=2))
+        packed = np.asarray(kw.conv2d(x, prepack("conv", w, groups=2), padding=1, groups=2))
+    np.testing.assert_array_equal(packed, plain)
+
+
+def test_packed_weights_must_be_as_long_as_their_shape() -> None:
+    packed = prepack("conv", np.ones((4, 3, 3, 3), "float32"), layout="NCHW")
+    short = replace(packed, data=packed.data[:-1])
+    with pytest.raises(ShapeError, match="packed weight"):
+        kw.conv2d(np.ones((1, 3, 5, 5), "float32"), short)
