@@ -1,13 +1,14 @@
 """Convolution with vectors along the pixels, for results whose pixels are contiguous: the compiled tasks.
 
-    rows    (unless the weights are so)   w -> [O, C / groups, taps]
+    rows    (unless the weights are so)   w -> [O, C / groups, taps]                        (rows.py)
     planes  for each panel of nr neighbouring output pixels of one image
-              for each block of input channels    copy x into a panel [channels x taps, nr], padding as zeros
+              for each block of input channels    copy x into a panel [channels x taps, nr]   (panel.py)
                 for each tile of mr output channels
                   micro-kernel: Y[mr channels, nr pixels] += W[mr, channels x taps] panel
+                  beside an image's last panel: pixels that would not fill another        (left_pixels.py)
 
 The panel is the right-hand matrix of the micro-kernel, and stays in the L2 cache for all output channels. The
-rows of W are read where they are.
+rows of W are read where they are. While a panel is computed with, what the next one reads is asked for.
 """
 
 from __future__ import annotations
