@@ -67,7 +67,8 @@ def conv2d(
 
     Args:
         x: images [N, C, H, W], or [N, H, W, C] with layout="NHWC"; float32, float64 or bfloat16, any strides.
-        w: [O, C / groups, KH, KW] in both layouts, or what `prepack("conv", w, groups=groups)` made of it.
+        w: [O, C / groups, KH, KW] in both layouts, or what `prepack("conv", w, groups=groups,
+            layout=layout)` made of it.
         b: [O], or None.
         stride, dilation: one number, or one for each axis.
         padding: zeros around the image: one number, one for each axis, a pair (before, after) for each axis,

@@ -1,10 +1,14 @@
 """Depthwise convolutions on the CPU: one filter a channel.
 
-depthwise   channels of x and y contiguous ("NHWC"): runs of pixels along a row, vectors along the
-            channels (kernels/conv/depthwise.py)
+depthwise          channels of x and y contiguous ("NHWC"): runs of pixels along a row, vectors along the
+                   channels (kernels/conv/depthwise.py)
+depthwise_planes   pixels contiguous ("NCHW"): bands of rows by vectors of pixels for the usual filters
+                   (kernels/conv/bands.py), row after row for others (kernels/conv/depthwise_planes.py)
 """
 
 from __future__ import annotations
+
+import numpy as np
 
 from ..cpu.cycles import CALL, FAR, HAND_OVER, NEAR, ceil_div, seconds
 from ..kernel import Config, Launch
@@ -12,6 +16,7 @@ from ..machine import machine
 from ..op import Attrs, Specs
 from ..registry import kernel
 from . import indirect as words
+from .bands import EDGE_AT, INNER, ROWS, bands_task, masks_of_edge
 from .block import LINE, PAGE, common_block, lines_of_bytes
 from .depthwise import depthwise_task
 from .depthwise_planes import depthwise_planes_task
@@ -142,13 +147,36 @@ def planes_supports(specs: Specs, attrs: Attrs) -> str | None:
     return None
 
 
+def in_bands(p: Problem) -> bool:
+    """Whether a problem has a usual filter: square, neither spread out nor with two strides."""
+    square = p.taps[1] == p.taps[2] and p.stride[1] == p.stride[2]
+    return square and p.dilation[1] == p.dilation[2] == 1 and p.places[0] == 1
+
+
+def planes_grid(p: Problem, threads: int) -> tuple[int, float]:
+    """Tasks, and the cycles expected of each."""
+    planes, vectors = p.n * p.groups, ceil_div(p.places[2], lanes_of(p))
+    if in_bands(p):
+        reads = p.taps[2] * ((ROWS - 1) * p.stride[1] + p.taps[1]) * (0.75 * p.stride[2])
+        band = vectors * (max(0.55 * ROWS * p.tap_count, reads) + 2.0 * ROWS)
+        plane = 40.0 + ceil_div(p.places[1], ROWS) * (20.0 + band)
+    else:
+        row = 4.0 + vectors * (p.tap_count * (0.5 + 0.7 * p.stride[2]) + 8.0)
+        plane = p.places[0] * p.places[1] * row
+    moved = (p.size[0] * p.size[1] * p.size[2] + p.places[0] * p.places[1] * p.places[2]) * p.itemsize
+    rate = NEAR if planes * moved < machine().l2 else FAR
+
+    def cycles(tasks: int) -> float:
+        share = ceil_div(planes, tasks)
+        return CALL + share * max(plane, moved / rate) + (HAND_OVER if tasks > 1 else 0.0)
+
+    tasks = min((1, min(threads, planes)), key=cycles)
+    return tasks, cycles(tasks)
+
+
 def planes_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
     """Predicted seconds."""
-    p = problem_of(specs, attrs)
-    tasks = min(threads, p.n * p.groups)
-    vectors = ceil_div(p.places[2], lanes_of(p)) * (p.tap_count * (0.5 + 0.7 * p.stride[2]) + 8.0)
-    rows = ceil_div(p.n * p.groups, tasks) * p.places[0] * p.places[1]
-    return seconds(CALL + rows * (4.0 + vectors) + (HAND_OVER if tasks > 1 else 0.0))
+    return seconds(planes_grid(problem_of(specs, attrs), threads)[1])
 
 
 @kernel("conv", dtypes=DTYPES, supports=planes_supports, model=planes_model, binds=True)
@@ -158,9 +186,11 @@ def depthwise_planes(specs: Specs, attrs: Attrs, config: Config, threads: int) -
 
     p = problem_of(specs, attrs)
     block = common_block(p)
-    tasks = min(threads, p.n * p.groups)
+    tasks, _ = planes_grid(p, threads)
     block[words.GM] = tasks
     block[words.LINES] = p.n
+    if in_bands(p):
+        return _bands(p, block, tasks)
     task_bytes = lines_of_bytes(24 * p.places[1])
     block[words.TASK_BYTES] = task_bytes
     key = (p.dtype, lanes_of(p), p.taps[2], p.stride[2], p.activation)
@@ -168,3 +198,51 @@ def depthwise_planes(specs: Specs, attrs: Attrs, config: Config, threads: int) -
         depthwise_planes_task(*key), ("conv depthwise planes", *key), f"conv for {p.dtype}"
     )
     return bind_phases(block, 5, [(task, tasks)], tasks * task_bytes)
+
+
+def _bands(p: Problem, block: np.ndarray, tasks: int) -> Launch:
+    """The launch for a usual filter. The row of zeros is shared: nobody writes it."""
+    from ..cpu.launch import address_of_task, bind_phases
+
+    lanes = lanes_of(p)
+    table, zeros = bands_table(p, lanes), np.zeros(8 * (max(p.size[2], p.places[2]) + lanes), np.uint8)
+    row = lines_of_bytes(p.places[2] * p.itemsize)
+    block[words.TABLE_AT], block[words.COPIES_AT] = table.ctypes.data, zeros.ctypes.data
+    block[words.TASK_BYTES] = row
+    key = (p.dtype, lanes, p.taps[2], p.stride[2], p.activation, p.residual is not None)
+    task = address_of_task(bands_task(*key), ("conv bands", *key), f"conv for {p.dtype}")
+    return bind_phases(block, 5, [(task, tasks)], tasks * row, keep=(table, zeros))
+
+
+def bands_table(p: Problem, lanes: int) -> np.ndarray:
+    """The table of a problem. Words of an edge: its places in x and y, masks of loads, mask of the store."""
+    taps, stride, lo = p.taps[2], p.stride[2], p.lo[2]
+    edges, inner = [], []
+    for start in range(0, p.places[2], lanes):
+        first = start * stride - lo
+        shifts = [
+            first + (read if stride == 1 else read // 2 * 2 + read % 2 * lanes)
+            for read in range(masks_of_edge(taps, stride))
+        ]
+        masks = [_mask(-shift, p.size[2] - shift, lanes) for shift in shifts]
+        masks.append(_mask(0, p.places[2] - start, lanes))
+        at = [first * p.itemsize, start * p.itemsize]
+        if all(mask == _mask(0, lanes, lanes) for mask in masks):
+            inner.append(at)
+        else:
+            edges.append([*at, *masks])
+    table = np.zeros(EDGE_AT + sum(map(len, edges)), np.int64)
+    bands = ceil_div(p.places[1], ROWS)
+    residual = 0 if p.residual is None else p.residual.space[1]
+    assert p.w is not None
+    table[: INNER + 1] = (
+        *(p.x.space[1], p.y.space[1], residual, *p.w[3:], p.size[1], p.lo[1], p.places[1], bands),
+        *(len(edges), *(inner[0] if inner else (0, 0)), len(inner)),
+    )
+    table[EDGE_AT:] = [word for edge in edges for word in edge]
+    return table
+
+
+def _mask(first: int, end: int, lanes: int) -> int:
+    """Lanes first <= l < end as bits."""
+    return sum(1 << lane for lane in range(max(0, first), min(end, lanes)))

@@ -14,12 +14,16 @@ from ..op import Attrs, Specs
 from ..registry import kernel
 from . import indirect as words
 from .block import LINE, PAGE, common_block, lines_of_bytes
+from .left_pixels import room_bytes
+from .panel import MOVE, ORDER_WORDS, SEGMENT, most_moves, panel_task
 from .plan import PlanesPlan, lanes_of, plan_planes, plane
-from .planes import MOVE, SEGMENT, planes_task, rows_task
+from .planes import ORDER_AT, planes_task
 from .problem import Problem, problem_of
+from .rows import rows_task
 from .tiles import register_tiles
 
 DTYPES = ("float32", "float64", "bfloat16")
+TABLE_AT = ORDER_AT + lines_of_bytes(8 * ORDER_WORDS)
 
 
 def planes_supports(specs: Specs, attrs: Attrs) -> str | None:
@@ -58,9 +62,13 @@ def planes(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     phases = []
     tasks = int(block[words.PACK_TASKS])
     if tasks:
-        phases.append(
-            (address_of_task(rows_task(p.dtype), ("conv rows", p.dtype), f"conv for {p.dtype}"), tasks)
-        )
+        making = rows_task(p.dtype, lanes)
+        rows = address_of_task(making, ("conv rows", p.dtype, lanes), f"conv for {p.dtype}")
+        phases.append((rows, tasks))
+    filling = panel_task(p.dtype, lanes, nv)
+    block[words.PANEL_TASK] = address_of_task(
+        filling, ("conv panel", p.dtype, lanes, nv), f"conv for {p.dtype}"
+    )
     task = planes_task(p.dtype, lanes, mr, nv, p.activation)
     key = ("conv planes", p.dtype, lanes, mr, nv, p.activation)
     phases.append((address_of_task(task, key, f"conv for {p.dtype}"), how.gm * how.gn))
@@ -70,10 +78,11 @@ def planes(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
 def planes_block(p: Problem, how: PlanesPlan, mr: int, nr: int, threads: int) -> tuple[np.ndarray, int]:
     """The argument block, and the bytes of scratch."""
     tiles = p.groups * ceil_div(p.og, mr)
-    segments_at = LINE * 4 + lines_of_bytes(8 * (5 * mr + 1) * tiles)
+    segments_at = TABLE_AT + lines_of_bytes(8 * (5 * mr + 1) * tiles)
     most_segments = min(nr, ceil_div(nr, p.places[2]) + 1)
     moves_at = segments_at + lines_of_bytes(8 * SEGMENT * most_segments)
-    panel_at = moves_at + lines_of_bytes(8 * MOVE * most_segments * p.tap_count)
+    moves = most_moves(nr // lanes_of(p), most_segments, p.tap_count)
+    panel_at = moves_at + lines_of_bytes(8 * MOVE * moves)
     panel_rows = how.channels * p.tap_count
     copies_at = panel_at + lines_of_bytes((panel_rows + 2) * nr * p.itemsize)
     copied = p.residual is not None and not (
@@ -81,7 +90,9 @@ def planes_block(p: Problem, how: PlanesPlan, mr: int, nr: int, threads: int) ->
         and (how.lines == p.n * p.places[0] * p.places[1] or plane(p.residual, p))
     )
     copies = tiles * mr * nr * p.itemsize if copied else 0
-    task_bytes = ceil_div(copies_at + copies, PAGE) * PAGE + LINE
+    left_at = lines_of_bytes(copies_at + copies)
+    left = room_bytes(p.cg * p.tap_count, p.itemsize) if how.left else 0
+    task_bytes = ceil_div(left_at + left, PAGE) * PAGE + LINE
     packed, pack_tasks = 0, 0
     if p.w is None or not _rows_contiguous(p):
         packed = lines_of_bytes(p.out * p.cg * p.tap_count * p.itemsize)
@@ -96,11 +107,14 @@ def planes_block(p: Problem, how: PlanesPlan, mr: int, nr: int, threads: int) ->
         "W_PACKED_ROWS": p.nr,
         "W_PAIRED": p.paired,
         "COPY_RESIDUAL": copied,
+        "FLAT": _flat(p),
+        "LEFT": how.left,
+        "LEFT_AT": left_at,
         "PACK_TASKS": pack_tasks,
         "PACKED": 0,
         "TASKS_AT": packed,
         "TASK_BYTES": task_bytes,
-        "TABLE_AT": 4 * LINE,
+        "TABLE_AT": TABLE_AT,
         "SEGMENTS_AT": segments_at,
         "MOVES_AT": moves_at,
         "PANEL_AT": panel_at,
@@ -109,6 +123,14 @@ def planes_block(p: Problem, how: PlanesPlan, mr: int, nr: int, threads: int) ->
     for name, value in facts.items():
         block[getattr(words, name)] = int(value)
     return block, packed + how.gm * how.gn * task_bytes
+
+
+def _flat(p: Problem) -> bool:
+    """Whether pixels that follow each other in y do so in x, also from one row to the next."""
+    if p.stride[2] != 1 or p.places[0] != 1:
+        return False
+    rows = p.stride[1] == 1 and p.places[2] == p.size[2] and p.x.space[1] == p.size[2] * p.x.space[2]
+    return p.places[1] == 1 or rows
 
 
 def _rows_contiguous(p: Problem) -> bool:

@@ -1,4 +1,6 @@
-"""Depthwise convolution, one filter a channel, with contiguous pixels: the compiled tasks.
+"""Depthwise convolution, one filter a channel, with contiguous pixels: the compiled tasks of unusual filters.
+
+What is spread out, or not square, or has two strides; `bands.py` has the others.
 
     for each image and channel
       for each vector of pixels along a row    the masks of its taps

@@ -47,8 +47,9 @@ from .indirect_tile import indirect_tile
 (REACH_D, REACH_H, REACH_W) = range(67, 70)  # how far the last tap is from the first
 # For kernels that write vectors along the pixels (planes.py).
 (Y_C, LINES, LINE_PIXELS, BLOCK_CHANNELS, W_PACKED_ROWS) = range(70, 75)
-(COPY_RESIDUAL, SEGMENTS_AT, MOVES_AT, PANEL_AT, W_PAIRED) = range(75, 80)
-WORDS = 80
+(COPY_RESIDUAL, SEGMENTS_AT, MOVES_AT, PANEL_AT, W_PAIRED, FLAT, LEFT, LEFT_AT) = range(75, 83)
+PANEL_TASK = 83  # the address of the task that fills panels
+WORDS = 84
 
 
 def _turned_rows(dtype: str, lanes: int) -> Any:

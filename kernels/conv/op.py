@@ -15,6 +15,7 @@ spatial axis; `()` for stride, padding or dilation stands for 1, 0 and 1 everywh
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -67,12 +68,12 @@ def weight_shape(name: str, w: TensorSpec, attrs: Attrs) -> Ints:
     """The shape [O, C / groups, *K] of a weight that may be packed.
 
     Raises:
-        ShapeError: for a packed weight that is no 1-D array, or comes without its shape.
+        ShapeError: for a packed weight that is no 1-D array, is too short, or comes without its shape.
     """
     if not attrs.get("w_format"):
         return w.shape
     shape = tuple(attrs["w_shape"])
-    if w.ndim != 1 or len(shape) < 3:
+    if w.ndim != 1 or len(shape) < 3 or w.size < prod(shape):
         raise ShapeError(
             f"{name}: a packed weight is a 1-D array with the shape of the weight in w_shape, got {w} and "
             f"w_shape={shape}; pass what prepack returned."
@@ -95,6 +96,16 @@ def conv_infer(specs: Specs, **attrs: Any) -> Specs:
         DTypeError: for mixed dtypes, another than float32, float64 and bfloat16, or an unknown activation.
         ShapeError: for anything that does not fit, a filter larger than the padded image included.
     """
+    try:
+        return _conv_outputs(specs, tuple(attrs.items()))
+    except TypeError:  # an attribute that can't be hashed
+        return _conv_outputs.__wrapped__(specs, tuple(attrs.items()))
+
+
+# Calls that are given their `out` ask again each time, and the checks take longer than a small convolution.
+@lru_cache(maxsize=1024)
+def _conv_outputs(specs: Specs, items: tuple[tuple[str, Any], ...]) -> Specs:
+    attrs = dict(items)
     dtype = CONV.check_inputs(specs)
     x, w, b, residual = specs
     layout = _layout("conv", attrs)

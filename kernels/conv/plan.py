@@ -12,6 +12,7 @@ from math import prod
 from ..cpu.cycles import CALL, FAR, HAND_OVER, NEAR, ceil_div, fma_cycles
 from ..kernel import Config
 from ..machine import machine, vector_bytes
+from .left_pixels import MOST_LEFT
 from .problem import Problem, Strides
 
 TILE_START = 60.0  # cycles to start and end a register tile
@@ -21,6 +22,8 @@ ENTRY = 14.0  # cycles to begin an entry of a list
 PACK = 0.5  # cycles to pack one weight
 GATHER = 1.2  # cycles to copy one number
 MERGE_BELOW = 32  # channels of a tap up to which neighbouring taps are read as one
+LEFT_MOVE = 3.0  # cycles to gather one number of a pixel that is left over
+LEFT_SUM = 10.0  # cycles to add up and store one of its results
 COPIES_BUDGET = 256 * 1024  # bytes of copies a block of tiles
 MOST_TILES = 64
 
@@ -145,6 +148,7 @@ class PlanesPlan:
     Attributes:
         gm, gn: tasks along panels of pixels and along output channels.
         lines: runs of pixels that lie side by side in y, of line_pixels each.
+        left: of these, the last, which are no part of a panel.
         channels: input channels at a time.
         cycles: expected.
     """
@@ -153,6 +157,7 @@ class PlanesPlan:
     gn: int
     lines: int
     line_pixels: int
+    left: int
     channels: int
     cycles: float
 
@@ -166,13 +171,15 @@ def plan_planes(p: Problem, config: Config, threads: int) -> PlanesPlan:
     lines = p.pixels // line_pixels
     blocks = max(1, round(p.cg * p.tap_count / config["kc"])) if p.itemsize >= 4 else 1
     channels = ceil_div(p.cg, min(p.cg, blocks))
-    panels, tiles = lines * ceil_div(line_pixels, nr), p.groups * ceil_div(p.og, mr)
+    left = line_pixels % nr if line_pixels > nr and line_pixels % nr <= MOST_LEFT else 0
+    panels, tiles = lines * ceil_div(line_pixels - left, nr), p.groups * ceil_div(p.og, mr)
     best: PlanesPlan | None = None
     for gm, gn in _grids(threads, panels, tiles):
         mine = ceil_div(panels, gm), ceil_div(tiles, gn)
         cycles = _planes_cycles(p, config, channels, mine, gm * gn, threads)
+        cycles += _left_cycles(p, mr, ceil_div(lines, gm) * left, mine[1])
         if best is None or cycles < best.cycles:
-            best = PlanesPlan(gm, gn, lines, line_pixels, channels, cycles)
+            best = PlanesPlan(gm, gn, lines, line_pixels, left, channels, cycles)
     assert best is not None
     return best
 
@@ -181,6 +188,13 @@ def plane(strides: Strides, p: Problem) -> bool:
     """Whether all pixels of an image lie side by side."""
     (_, h, w), (_, ph, pw) = strides.space, p.places
     return (ph == 1 or h == pw * w) and (p.places[0] == 1 or strides.space[0] == ph * pw * w)
+
+
+def _left_cycles(p: Problem, mr: int, pixels: int, tiles: int) -> float:
+    """Of so many pixels that are left over, and tiles of output channels."""
+    k = p.cg * p.tap_count
+    # Rows of W are read once for up to four pixels.
+    return pixels * k * LEFT_MOVE + ceil_div(pixels, MOST_LEFT) * tiles * mr * (k * 0.12 + 4 * LEFT_SUM)
 
 
 def _planes_cycles(
@@ -194,8 +208,8 @@ def _planes_cycles(
     compute += panels * tiles * ceil_div(p.cg, channels) * (TILE_START + 2 * mr * nv)
     groups = max(1, min(p.groups, ceil_div(tiles * mr, p.og)))
     runs = min(nr, ceil_div(nr, p.places[2]) + 1)
-    easy = p.stride[2] == 1 and p.x.space[2] == p.itemsize
-    row = (8.0 * runs + nv * 3.0) if easy else 10.0 * runs + GATHER * nr
+    easy = p.stride[2] <= 2 and p.x.space[2] == p.itemsize
+    row = nv * 3.5 * p.stride[2] if easy else 10.0 * runs + GATHER * nr
     copies = panels * groups * k * row
     pack = 0.0
     if p.w is None:

@@ -14,6 +14,10 @@ What a Winograd convolution multiplies by can follow the panels, in panels as wi
 So the weight itself is always there: which kernel reads a packed weight is decided call by call, and a call
 that allows no error beyond the standard one is computed from the panels. The price is memory: 16 / 9 or 4
 times as much more.
+
+Where contiguous pixels are announced (`layout="NCHW"`) and Winograd is none of the ways, the kernels read
+rows of W, so that w is only laid out without gaps: format `rows`. Any format serves any call; in the other
+layout it is packed anew in each.
 """
 
 from __future__ import annotations
@@ -37,6 +41,7 @@ DEPTHWISE = "taps"
 WINOGRAD = "+winograd"
 # Channels in and out from which on transformed filters are packed unasked: below, they rarely pay.
 _WINOGRAD_FROM = 8
+ROWS = "rows"
 _LINE = 64
 _APART = 16  # elements: a cache line or more, for any dtype that has transformed filters
 
@@ -63,7 +68,7 @@ def panels_end(shape: Sequence[int], format: str) -> int:
 
 
 def prepack(
-    op: str, weight: AnyArray, *, groups: int = 1, winograd: int | None = None, **attrs: Any
+    op: str, weight: AnyArray, *, groups: int = 1, layout: str = "", winograd: int | None = None, **attrs: Any
 ) -> Packed:
     """Pack `weight`, [O, C / groups, *K], for calls of `conv` with as many groups.
 
@@ -71,6 +76,7 @@ def prepack(
         op: "conv".
         weight: float32, float64 or bfloat16.
         groups: of the calls.
+        layout: that of most calls, "NCHW" or "NHWC"; without it, weights are packed for NHWC.
         winograd: 2 or 4 to pack the filters of F(2 x 2, 3 x 3) or F(4 x 4, 3 x 3) as well, 0 for none. Left
             out, those of F(4 x 4) are packed where `attrs` say that a Winograd kernel may compute the calls.
         attrs: further attributes of the calls. They may differ from these in the calls themselves.
@@ -93,6 +99,11 @@ def prepack(
         data = aligned(weight.size, weight.dtype)
         data.reshape(-1, groups)[...] = weight.reshape(groups, -1).T
         return Packed("conv", data, DEPTHWISE, tuple(weight.shape))
+    m = _winograd(weight, groups, winograd, {**attrs, "layout": layout})
+    if layout == "NCHW" and not m:
+        data = aligned(weight.size, weight.dtype)
+        data.reshape(weight.shape)[...] = weight
+        return Packed("conv", data, ROWS, tuple(weight.shape))
     nr = best_width(weight.shape[0] // groups, weight.dtype.itemsize)
     data = aligned(packed_size(weight.shape, groups, nr), weight.dtype)
     view = data.reshape(groups, -1, prod(weight.shape[2:]), weight.shape[1], nr)
@@ -103,7 +114,6 @@ def prepack(
         view[:, panel, :, :, : part.shape[1]] = part.transpose(0, 3, 2, 1)
     if not multiplies_pairs(dtype_name(weight.dtype), weight.shape[1]):
         form = f"{PREFIX}{nr}"
-        m = _winograd(weight, groups, winograd, attrs)
         if m:
             form += f"{WINOGRAD}{m}"
             data = _with_transformed(data, weight, m, form)
@@ -124,6 +134,8 @@ def unpack(data: AnyArray, format: str, shape: Sequence[int], groups: int) -> An
         data = data[: packed_size(shape, groups, nr)]
     if format == DEPTHWISE and data.size == prod(shape):
         return np.ascontiguousarray(data.reshape(-1, shape[0]).T).reshape(shape)
+    if format == ROWS and data.size == prod(shape):
+        return data.reshape(shape)
     if not nr or data.size != packed_size(shape, groups, nr):
         raise ShapeError(
             f"conv: a weight of {data.size} numbers is none of {tuple(shape)} in format {format!r}."
@@ -152,7 +164,7 @@ def _winograd(weight: AnyArray, groups: int, asked: int | None, attrs: Mapping[s
         return 0
     dense = all(step == 1 for name in ("stride", "dilation") for step in attrs.get(name, ()))
     large = min(weight.shape[:2]) >= _WINOGRAD_FROM
-    return 4 if dense and large and attrs.get("layout") == "NHWC" else 0
+    return 4 if dense and large and attrs["layout"] else 0
 
 
 def _with_transformed(panels: AnyArray, weight: AnyArray, m: int, form: str) -> AnyArray:

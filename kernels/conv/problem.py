@@ -14,7 +14,7 @@ from ..op import Attrs, Specs
 from ..spec import TensorSpec
 from .geometry import Ints, channel_axis, output_size, parts, spatial_axes, window
 from .op import weight_shape
-from .prepack import DEPTHWISE, PAIRS, panel_width, panels_end, winograd_side
+from .prepack import DEPTHWISE, PAIRS, ROWS, panel_width, panels_end, winograd_side
 
 Triple = tuple[int, int, int]
 
@@ -148,9 +148,13 @@ def problem(specs: Specs, attrs: tuple[tuple[str, object], ...]) -> Problem:
 
 
 def _weight_strides(w: TensorSpec, shape: Ints, form: str) -> Ints | None:
-    """Byte strides (o, c, d, h, w); depthwise filters that were packed as [taps, channels] have them too."""
+    """Byte strides (o, c, d, h, w); weights that were packed as [taps, channels] or as rows have them too."""
     if not form:
         return (*w.strides[:2], *_three(w.strides[2:], 0))
+    if form == ROWS:
+        _, channels, kd, kh, kw = (*shape[:2], *_three(shape[2:], 1))
+        step = w.strides[0]
+        return (step * channels * kd * kh * kw, step * kd * kh * kw, step * kh * kw, step * kw, step)
     if form != DEPTHWISE:
         return None
     _, kh, kw = _three(shape[2:], 1)

@@ -92,14 +92,16 @@ def test_packed_weights_give_the_same_bits(channels: int, out: int, groups: int,
     shape = (2, channels, 7, 6) if layout == "NCHW" else (2, 7, 6, channels)
     x = rng.standard_normal(shape).astype("float32")
     w = rng.standard_normal((out, channels // groups, 3, 3)).astype("float32")
-    packed = prepack("conv", w, groups=groups)
     options = {"padding": 1, "groups": groups, "layout": layout}
     plain = np.asarray(kw.conv2d(x, w, **options))
-    again = np.asarray(kw.conv2d(x, packed, **options))
     attrs = CONV.complete({"groups": groups, "layout": layout, "padding": ((1, 1), (1, 1))})
     exact = CONV.reference(x.astype("f8"), w.astype("f8"), None, None, **attrs)[0]
-    np.testing.assert_allclose(again, exact, rtol=0, atol=1e-4)
-    np.testing.assert_allclose(again, plain, rtol=0, atol=1e-5)
+    for meant in ("", "NCHW", "NHWC"):
+        packed = prepack("conv", w, groups=groups, layout=meant)
+        np.testing.assert_array_equal(unpack(packed.data, packed.format, packed.shape, groups), w)
+        again = np.asarray(kw.conv2d(x, packed, **options))
+        np.testing.assert_allclose(again, exact, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(again, plain, rtol=0, atol=1e-5)
 
 
 def test_repeated_calls_give_the_same_bits() -> None:
