@@ -147,7 +147,7 @@ def address_of_task(task: Any, key: Sequence[Any], name: str) -> int:
         def address() -> int:
             return task_address(task)
 
-        getter = compiled(address, name=name, key=identity, owner=task.py_func)
+        getter = compiled(address, name=name, key=identity, owner=task.py_func, no_cfunc_wrapper=True)
         # The code lives as long as the function that it came with: whoever holds the address relies on that.
         known = _tasks[identity] = int(getter.entry(())()), getter
     return known[0]

@@ -15,7 +15,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from numba import njit
 
 from ..cpu import gemm
 from ..cpu.compile import part
@@ -350,7 +349,7 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int) -> Any:
     return task
 
 
-@njit(nogil=True)
+@part()
 def row_count(block):
     """Rows of dgates: the sum of all lengths."""
     steps = steps_of(block)

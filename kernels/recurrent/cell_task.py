@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from numba import njit
 
 from ..cpu.compile import part
 from ..cpu.memory import load_word
@@ -32,7 +31,7 @@ ROLES = {
 ROW_STRIDES = {"x": X_RS, "h": H_RS, "c": C_RS, "w_ih": WI_RS, "w_hh": WH_RS, "h_out": HO_RS, "c_out": CO_RS}
 
 
-@njit(nogil=True)
+@part()
 def array(block, role):
     """The address of the array of that role; zeros where there is none (its rows are 0 bytes apart)."""
     place = load_word(block, role)
