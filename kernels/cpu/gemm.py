@@ -19,7 +19,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-
 from . import epilogue
 from .compile import part
 from .copies import copies

@@ -1,11 +1,11 @@
 """Numba functions for other compiled code alone: typed and lowered once, optimised where they end up.
 
-Numba treats each function that another one calls as if Python called it too: it links in all that the function
-needs, optimises that, makes machine code of it and of two wrappers, and only then hands the optimised form
-on, to be optimised again inside the caller. A kernel is a chain of a dozen functions with the same
-micro-kernels at its end, so most of its compile time went into machine code that nobody runs. A part keeps
-its own LLVM module and the list of what it calls. The function at the top, which has an entry, links all of
-them once, and LLVM sees the whole call tree at once.
+Numba treats each function that another one calls as if Python called it too: it links in all that the
+function needs, optimises that, makes machine code of it and of two wrappers, and only then hands the
+optimised form on, to be optimised again inside the caller. A kernel is a chain of a dozen functions with the
+same micro-kernels at its end, so most of its compile time went into machine code that nobody runs. A part
+keeps its own LLVM module and the list of what it calls. The function at the top, which has an entry, links
+all of them once, and LLVM sees the whole call tree at once.
 """
 
 from __future__ import annotations
@@ -96,14 +96,12 @@ class _PartCompiler(Compiler):  # type: ignore[misc]
 
 def made_part(fn: Callable[..., Any]) -> Any:
     """`fn` as a Numba function that only compiled code may call."""
-    made = njit(
-        nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_PartCompiler
-    )(fn)
+    made = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_PartCompiler)(fn)
 
     def refuse(*args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError(f"{fn.__name__} is a part of kernels: compiled code can call it, Python can't.")
 
-    # It has no wrapper that Python could go through. The dispatcher's own table, which leads there, stays empty.
+    # It has no wrapper that Python could go through: the dispatcher's table, which leads there, stays empty.
     made._insert = lambda *entry: None
     made._compile_for_args = refuse
     return made

@@ -15,7 +15,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-
 from ..cpu import gemm
 from ..cpu.compile import part
 from ..cpu.copies import copies

@@ -7,7 +7,6 @@ Strides are in bytes; `*_AT` are offsets in bytes into the scratch.
 
 from __future__ import annotations
 
-
 from ..cpu.compile import part
 from ..cpu.memory import load_word, store_word
 

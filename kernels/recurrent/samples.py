@@ -162,6 +162,11 @@ def cell(name: str, rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
         for layout, changed in _strided(made):
             if layout != "x repeated":
                 yield Sample(layout, _inputs(changed)[:-1], own)
+        if dtype == "float32":
+            for b, i, h, step in ((1, 33, 17, 1), (6, 40, 19, 1), (3, 9, 19, 2)):
+                halved = _halved(contents(kind, rng, 1, b, i, h, dtype), step)
+                call = _inputs({**halved, "x": halved["x"][0]})[:-1]
+                yield Sample(f"bfloat16 weights {step} apart, {b}x{i}x{h}", call, own)
 
 
 SAMPLES: dict[str, Callable[..., Iterator[Sample]]] = {"": forward, "grad": backward, "cell": cell}

@@ -14,7 +14,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-
 from ..cpu.compile import part
 from ..cpu.memory import atomic_load, atomic_replace, atomic_store, cpu_pause, give_way, store_word
 
