@@ -17,7 +17,7 @@ from typing import Any
 
 from ..cpu import gemm
 from ..cpu.compile import part
-from ..cpu.copies import copies
+from ..cpu.copies import copies, row_copy
 from ..cpu.gemm import WORDS, gemm_task
 from ..cpu.memory import load_word, stack_words, store_word
 from ..cpu.microkernel import microkernel
@@ -122,7 +122,7 @@ MC, NC, KC = 384, 1024, 256  # blocks of the products (kernels/matmul/cpu_numba.
 def prepare_task(dtype: str, lanes: int) -> Any:
     """The task of the first phase, `task(block, index)`."""
     size, nr = FLOATS[dtype][1], COLUMNS * lanes
-    pack, rows = copies(dtype, lanes, COLUMNS).panels, copies(dtype, lanes, 1).rows
+    pack, row = copies(dtype, lanes, COLUMNS).panels, row_copy(dtype, lanes)
     clear = zeros(dtype, lanes)
 
     @part("backward", dtype, lanes)
@@ -144,7 +144,7 @@ def prepare_task(dtype: str, lanes: int) -> Any:
             for i in range(b):
                 clear(to + i * rs, rs // size)
                 if given != 0:
-                    rows(to + i * rs, 0, given + load_word(order, i) * bs, 0, cs, 1, h)
+                    row(to + i * rs, given + load_word(order, i) * bs, cs, h)
         clear(scratch_at(block, H_AT) + 2 * step, rs // size)
 
     @part("backward", dtype, lanes)
@@ -171,7 +171,7 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int) -> Any:
     size = FLOATS[dtype][1]
     nr, gates = COLUMNS * lanes, COUNT[kind]
     tall, four, two, one = (microkernel(dtype, lanes, m, COLUMNS) for m in (mr, 4, 2, 1))
-    rows, slopes = copies(dtype, lanes, 1).rows, slopes_of(kind, dtype, lanes)
+    row, slopes = row_copy(dtype, lanes), slopes_of(kind, dtype, lanes)
     late_slopes = reset_slopes(dtype, lanes)
     is_lstm, has_gates = kind == "lstm", kind in ("lstm", "gru", "gru_before")
     # GRU with the reset before the product takes a step in two stages: dn, then through w_hn to dr.
@@ -241,7 +241,7 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int) -> Any:
         for r in range(row_part, load_word(active_at(block), s), parts):
             t, b = load_word(lengths, r) - 1 - s if reverse else s, load_word(order, r)
             before = t + 1 if reverse else t - 1
-            row = row0 + r
+            place = row0 + r
             y_now = y + t * y_ts + b * load_word(block, Y_BS) + at
             h_prev = state + step + r * rs + at
             if s > 0:
@@ -257,25 +257,17 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int) -> Any:
             if dy != 0:
                 dy_now = dy + t * load_word(block, DY_TS) + b * load_word(block, DY_BS) + u0 * dy_ts
                 if dy_ts != size:
-                    rows(dybuf, 0, dy_now, 0, dy_ts, 1, u1 - u0)
+                    row(dybuf, dy_now, dy_ts, u1 - u0)
                     dy_now = dybuf
-            dgx = scratch_at(block, DGX_AT) + row * dg_rs + at
-            dgh = scratch_at(block, DGH_AT) + row * dg_rs + at
-            inner = scratch_at(block, RBUF_AT) + row * load_word(block, HBUF_RS) + at
+            dgx = scratch_at(block, DGX_AT) + place * dg_rs + at
+            dgh = scratch_at(block, DGH_AT) + place * dg_rs + at
+            inner = scratch_at(block, RBUF_AT) + place * load_word(block, HBUF_RS) + at
             if stages == 2 and late:
                 late_slopes(u1 - u0, g, h_prev, cell + r * rs + at, state + r * rs + at, dgx, inner)
                 continue
             dh, dc = state + r * rs + at, cell + r * rs + at
             slopes(u1 - u0, g, gate_step, c_now, c_prev, h_prev, dy_now, dh, dc, dgx, dgh)
-            rows(
-                scratch_at(block, HBUF_AT) + row * load_word(block, HBUF_RS) + at,
-                0,
-                h_prev,
-                0,
-                size,
-                1,
-                u1 - u0,
-            )
+            row(scratch_at(block, HBUF_AT) + place * load_word(block, HBUF_RS) + at, h_prev, size, u1 - u0)
 
     @part(kind, dtype, lanes, mr)
     def gather_x(block, row_part, s, share, shares):
@@ -287,34 +279,19 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int) -> Any:
             source = (
                 array(block, X) + t * load_word(block, X_TS) + load_word(order, r) * load_word(block, X_BS)
             )
-            rows(xbuf + (row0 + r) * rs, 0, source, 0, load_word(block, X_CS), 1, load_word(block, NI))
+            row(xbuf + (row0 + r) * rs, source, load_word(block, X_CS), load_word(block, NI))
 
     @part(kind, dtype, lanes, mr)
     def finish(block, row_part, u0, u1):
         """The gradients of the first states."""
         parts, rs, order = load_word(block, ROW_PARTS), load_word(block, STATE_RS), order_at(block)
         at = u0 * size
+        dh0, dc0 = array(block, DH0), array(block, DC0)
         for r in range(row_part, load_word(block, NB), parts):
-            b = load_word(order, r)
-            rows(
-                array(block, DH0) + b * load_word(block, HN_BS) + at,
-                0,
-                scratch_at(block, H_AT) + r * rs + at,
-                0,
-                size,
-                1,
-                u1 - u0,
-            )
+            b, state = load_word(order, r), r * rs + at
+            row(dh0 + b * load_word(block, HN_BS) + at, scratch_at(block, H_AT) + state, size, u1 - u0)
             if is_lstm:
-                rows(
-                    array(block, DC0) + b * load_word(block, CN_BS) + at,
-                    0,
-                    scratch_at(block, C_AT) + r * rs + at,
-                    0,
-                    size,
-                    1,
-                    u1 - u0,
-                )
+                row(dc0 + b * load_word(block, CN_BS) + at, scratch_at(block, C_AT) + state, size, u1 - u0)
 
     @part(kind, dtype, lanes, mr)
     def item(block, row_part, unit_part, turn):
@@ -449,7 +426,7 @@ def multiply_task(dtype: str, lanes: int, mr: int, columns: int) -> Any:
 def scatter_task(dtype: str, lanes: int) -> Any:
     """The task of the last phase, `task(block, index)`: dx row by row, zeros beyond a sequence's length."""
     size = FLOATS[dtype][1]
-    rows, clear = copies(dtype, lanes, 1).rows, zeros(dtype, lanes)
+    row, clear = row_copy(dtype, lanes), zeros(dtype, lanes)
 
     @part(dtype, lanes)
     def task(block, index):
@@ -470,6 +447,6 @@ def scatter_task(dtype: str, lanes: int) -> Any:
                     clear(to + s * load_word(block, DX_TS), i)
                 else:
                     at = to + (length - 1 - s if reverse else s) * load_word(block, DX_TS)
-                    rows(at, 0, scratch_at(block, DXBUF_AT) + (load_word(place, s) + r) * rs, 0, size, 1, i)
+                    row(at, scratch_at(block, DXBUF_AT) + (load_word(place, s) + r) * rs, size, i)
 
     return task

@@ -16,9 +16,10 @@ from functools import cache
 from typing import Any
 
 from ..cpu.compile import part
-from ..cpu.copies import copies
+from ..cpu.copies import row_copy
 from ..cpu.memory import load_word
 from ..cpu.microkernel import microkernel
+from ..cpu.narrow import stored_bytes
 from ..cpu.vector_ir import FLOATS
 from .block import (
     BIAS_AT,
@@ -63,6 +64,7 @@ from .block import (
     WI_AT,
     WI_CS,
     WI_RS,
+    WIDEH_AT,
     X_BS,
     X_CS,
     X_IN_PLACE,
@@ -84,7 +86,7 @@ from .block import (
     scratch_at,
     steps_of,
 )
-from .pack import packing
+from .pack import STAGE, packing
 from .team import LINE, clear_counters, together
 from .tiles import gate_copy, step_tile, zeros
 from .tiles_shape import SLOTS, UNITS, WEIGHTS
@@ -93,15 +95,20 @@ K_BLOCK = 256  # of I at a time: what a panel's block takes in the nearest cache
 
 
 @cache
-def prepare_task(kind: str, dtype: str, lanes: int) -> Any:
-    """The task of the first phase, `task(block, index)`; as many of them as `run` has."""
+def prepare_task(kind: str, dtype: str, lanes: int, stored: str, kept: str) -> Any:
+    """The task of the first phase, `task(block, index)`; as many of them as `run` has.
+
+    Args:
+        stored: the dtype of the weights.
+        kept: that of the panels of w_hh, which every step reads.
+    """
     size = FLOATS[dtype][1]
-    pack = packing(kind, dtype, lanes)
-    pack_panel, pack_bias = pack.panel, pack.bias
-    rows, clear = copies(dtype, lanes, 1).rows, zeros(dtype, lanes)
+    pack = packing(kind, dtype, lanes, stored)
+    pack_panel, pack_bias, pack_narrow, narrow = pack.panel, pack.bias, pack.narrow, kept != dtype
+    row, clear = row_copy(dtype, lanes), zeros(dtype, lanes)
     width, has_cell = WEIGHTS[kind] * lanes * size, kind == "lstm"
 
-    @part(kind, dtype, lanes)
+    @part(kind, dtype, lanes, stored, kept)
     def first_state(block, to, given, bs, cs):
         """The sequences' first states, in sorted order; zeros behind H, and where none were given."""
         b, h, rs = load_word(block, NB), load_word(block, NH), load_word(block, STATE_RS)
@@ -109,9 +116,9 @@ def prepare_task(kind: str, dtype: str, lanes: int) -> Any:
         for i in range(b):
             clear(to + i * rs, rs // size)
             if given != 0:
-                rows(to + i * rs, 0, given + load_word(order, i) * bs, 0, cs, 1, h)
+                row(to + i * rs, given + load_word(order, i) * bs, cs, h)
 
-    @part(kind, dtype, lanes)
+    @part(kind, dtype, lanes, stored, kept)
     def task(block, index):
         parts = load_word(block, ROW_PARTS) * load_word(block, UNIT_PARTS)
         panels, i, h = load_word(block, PANELS), load_word(block, NI), load_word(block, NH)
@@ -135,12 +142,17 @@ def prepare_task(kind: str, dtype: str, lanes: int) -> Any:
                     load_word(block, C0_BS),
                     load_word(block, C0_CS),
                 )
+        w_ih, w_hh = array(block, W_IH), array(block, W_HH)
+        to_ih, to_hh = scratch_at(block, WI_AT), scratch_at(block, WH_AT)
+        wi_rs, wi_cs = load_word(block, WI_RS), load_word(block, WI_CS)
+        wh_rs, wh_cs = load_word(block, WH_RS), load_word(block, WH_CS)
         for p in range(index * panels // parts, (index + 1) * panels // parts):
-            for which in range(2):
-                role, rs, cs, k, at = W_IH, load_word(block, WI_RS), load_word(block, WI_CS), i, WI_AT
-                if which:
-                    role, rs, cs, k, at = W_HH, load_word(block, WH_RS), load_word(block, WH_CS), h, WH_AT
-                pack_panel(scratch_at(block, at) + p * k * width, array(block, role), rs, cs, k, h, p)
+            pack_panel(to_ih + p * i * width, w_ih, wi_rs, wi_cs, i, h, p)
+            if narrow:
+                stage = scratch_at(block, WIDEH_AT) + index * STAGE * width
+                pack_narrow(to_hh + p * h * (width // 2), stage, w_hh, wh_rs, wh_cs, h, h, p)
+            else:
+                pack_panel(to_hh + p * h * width, w_hh, wh_rs, wh_cs, h, h, p)
             pack_bias(block, scratch_at(block, BIAS_AT) + p * SLOTS * lanes * size, p)
 
     return task
@@ -154,7 +166,7 @@ def chunk_part(kind: str, dtype: str, lanes: int, mr: int) -> Any:
     nr = columns * lanes
     half = max(1, mr // 2)
     tile, tile_half = microkernel(dtype, lanes, mr, columns), microkernel(dtype, lanes, half, columns)
-    rows, clear = copies(dtype, lanes, 1).rows, zeros(dtype, lanes)
+    row, clear = row_copy(dtype, lanes), zeros(dtype, lanes)
 
     @part(kind, dtype, lanes, mr)
     def gather(block, row_part, xbuf, first, end):
@@ -172,7 +184,7 @@ def chunk_part(kind: str, dtype: str, lanes: int, mr: int) -> Any:
             to = xbuf + load_word(place, s) * rs
             for r in range(row_part, load_word(active, s), parts):
                 t = load_word(lengths, r) - 1 - s if reverse else s
-                rows(to, 0, x + t * ts + load_word(order, r) * bs, 0, cs, 1, i)
+                row(to, x + t * ts + load_word(order, r) * bs, cs, i)
                 to += rs
 
     @part(kind, dtype, lanes, mr)
@@ -212,11 +224,11 @@ def chunk_part(kind: str, dtype: str, lanes: int, mr: int) -> Any:
 
 
 @cache
-def panel_part(kind: str, dtype: str, lanes: int, mr: int) -> Any:
+def panel_part(kind: str, dtype: str, lanes: int, mr: int, kept: str) -> Any:
     """`panel_step(h, old, rs, w, g, g_rs, bias, c, new, n)`: a step of n sequences for one panel."""
-    tall, four, two, one = (step_tile(kind, dtype, lanes, m) for m in (mr, 4, 2, 1))
+    tall, four, two, one = (step_tile(kind, dtype, lanes, m, kept) for m in (mr, 4, 2, 1))
 
-    @part(kind, dtype, lanes, mr)
+    @part(kind, dtype, lanes, mr, kept)
     def panel_step(h, old, rs, w, g, g_rs, bias, c, new, n):
         i = 0
         while i < n:
@@ -242,22 +254,26 @@ def panel_part(kind: str, dtype: str, lanes: int, mr: int) -> Any:
 
 
 @cache
-def run_task(kind: str, dtype: str, lanes: int, mr: int) -> Any:
-    """The task of the second phase, `task(block, index)`; ROW_PARTS * UNIT_PARTS of them."""
+def run_task(kind: str, dtype: str, lanes: int, mr: int, kept: str) -> Any:
+    """The task of the second phase, `task(block, index)`; ROW_PARTS * UNIT_PARTS of them.
+
+    Args:
+        kept: the dtype of the panels of w_hh.
+    """
     size = FLOATS[dtype][1]
-    width, units = WEIGHTS[kind] * lanes * size, UNITS[kind]
+    width, units = WEIGHTS[kind] * lanes * stored_bytes(kept), UNITS[kind]
     slots = SLOTS * lanes * size
     chunk = chunk_part(kind, dtype, lanes, mr)
     stages = 2 if kind == "gru_before" else 1
-    last_stage = panel_part("gru_before_n" if stages == 2 else kind, dtype, lanes, mr)
-    rows, spread, clear = copies(dtype, lanes, 1).rows, gate_copy(dtype, lanes), zeros(dtype, lanes)
+    last_stage = panel_part("gru_before_n" if stages == 2 else kind, dtype, lanes, mr, kept)
+    row, spread, clear = row_copy(dtype, lanes), gate_copy(dtype, lanes), zeros(dtype, lanes)
     has_cell, has_gates, old_is_c = (
         kind == "lstm",
         kind != "rnn_tanh" and kind != "rnn_relu",
         kind in ("gru", "gru_before"),
     )
 
-    @part(kind, dtype, lanes, mr)
+    @part(kind, dtype, lanes, mr, kept)
     def write(block, row_part, s, g, new, c, u0, u1, panels):
         """Copies a step's results to where the caller wants them: units u0 to u1."""
         parts, rs, g_rs = load_word(block, ROW_PARTS), load_word(block, STATE_RS), load_word(block, G_RS)
@@ -268,15 +284,15 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int) -> Any:
             t, b = load_word(lengths, r) - 1 - s if reverse else s, load_word(order, r)
             i = r // parts
             to = y + t * load_word(block, Y_TS) + b * load_word(block, Y_BS) + u0 * size
-            rows(to, 0, new + i * parts * rs, 0, size, 1, u1 - u0)
+            row(to, new + i * parts * rs, size, u1 - u0)
             if has_gates and gates != 0:
                 to = gates + t * load_word(block, G_TS) + b * load_word(block, G_BS) + u0 * size
                 spread(to, gate_step, g + i * g_rs, panels, u1 - u0)
             if has_cell and cells != 0:
                 to = cells + t * load_word(block, CE_TS) + b * load_word(block, CE_BS) + u0 * size
-                rows(to, 0, c + i * parts * rs, 0, size, 1, u1 - u0)
+                row(to, c + i * parts * rs, size, u1 - u0)
 
-    @part(kind, dtype, lanes, mr)
+    @part(kind, dtype, lanes, mr, kept)
     def finish(block, row_part, u0, u1):
         """The last states, and zeros beyond each sequence's length."""
         parts, rs, step = (
@@ -289,10 +305,10 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int) -> Any:
         for r in range(row_part, load_word(block, NB), parts):
             b, length = load_word(order, r), load_word(lengths, r)
             last = states + length % 2 * step + r * rs + u0 * size
-            rows(array(block, H_N) + b * load_word(block, HN_BS) + u0 * size, 0, last, 0, size, 1, n)
+            row(array(block, H_N) + b * load_word(block, HN_BS) + u0 * size, last, size, n)
             if has_cell:
                 last = scratch_at(block, C_AT) + r * rs + u0 * size
-                rows(array(block, C_N) + b * load_word(block, CN_BS) + u0 * size, 0, last, 0, size, 1, n)
+                row(array(block, C_N) + b * load_word(block, CN_BS) + u0 * size, last, size, n)
             for t in range(length, load_word(block, NT)):
                 clear(
                     array(block, Y) + t * load_word(block, Y_TS) + b * load_word(block, Y_BS) + u0 * size, n
@@ -305,9 +321,9 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int) -> Any:
                     clear(cells + t * load_word(block, CE_TS) + b * load_word(block, CE_BS) + u0 * size, n)
 
     if stages == 2:
-        first_stage = panel_part("gru_before_rz", dtype, lanes, mr)
+        first_stage = panel_part("gru_before_rz", dtype, lanes, mr, kept)
 
-        @part(kind, dtype, lanes, mr)
+        @part(kind, dtype, lanes, mr, kept)
         def step_panel(turn, h, old, rs, w, g, g_rs, bias, cell, new, inner, at, n):
             # r h of all units stands in the place of the cells, which GRU has not.
             if turn % 2 == 0:
@@ -316,11 +332,11 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int) -> Any:
                 last_stage(h, inner, rs, w, g, g_rs, bias, cell, new, n)
     else:
 
-        @part(kind, dtype, lanes, mr)
+        @part(kind, dtype, lanes, mr, kept)
         def step_panel(turn, h, old, rs, w, g, g_rs, bias, cell, new, inner, at, n):
             last_stage(h, old, rs, w, g, g_rs, bias, cell, new, n)
 
-    @part(kind, dtype, lanes, mr)
+    @part(kind, dtype, lanes, mr, kept)
     def item(block, row_part, unit_part, turn):
         """One part of a step, or of a stage of it; one turn after the last, what is left to do."""
         s = turn // stages
@@ -359,9 +375,9 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int) -> Any:
                 block, row_part, s, g, states + (s + 1) % 2 * step + u0 * size, c + u0 * size, u0, u1, p1 - p0
             )
 
-    items = together(item, (kind, dtype, lanes, mr))
+    items = together(item, (kind, dtype, lanes, mr, kept))
 
-    @part(kind, dtype, lanes, mr)
+    @part(kind, dtype, lanes, mr, kept)
     def task(block, index):
         shares = load_word(block, UNIT_PARTS)
         row_part, unit_part = index // shares, index % shares

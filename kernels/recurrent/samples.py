@@ -93,6 +93,9 @@ def forward(kind: str, rng: np.random.Generator, dtype: str) -> Iterator[Sample]
         if dtype == "float32":
             yield Sample("bfloat16 weights", _inputs(_halved(made), lengths=lengths), own)
             yield Sample("bfloat16 weights, spread", _inputs(_halved(made, 2)), {**own, "reverse": True})
+            for size in ((3, 2, 5, 70), (2, 13, 9, 19)):
+                halved = _halved(contents(kind, rng, *size, dtype))
+                yield Sample(f"bfloat16 weights, {'x'.join(map(str, size))}", _inputs(halved), own)
 
 
 def _halved(made: dict[str, AnyArray], step: int = 1) -> dict[str, AnyArray]:
