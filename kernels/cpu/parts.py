@@ -17,6 +17,8 @@ from llvmlite import binding
 from numba import njit
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+from numba.core.typed_passes import NopythonRewrites
+from numba.core.untyped_passes import InlineClosureLikes
 
 
 class _NoEngine:
@@ -85,6 +87,10 @@ class PartLibrary(JITCodeLibrary):  # type: ignore[misc]
         return module
 
 
+# What looks for comprehensions and inner functions, and for array expressions: parts have neither.
+_NEEDLESS = (InlineClosureLikes, NopythonRewrites)
+
+
 class _PartCompiler(Compiler):  # type: ignore[misc]
     """Numba's compiler, with a `PartLibrary` for what it makes."""
 
@@ -92,6 +98,11 @@ class _PartCompiler(Compiler):  # type: ignore[misc]
         super().__init__(*args)
         if self.state.library is None:
             self.state.library = PartLibrary(self.state.targetctx.codegen(), "part")
+
+    def define_pipelines(self) -> Any:
+        (passes,) = super().define_pipelines()
+        passes.passes = [one for one in passes.passes if one[0] not in _NEEDLESS]
+        return [passes]
 
 
 def made_part(fn: Callable[..., Any]) -> Any:

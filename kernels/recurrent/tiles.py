@@ -28,9 +28,12 @@ from numba.extending import intrinsic
 
 from ..cpu.microkernel import Tile
 from ..cpu.narrow import read, stored_bytes, write
-from ..cpu.vector_ir import I64, Vectors, counted_loop, i64, minimum, offset, pointer, times
+from ..cpu.vector_ir import I64, Vectors, counted_loop, i64, minimum, offset, pointer, prefetch, times
 from ..cpu.vector_math import _power_of_two, _reduced
 from .tiles_shape import SLOTS, STAGES, WEIGHTS
+
+LINE = 64
+AHEAD = 1024  # bytes from the weights that are read to those that are asked for, into the nearest cache
 
 
 def sigmoid(v: Vectors, x: ir.Value) -> ir.Value:
@@ -52,15 +55,22 @@ def tanh(v: Vectors, x: ir.Value) -> ir.Value:
     return v.with_sign(v.div(u, v.add(u, v.constant(2.0))), x)
 
 
-class NarrowTile(Tile):
-    """A tile whose B is bfloat16, widened in registers."""
+class WeightTile(Tile):
+    """A tile over packed weights: bfloat16 ones are widened in registers."""
+
+    def __init__(self, builder: ir.IRBuilder, dtype: str, lanes: int, mr: int, columns: int, stored: str):
+        super().__init__(builder, dtype, lanes, mr, columns, masked_b=False)
+        self.stored = stored
 
     def step(
         self, u: int, acc: list[ir.Value], a: list[ir.Value], b: ir.Value, b_rs: ir.Value
     ) -> list[ir.Value]:
         v, builder = self.v, self.builder
-        row, step = offset(builder, b, times(builder, b_rs, u)), v.lanes * stored_bytes("bfloat16")
-        loaded = [read(v, offset(builder, row, j * step), "bfloat16") for j in range(self.columns)]
+        row, nbytes = offset(builder, b, times(builder, b_rs, u)), v.lanes * stored_bytes(self.stored)
+        loaded = [read(v, offset(builder, row, j * nbytes), self.stored) for j in range(self.columns)]
+        # With one or two rows the core has loads enough to do, and reads ahead by itself.
+        for j in range(0, self.columns * nbytes if self.mr > 2 else 0, LINE):
+            prefetch(builder, offset(builder, row, j + AHEAD))
         out = list(acc)
         for i in range(self.mr):
             element = v.broadcast(offset(builder, a[i], u * v.itemsize))
@@ -129,7 +139,7 @@ def step_tile(kind: str, dtype: str, lanes: int, mr: int, stored: str) -> Any:
 
         def codegen(context, builder, sig, args):
             k, a, a_rs, w, g, g_rs, bias, c, c_rs, h, h_rs, rows = args
-            t = (Tile if stored == dtype else NarrowTile)(builder, dtype, lanes, mr, columns, masked_b=False)
+            t = WeightTile(builder, dtype, lanes, mr, columns, stored)
             v = t.v
             last = builder.sub(rows, i64(1))
             a_rows = []
