@@ -27,6 +27,8 @@ DTYPES = ("float32", "float64")
 # Bytes of gates that a chunk of steps gives: they are written and read once, and should still be near then.
 CHUNK_BYTES = 1 << 19
 MOST_CHUNK_ROWS = 384
+# But w_ih is read once a chunk: with fewer rows than this, that takes longer than gates that are far away.
+LEAST_CHUNK_ROWS = 192
 # Up to so many sequences, a step is bound by reading w_hh: bfloat16 weights stay what they are, to be widened
 # in registers. For more, they are widened once.
 MOST_NARROW_ROWS = 8
@@ -91,7 +93,8 @@ def bind_forward(op: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
     kept = stored if rows <= MOST_NARROW_ROWS else dtype
     kept_width = width // 2 if kept != dtype else width
     g_rs = -(-w.panels // cut.units) * SLOTS * vector_bytes() + LINE
-    chunk = max(rows, min(rows * max(w.t, 1), MOST_CHUNK_ROWS, CHUNK_BYTES // g_rs))
+    near = max(CHUNK_BYTES // g_rs, LEAST_CHUNK_ROWS)
+    chunk = max(rows, min(rows * max(w.t, 1), MOST_CHUNK_ROWS, near))
     state_rs = w.panels * units * size + LINE
     xbuf_rs = round_up(w.i * size, LINE) + LINE
     x = roles["x"]

@@ -11,7 +11,8 @@ from ..cpu.compile import part
 from ..cpu.copies import copies
 from ..cpu.memory import load_element, load_word, store_element
 from ..cpu.vector_ir import FLOATS
-from .block import B_HH, B_IH, BH_S, BI_S, NH, array
+from . import block as word
+from .block import array
 from .tiles import narrowed, zeros
 from .tiles_shape import SLOTS, UNITS, WEIGHTS
 
@@ -66,9 +67,9 @@ def packing(kind: str, dtype: str, lanes: int, stored: str) -> Packing:
 
     @part(kind, dtype, lanes, stored)
     def bias(block, dst, p):
-        h = load_word(block, NH)
-        from_x, from_h = array(block, B_IH), array(block, B_HH)
-        x_step, h_step = load_word(block, BI_S), load_word(block, BH_S)
+        h = load_word(block, word.NH)
+        from_x, from_h = array(block, word.B_IH), array(block, word.B_HH)
+        x_step, h_step = load_word(block, word.BI_S), load_word(block, word.BH_S)
         for j in range(SLOTS):
             # The fourth slot of GRU is n's part from h, which stays apart from the part from x.
             gate = (2 if j == 3 else j) if is_gru else j % gates
