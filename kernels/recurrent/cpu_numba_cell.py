@@ -59,7 +59,10 @@ def _parts(op: str, specs: Specs, attrs: Attrs, threads: int) -> tuple[int, floa
     rows, seqs = tile()
     groups, wide = (1, 1) if b == 1 else (ceil_div(b, seqs), seqs)
     k = ceil_div(i, lanes) + ceil_div(h, lanes)
-    each = k * max(0.53 * rows * wide, 0.55 * (rows + wide)) + FOLD * wide
+    # The sequences are read again for each few rows: from the second cache, where they overflow the first.
+    overflow = b * (i + h) * specs[0].itemsize > 0.7 * machine().l1d
+    apart = 0.4 * wide * vector_bytes() / NEAR if overflow else 0.0
+    each = k * (max(0.53 * rows * wide, 0.55 * (rows + wide)) + apart) + FOLD * wide
 
     def cycles(parts: int) -> float:
         mine = ceil_div(blocks, parts)
