@@ -263,12 +263,12 @@ def part(*key: Any) -> Callable[[Callable[..., Any]], Any]:
 
     `key` are the factory's arguments. They become part of the function's name for the linker: one factory's
     functions for float32 and float64 can't be mistaken for each other then, whatever their numbers
-    (`_renumber`), and profilers show which is which.
+    (`_renumber`), and profilers show which is which. `@part()` is for a function that stands in a module.
     """
-    from numba import njit
+    from .parts import made_part
 
     def decorate(fn: Callable[..., Any]) -> Any:
-        return njit(nogil=True)(_renamed(fn, "_".join(map(str, key))))
+        return made_part(_renamed(fn, "_".join(map(str, key))) if key else fn)
 
     return decorate
 

@@ -142,6 +142,26 @@ def _edge_transpose(dtype: str, lanes: int, stored: str) -> Any:
 
 
 @cache
+def row_copy(dtype: str, lanes: int) -> Any:
+    """`row(dst, src, src_cs, n)`: n elements `src_cs` bytes apart, to n side by side.
+
+    What `rows` of `copies` does for one row, without the code that turns tiles.
+    """
+    size = FLOATS[dtype][1]
+    line, one = _line_copy(dtype, lanes, dtype), element_copy(dtype, dtype)
+
+    @part(dtype, lanes)
+    def row(dst, src, src_cs, n):
+        if src_cs == size:
+            line(dst, src, n)
+        else:
+            for j in range(n):
+                one(dst + j * size, src + j * src_cs)
+
+    return row
+
+
+@cache
 def copies(dtype: str, lanes: int, columns: int, stored: str = "") -> Copies:
     """The packing functions for `dtype`, vectors of `lanes` and panels of `columns * lanes` columns.
 

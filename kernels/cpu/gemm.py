@@ -19,8 +19,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from numba import njit
-
 from . import epilogue
 from .compile import part
 from .copies import copies
@@ -53,7 +51,7 @@ AHEAD = 4096
 ROW_PAD = 64  # bytes between packed rows of A, so that they do not fall into the same cache sets
 
 
-@njit(nogil=True)
+@part()
 def operands(block, facts, p):
     """The addresses of A, B and C of the p-th matrix of the batch."""
     table = load_word(facts, TABLE)
@@ -65,7 +63,7 @@ def operands(block, facts, p):
     return load_word(block, A) + a, load_word(block, B) + b, load_word(block, C) + c
 
 
-@njit(nogil=True)
+@part()
 def residual_of(block, facts, p):
     """The address of the p-th residual; 0 when there is none."""
     if load_word(block, RESIDUAL) == 0:
@@ -75,7 +73,7 @@ def residual_of(block, facts, p):
     return load_word(block, RESIDUAL) + offset
 
 
-@njit(nogil=True)
+@part()
 def cell(facts, index, mr, nr):
     """The rectangle (i_lo, i_hi, j_lo, j_hi) of C and the run of matrices (first, end) of task `index`."""
     m, n = load_word(facts, M), load_word(facts, N)
@@ -89,7 +87,7 @@ def cell(facts, index, mr, nr):
     return i_lo, i_hi, j_lo, j_hi, run * batch // split, (run + 1) * batch // split
 
 
-@njit(nogil=True)
+@part()
 def start_ending(ending, block, facts):
     """What is the same for all tiles of a task that are finished."""
     store_word(ending, epilogue.CALL, load_word(facts, FINISH))
@@ -100,7 +98,7 @@ def start_ending(ending, block, facts):
     store_word(ending, epilogue.RESIDUAL_CS, load_word(facts, R_CS))
 
 
-@njit(nogil=True)
+@part()
 def place_ending(ending, block, facts, c, r, i, j, cols):
     """Where the results of a part of C go that starts at (i, j), and where its bias and residual are."""
     bias = load_word(block, BIAS)
@@ -111,7 +109,7 @@ def place_ending(ending, block, facts, c, r, i, j, cols):
     store_word(ending, epilogue.COLS, cols)
 
 
-@njit(nogil=True)
+@part()
 def end_rows(ending, row, sums, sums_rs, rows):
     """Finishes some rows of the part that was placed, from `row` on; their sums are at `sums`."""
     store_word(ending, epilogue.SRC, sums)

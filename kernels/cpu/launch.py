@@ -28,32 +28,25 @@ from .team import run_tasks, team_address
 MOST_WORDS = 128
 
 # NumPy's array object starts with Python's object head, and then the address of the data. Reading it there
-# takes any dtype and rank, and a tenth of the time of `array.ctypes.data`.
+# takes any dtype and rank, and a tenth of the time of `array.ctypes.data`. A tuple's items stand behind its
+# head likewise: a call hands over the tuple of its arguments, whatever their number.
 _HEAD_WORDS = object.__basicsize__ // 8
+_TUPLE_HEAD = tuple.__basicsize__
 
 
-@njit(nogil=True)
-def launch_objects(objects, parameters, words, phases, count, scratch, team):
-    """Runs `count` phases (address, tasks) over the arrays whose Python objects are at these addresses."""
+@njit(nogil=True, no_cfunc_wrapper=True)
+def launch_phases(given, arrays, none, parameters, words, phases, count, scratch, team):
+    """Runs `count` phases (address, tasks) over `arrays` arrays.
+
+    At `given` are the addresses of their Python objects, `none` for one that was left out; or of their data,
+    where `none` is 0.
+    """
     block = stack_words(MOST_WORDS)
-    arrays = len(objects)
     for i in range(arrays):
-        at = objects[i]
-        store_word(block, i, load_word(at, _HEAD_WORDS) if at != 0 else 0)
-    store_word(block, arrays, scratch)
-    for i in range(arrays + 1, words):
-        store_word(block, i, load_word(parameters, i))
-    for phase in range(count):
-        run_tasks(team, load_word(phases, 2 * phase), block, load_word(phases, 2 * phase + 1))
-
-
-@njit(nogil=True)
-def launch_addresses(addresses, parameters, words, phases, count, scratch, team):
-    """The same, where an array's object does not say by itself where its data is."""
-    block = stack_words(MOST_WORDS)
-    arrays = len(addresses)
-    for i in range(arrays):
-        store_word(block, i, addresses[i])
+        at = load_word(given, i)
+        if none != 0:
+            at = load_word(at, _HEAD_WORDS) if at != none else 0
+        store_word(block, i, at)
     store_word(block, arrays, scratch)
     for i in range(arrays + 1, words):
         store_word(block, i, load_word(parameters, i))
@@ -63,16 +56,16 @@ def launch_addresses(addresses, parameters, words, phases, count, scratch, team)
 
 @cache
 def objects_show_their_data() -> bool:
-    """Whether the address of an array's data stands behind the head of its object, as in CPython."""
-    probe = np.zeros(3)
-    return ctypes.c_int64.from_address(id(probe) + 8 * _HEAD_WORDS).value == probe.ctypes.data
+    """Whether arrays and tuples have behind the heads of their objects what they have in CPython."""
+    probe = (np.zeros(3),)
+    item = ctypes.c_int64.from_address(id(probe) + _TUPLE_HEAD).value
+    data = ctypes.c_int64.from_address(id(probe[0]) + 8 * _HEAD_WORDS).value
+    return (item, data) == (id(probe[0]), probe[0].ctypes.data)
 
 
 @cache
-def _launcher(arrays: int) -> Callable[..., None]:
-    code = launch_objects if objects_show_their_data() else launch_addresses
-    signature = (types.UniTuple(types.int64, arrays), *[types.int64] * 6)
-    return compiled(code, name="the launch of a kernel").entry(signature)
+def _launcher() -> Callable[..., None]:
+    return compiled(launch_phases, name="the launch of a kernel").entry((types.int64,) * 9)
 
 
 def bind_phases(
@@ -96,37 +89,24 @@ def bind_phases(
     """
     if len(parameters) > MOST_WORDS:
         raise ValueError(f"an argument block has at most {MOST_WORDS} words, not {len(parameters)}")
-    run, size = _launcher(arrays), len(parameters)
+    run, size = _launcher(), len(parameters)
     table = np.array(phases, np.int64).reshape(-1, 2)
     count, most = len(table), int(table[:, 1].max(initial=1))
-    block_at, table_at = int(parameters.ctypes.data), int(table.ctypes.data)
+    block_at, table_at, none = int(parameters.ctypes.data), int(table.ctypes.data), id(None)
     held = (parameters, table, keep)
 
-    if objects_show_their_data():
-        if arrays == 3:
-            # The call of a few microseconds: nothing is built that can be written down.
-            def launch_three(a: Any, b: Any, c: Any, held: Any = held) -> None:
-                memory = scratch(scratch_bytes) if scratch_bytes else 0
-                team = team_address(most) if most > 1 else 0
-                run((id(a), id(b), id(c)), block_at, size, table_at, count, memory, team)
-
-            return launch_three
-
-        def launch(*given: Any, held: Any = held) -> None:
-            memory = scratch(scratch_bytes) if scratch_bytes else 0
-            team = team_address(most) if most > 1 else 0
-            objects = tuple([0 if a is None else id(a) for a in given])
-            run(objects, block_at, size, table_at, count, memory, team)
-
-        return launch
+    def launch(*given: Any, held: Any = held) -> None:
+        memory = scratch(scratch_bytes) if scratch_bytes else 0
+        team = team_address(most) if most > 1 else 0
+        run(id(given) + _TUPLE_HEAD, arrays, none, block_at, size, table_at, count, memory, team)
 
     def launch_by_address(*given: Any, held: Any = held) -> None:
         memory = scratch(scratch_bytes) if scratch_bytes else 0
         team = team_address(most) if most > 1 else 0
-        addresses = tuple([0 if a is None else a.ctypes.data for a in given])
-        run(addresses, block_at, size, table_at, count, memory, team)
+        data = np.array([0 if a is None else a.ctypes.data for a in given], np.int64)
+        run(data.ctypes.data, arrays, 0, block_at, size, table_at, count, memory, team)
 
-    return launch_by_address
+    return launch if objects_show_their_data() else launch_by_address
 
 
 _tasks: dict[tuple[Any, ...], tuple[int, Any]] = {}
@@ -147,7 +127,7 @@ def address_of_task(task: Any, key: Sequence[Any], name: str) -> int:
         def address() -> int:
             return task_address(task)
 
-        getter = compiled(address, name=name, key=identity, owner=task.py_func)
+        getter = compiled(address, name=name, key=identity, owner=task.py_func, no_cfunc_wrapper=True)
         # The code lives as long as the function that it came with: whoever holds the address relies on that.
         known = _tasks[identity] = int(getter.entry(())()), getter
     return known[0]

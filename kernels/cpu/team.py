@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from .compile import part
 from .memory import (
     SYS_FUTEX,
     atomic_add,
@@ -91,7 +92,7 @@ def _work(team, seen):
             atomic_add(team, DONE, 1)
 
 
-@njit(nogil=True)
+@part()
 def run_tasks(team, task, block, n):
     """Runs task(block, i) for i in range(n), n < 2**14, on the team at this address (0: here, in order)."""
     if team == 0 or n == 1 or not atomic_take(team, BUSY):

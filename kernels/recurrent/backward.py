@@ -15,102 +15,15 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from numba import njit
-
 from ..cpu import gemm
 from ..cpu.compile import part
-from ..cpu.copies import copies
+from ..cpu.copies import copies, row_copy
 from ..cpu.gemm import WORDS, gemm_task
 from ..cpu.memory import load_word, stack_words, store_word
 from ..cpu.microkernel import microkernel
 from ..cpu.vector_ir import FLOATS
-from .block import (
-    C0,
-    C0_BS,
-    C0_CS,
-    C_AT,
-    CE_BS,
-    CE_TS,
-    CELLS,
-    CN_BS,
-    COUNT_G,
-    DB_HH,
-    DB_IH,
-    DC0,
-    DC_N,
-    DCN_BS,
-    DCN_CS,
-    DG_RS,
-    DGH_AT,
-    DGX_AT,
-    DH0,
-    DH_N,
-    DHN_BS,
-    DHN_CS,
-    DW_HH,
-    DW_IH,
-    DX,
-    DX_BS,
-    DX_IN_PLACE,
-    DX_TS,
-    DXBUF_AT,
-    DY,
-    DY_BS,
-    DY_CS,
-    DY_TS,
-    DYBUF_AT,
-    G_BS,
-    G_TS,
-    GATES,
-    H0,
-    H0_BS,
-    H0_CS,
-    H_AT,
-    HBUF_AT,
-    HBUF_RS,
-    HN_BS,
-    NB,
-    NH,
-    NI,
-    NT,
-    PANELS,
-    PROD_AT,
-    PROD_STEP,
-    RBUF_AT,
-    REVERSE,
-    ROW_PARTS,
-    SEEN,
-    STATE_RS,
-    STATE_STEP,
-    SYNC_AT,
-    TASKS,
-    UNIT_PARTS,
-    W_HH,
-    W_IH,
-    WH_AT,
-    WH_CS,
-    WH_RS,
-    WI_CS,
-    WI_RS,
-    X_BS,
-    X_CS,
-    X_IN_PLACE,
-    X_TS,
-    XBUF_AT,
-    XBUF_RS,
-    Y_BS,
-    Y_TS,
-    X,
-    Y,
-    active_at,
-    array,
-    lengths_at,
-    make_table,
-    order_at,
-    place_at,
-    scratch_at,
-    steps_of,
-)
+from . import block as word
+from .block import active_at, array, lengths_at, make_table, order_at, place_at, scratch_at, steps_of
 from .slopes import column_sums, reset_slopes, slopes_of
 from .team import LINE, clear_counters, together
 from .tiles import zeros
@@ -124,44 +37,45 @@ MC, NC, KC = 384, 1024, 256  # blocks of the products (kernels/matmul/cpu_numba.
 def prepare_task(dtype: str, lanes: int) -> Any:
     """The task of the first phase, `task(block, index)`."""
     size, nr = FLOATS[dtype][1], COLUMNS * lanes
-    pack, rows = copies(dtype, lanes, COLUMNS).panels, copies(dtype, lanes, 1).rows
+    pack, row = copies(dtype, lanes, COLUMNS).panels, row_copy(dtype, lanes)
     clear = zeros(dtype, lanes)
 
     @part("backward", dtype, lanes)
     def first_states(block):
         """dh_n, h0, dc_n and c0 in sorted order; zeros behind H, and where none was given."""
-        b, h, rs = load_word(block, NB), load_word(block, NH), load_word(block, STATE_RS)
-        order, step = order_at(block), load_word(block, STATE_STEP)
+        b, h, rs = load_word(block, word.NB), load_word(block, word.NH), load_word(block, word.STATE_RS)
+        order, step = order_at(block), load_word(block, word.STATE_STEP)
         for which in range(4):
             if which == 0:
-                role, bs, cs = DH_N, load_word(block, DHN_BS), load_word(block, DHN_CS)
+                role, bs, cs = word.DH_N, load_word(block, word.DHN_BS), load_word(block, word.DHN_CS)
             elif which == 1:
-                role, bs, cs = H0, load_word(block, H0_BS), load_word(block, H0_CS)
+                role, bs, cs = word.H0, load_word(block, word.H0_BS), load_word(block, word.H0_CS)
             elif which == 2:
-                role, bs, cs = DC_N, load_word(block, DCN_BS), load_word(block, DCN_CS)
+                role, bs, cs = word.DC_N, load_word(block, word.DCN_BS), load_word(block, word.DCN_CS)
             else:
-                role, bs, cs = C0, load_word(block, C0_BS), load_word(block, C0_CS)
-            to = scratch_at(block, H_AT if which < 2 else C_AT) + which % 2 * step
+                role, bs, cs = word.C0, load_word(block, word.C0_BS), load_word(block, word.C0_CS)
+            to = scratch_at(block, word.H_AT if which < 2 else word.C_AT) + which % 2 * step
             given = array(block, role)
             for i in range(b):
                 clear(to + i * rs, rs // size)
                 if given != 0:
-                    rows(to + i * rs, 0, given + load_word(order, i) * bs, 0, cs, 1, h)
-        clear(scratch_at(block, H_AT) + 2 * step, rs // size)
+                    row(to + i * rs, given + load_word(order, i) * bs, cs, h)
+        clear(scratch_at(block, word.H_AT) + 2 * step, rs // size)
 
     @part("backward", dtype, lanes)
     def task(block, index):
-        tasks, panels, h = load_word(block, TASKS), load_word(block, PANELS), load_word(block, NH)
+        tasks, panels = load_word(block, word.TASKS), load_word(block, word.PANELS)
+        h = load_word(block, word.NH)
         if index == 0:
             make_table(block, 1, 1 << 62)
-            units = load_word(block, UNIT_PARTS)
-            for r in range(load_word(block, ROW_PARTS)):
-                clear_counters(scratch_at(block, SYNC_AT) + 16 * LINE * units * r, units)
+            units = load_word(block, word.UNIT_PARTS)
+            for r in range(load_word(block, word.ROW_PARTS)):
+                clear_counters(scratch_at(block, word.SYNC_AT) + 16 * LINE * units * r, units)
             first_states(block)
-        k, w = load_word(block, COUNT_G), array(block, W_HH)
-        wr, wc = load_word(block, WH_RS), load_word(block, WH_CS)
+        k, w = load_word(block, word.COUNT_G), array(block, word.W_HH)
+        wr, wc = load_word(block, word.WH_RS), load_word(block, word.WH_CS)
         for p in range(index * panels // tasks, (index + 1) * panels // tasks):
-            to = scratch_at(block, WH_AT) + p * k * nr * size
+            to = scratch_at(block, word.WH_AT) + p * k * nr * size
             pack(to, w + p * nr * wc, wr, wc, k, min(nr, h - p * nr))
 
     return task
@@ -173,7 +87,7 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int) -> Any:
     size = FLOATS[dtype][1]
     nr, gates = COLUMNS * lanes, COUNT[kind]
     tall, four, two, one = (microkernel(dtype, lanes, m, COLUMNS) for m in (mr, 4, 2, 1))
-    rows, slopes = copies(dtype, lanes, 1).rows, slopes_of(kind, dtype, lanes)
+    row, slopes = row_copy(dtype, lanes), slopes_of(kind, dtype, lanes)
     late_slopes = reset_slopes(dtype, lanes)
     is_lstm, has_gates = kind == "lstm", kind in ("lstm", "gru", "gru_before")
     # GRU with the reset before the product takes a step in two stages: dn, then through w_hn to dr.
@@ -202,15 +116,11 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int) -> Any:
     @part(kind, dtype, lanes, mr)
     def product(block, row_part, s, p0, p1):
         """What step s hands down to dh of the step before it."""
-        parts, h, rs, dg_rs = (
-            load_word(block, ROW_PARTS),
-            load_word(block, NH),
-            load_word(block, STATE_RS),
-            load_word(block, DG_RS),
-        )
+        parts, h = load_word(block, word.ROW_PARTS), load_word(block, word.NH)
+        rs, dg_rs = load_word(block, word.STATE_RS), load_word(block, word.DG_RS)
         n = (load_word(active_at(block), s) - row_part + parts - 1) // parts
-        a = scratch_at(block, DGH_AT) + (load_word(place_at(block), s) + row_part) * dg_rs
-        c, w = scratch_at(block, H_AT) + row_part * rs, scratch_at(block, WH_AT)
+        a = scratch_at(block, word.DGH_AT) + (load_word(place_at(block), s) + row_part) * dg_rs
+        c, w = scratch_at(block, word.H_AT) + row_part * rs, scratch_at(block, word.WH_AT)
         for p in range(p0, p1):
             weights = w + p * gates * h * nr * size
             panel_step(handed * h, a, parts * dg_rs, weights, c + p * nr * size, parts * rs, n, 1)
@@ -218,10 +128,12 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int) -> Any:
     @part(kind, dtype, lanes, mr)
     def product_n(block, row_part, s, p0, p1):
         """e = dn w_hn of step s, to where LSTM has dc."""
-        parts, h, rs = load_word(block, ROW_PARTS), load_word(block, NH), load_word(block, STATE_RS)
-        n, dg_rs = (load_word(active_at(block), s) - row_part + parts - 1) // parts, load_word(block, DG_RS)
-        a = scratch_at(block, DGH_AT) + (load_word(place_at(block), s) + row_part) * dg_rs + 2 * h * size
-        c, w = scratch_at(block, C_AT) + row_part * rs, scratch_at(block, WH_AT)
+        parts, h = load_word(block, word.ROW_PARTS), load_word(block, word.NH)
+        rs = load_word(block, word.STATE_RS)
+        n = (load_word(active_at(block), s) - row_part + parts - 1) // parts
+        dg_rs = load_word(block, word.DG_RS)
+        a = scratch_at(block, word.DGH_AT) + (load_word(place_at(block), s) + row_part) * dg_rs + 2 * h * size
+        c, w = scratch_at(block, word.C_AT) + row_part * rs, scratch_at(block, word.WH_AT)
         for p in range(p0, p1):
             weights = w + (p * gates * h + 2 * h) * nr * size
             panel_step(h, a, parts * dg_rs, weights, c + p * nr * size, parts * rs, n, 0)
@@ -229,101 +141,87 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int) -> Any:
     @part(kind, dtype, lanes, mr)
     def slope_rows(block, row_part, s, u0, u1, late):
         """dgates of step s from dh, and the state before the step, for units u0 to u1."""
-        parts, rs, step = (
-            load_word(block, ROW_PARTS),
-            load_word(block, STATE_RS),
-            load_word(block, STATE_STEP),
-        )
-        order, lengths, reverse = order_at(block), lengths_at(block), load_word(block, REVERSE)
-        state, cell, row0 = scratch_at(block, H_AT), scratch_at(block, C_AT), load_word(place_at(block), s)
-        y, saved, cells, dy = array(block, Y), array(block, GATES), array(block, CELLS), array(block, DY)
-        at, gate_step, dg_rs = u0 * size, load_word(block, NH) * size, load_word(block, DG_RS)
-        y_ts, g_ts, dy_ts = load_word(block, Y_TS), load_word(block, G_TS), load_word(block, DY_CS)
-        dybuf = scratch_at(block, DYBUF_AT) + row_part * rs + at
+        parts, rs = load_word(block, word.ROW_PARTS), load_word(block, word.STATE_RS)
+        step = load_word(block, word.STATE_STEP)
+        order, lengths, reverse = order_at(block), lengths_at(block), load_word(block, word.REVERSE)
+        state, cell = scratch_at(block, word.H_AT), scratch_at(block, word.C_AT)
+        row0 = load_word(place_at(block), s)
+        y, saved, cells = array(block, word.Y), array(block, word.GATES), array(block, word.CELLS)
+        dy = array(block, word.DY)
+        at, gate_step, dg_rs = u0 * size, load_word(block, word.NH) * size, load_word(block, word.DG_RS)
+        y_ts, g_ts = load_word(block, word.Y_TS), load_word(block, word.G_TS)
+        dy_ts = load_word(block, word.DY_CS)
+        dybuf = scratch_at(block, word.DYBUF_AT) + row_part * rs + at
         for r in range(row_part, load_word(active_at(block), s), parts):
             t, b = load_word(lengths, r) - 1 - s if reverse else s, load_word(order, r)
             before = t + 1 if reverse else t - 1
-            row = row0 + r
-            y_now = y + t * y_ts + b * load_word(block, Y_BS) + at
+            place = row0 + r
+            y_now = y + t * y_ts + b * load_word(block, word.Y_BS) + at
             h_prev = state + step + r * rs + at
             if s > 0:
-                h_prev = y + before * y_ts + b * load_word(block, Y_BS) + at
+                h_prev = y + before * y_ts + b * load_word(block, word.Y_BS) + at
             c_now = c_prev = h_prev
             if is_lstm:
-                c_now = cells + t * load_word(block, CE_TS) + b * load_word(block, CE_BS) + at
+                c_now = cells + t * load_word(block, word.CE_TS) + b * load_word(block, word.CE_BS) + at
                 c_prev = cell + step + r * rs + at
                 if s > 0:
-                    c_prev = cells + before * load_word(block, CE_TS) + b * load_word(block, CE_BS) + at
-            g = saved + t * g_ts + b * load_word(block, G_BS) + at if has_gates else y_now
+                    c_prev = (
+                        cells + before * load_word(block, word.CE_TS) + b * load_word(block, word.CE_BS) + at
+                    )
+            g = saved + t * g_ts + b * load_word(block, word.G_BS) + at if has_gates else y_now
             dy_now = state + 2 * step
             if dy != 0:
-                dy_now = dy + t * load_word(block, DY_TS) + b * load_word(block, DY_BS) + u0 * dy_ts
+                dy_now = dy + t * load_word(block, word.DY_TS) + b * load_word(block, word.DY_BS) + u0 * dy_ts
                 if dy_ts != size:
-                    rows(dybuf, 0, dy_now, 0, dy_ts, 1, u1 - u0)
+                    row(dybuf, dy_now, dy_ts, u1 - u0)
                     dy_now = dybuf
-            dgx = scratch_at(block, DGX_AT) + row * dg_rs + at
-            dgh = scratch_at(block, DGH_AT) + row * dg_rs + at
-            inner = scratch_at(block, RBUF_AT) + row * load_word(block, HBUF_RS) + at
+            dgx = scratch_at(block, word.DGX_AT) + place * dg_rs + at
+            dgh = scratch_at(block, word.DGH_AT) + place * dg_rs + at
+            inner = scratch_at(block, word.RBUF_AT) + place * load_word(block, word.HBUF_RS) + at
             if stages == 2 and late:
                 late_slopes(u1 - u0, g, h_prev, cell + r * rs + at, state + r * rs + at, dgx, inner)
                 continue
             dh, dc = state + r * rs + at, cell + r * rs + at
             slopes(u1 - u0, g, gate_step, c_now, c_prev, h_prev, dy_now, dh, dc, dgx, dgh)
-            rows(
-                scratch_at(block, HBUF_AT) + row * load_word(block, HBUF_RS) + at,
-                0,
+            row(
+                scratch_at(block, word.HBUF_AT) + place * load_word(block, word.HBUF_RS) + at,
                 h_prev,
-                0,
                 size,
-                1,
                 u1 - u0,
             )
 
     @part(kind, dtype, lanes, mr)
     def gather_x(block, row_part, s, share, shares):
         """A share of the rows of x that step s reads."""
-        parts, xbuf, rs = load_word(block, ROW_PARTS), scratch_at(block, XBUF_AT), load_word(block, XBUF_RS)
+        parts, xbuf = load_word(block, word.ROW_PARTS), scratch_at(block, word.XBUF_AT)
+        rs = load_word(block, word.XBUF_RS)
         order, lengths, row0 = order_at(block), lengths_at(block), load_word(place_at(block), s)
         for r in range(row_part + share * parts, load_word(active_at(block), s), parts * shares):
-            t = load_word(lengths, r) - 1 - s if load_word(block, REVERSE) else s
-            source = (
-                array(block, X) + t * load_word(block, X_TS) + load_word(order, r) * load_word(block, X_BS)
-            )
-            rows(xbuf + (row0 + r) * rs, 0, source, 0, load_word(block, X_CS), 1, load_word(block, NI))
+            t = load_word(lengths, r) - 1 - s if load_word(block, word.REVERSE) else s
+            source = array(block, word.X) + t * load_word(block, word.X_TS)
+            source += load_word(order, r) * load_word(block, word.X_BS)
+            row(xbuf + (row0 + r) * rs, source, load_word(block, word.X_CS), load_word(block, word.NI))
 
     @part(kind, dtype, lanes, mr)
     def finish(block, row_part, u0, u1):
         """The gradients of the first states."""
-        parts, rs, order = load_word(block, ROW_PARTS), load_word(block, STATE_RS), order_at(block)
+        parts, rs, order = load_word(block, word.ROW_PARTS), load_word(block, word.STATE_RS), order_at(block)
         at = u0 * size
-        for r in range(row_part, load_word(block, NB), parts):
+        dh0, dc0, n = array(block, word.DH0), array(block, word.DC0), u1 - u0
+        dh, dc = scratch_at(block, word.H_AT) + at, scratch_at(block, word.C_AT) + at
+        for r in range(row_part, load_word(block, word.NB), parts):
             b = load_word(order, r)
-            rows(
-                array(block, DH0) + b * load_word(block, HN_BS) + at,
-                0,
-                scratch_at(block, H_AT) + r * rs + at,
-                0,
-                size,
-                1,
-                u1 - u0,
-            )
+            row(dh0 + b * load_word(block, word.HN_BS) + at, dh + r * rs, size, n)
             if is_lstm:
-                rows(
-                    array(block, DC0) + b * load_word(block, CN_BS) + at,
-                    0,
-                    scratch_at(block, C_AT) + r * rs + at,
-                    0,
-                    size,
-                    1,
-                    u1 - u0,
-                )
+                row(dc0 + b * load_word(block, word.CN_BS) + at, dc + r * rs, size, n)
 
     @part(kind, dtype, lanes, mr)
     def item(block, row_part, unit_part, turn):
         """One part of a step (or a stage of it) from the end; a turn after the last, the first states."""
-        shares, panels, steps = load_word(block, UNIT_PARTS), load_word(block, PANELS), steps_of(block)
+        shares, panels = load_word(block, word.UNIT_PARTS), load_word(block, word.PANELS)
+        steps = steps_of(block)
         p0, p1 = unit_part * panels // shares, (unit_part + 1) * panels // shares
-        u0, u1 = p0 * nr, min(load_word(block, NH), p1 * nr)
+        u0, u1 = p0 * nr, min(load_word(block, word.NH), p1 * nr)
         s = steps - 1 - turn // stages
         if stages == 2 and turn % 2 == 1:
             product_n(block, row_part, s, p0, p1)
@@ -335,22 +233,22 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int) -> Any:
             finish(block, row_part, u0, u1)
             return
         slope_rows(block, row_part, s, u0, u1, False)
-        if not load_word(block, X_IN_PLACE):
+        if not load_word(block, word.X_IN_PLACE):
             gather_x(block, row_part, s, unit_part, shares)
 
     items = together(item, ("backward", kind, dtype, lanes, mr))
 
     @part(kind, dtype, lanes, mr)
     def task(block, index):
-        shares = load_word(block, UNIT_PARTS)
+        shares = load_word(block, word.UNIT_PARTS)
         row_part, unit_part = index // shares, index % shares
-        sync = scratch_at(block, SYNC_AT) + 16 * LINE * shares * row_part
+        sync = scratch_at(block, word.SYNC_AT) + 16 * LINE * shares * row_part
         items(block, row_part, unit_part, shares, sync, stages * steps_of(block) + 1)
 
     return task
 
 
-@njit(nogil=True)
+@part()
 def row_count(block):
     """Rows of dgates: the sum of all lengths."""
     steps = steps_of(block)
@@ -371,9 +269,9 @@ def multiply_task(dtype: str, lanes: int, mr: int, columns: int) -> Any:
         """A share of C[m, n] = A B, cut along the longer side of C."""
         if m == 0 or n == 0:
             return
-        tasks, words = load_word(block, TASKS), stack_words(WORDS)
-        for word in range(WORDS):
-            store_word(words, word, 0)
+        tasks, words = load_word(block, word.TASKS), stack_words(WORDS)
+        for place in range(WORDS):
+            store_word(words, place, 0)
         store_word(words, gemm.A, a)
         store_word(words, gemm.A_RS, a_rs)
         store_word(words, gemm.A_CS, a_cs)
@@ -394,8 +292,8 @@ def multiply_task(dtype: str, lanes: int, mr: int, columns: int) -> Any:
         store_word(words, gemm.MC, MC // mr * mr)
         store_word(words, gemm.NC, NC)
         store_word(words, gemm.PACK_A, 1 if a_cs != size or a_rs >= 4096 else 0)
-        store_word(words, gemm.SCRATCH, scratch_at(block, PROD_AT))
-        store_word(words, gemm.SCRATCH_STRIDE, load_word(block, PROD_STEP))
+        store_word(words, gemm.SCRATCH, scratch_at(block, word.PROD_AT))
+        store_word(words, gemm.SCRATCH_STRIDE, load_word(block, word.PROD_STEP))
         times(words, index)
 
     @part(dtype, lanes, mr, columns)
@@ -403,45 +301,43 @@ def multiply_task(dtype: str, lanes: int, mr: int, columns: int) -> Any:
         """A share of the columns' sums."""
         if db == 0:
             return
-        vectors, tasks = (g + lanes - 1) // lanes, load_word(block, TASKS)
+        vectors, tasks = (g + lanes - 1) // lanes, load_word(block, word.TASKS)
         first, end = index * vectors // tasks * lanes, min(g, (index + 1) * vectors // tasks * lanes)
         if first < end:
-            sums(db + first * size, dg + first * size, load_word(block, DG_RS), count, end - first)
+            sums(db + first * size, dg + first * size, load_word(block, word.DG_RS), count, end - first)
 
     @part(dtype, lanes, mr, columns)
     def task(block, index):
-        count, g, h, i = (
-            row_count(block),
-            load_word(block, COUNT_G),
-            load_word(block, NH),
-            load_word(block, NI),
-        )
-        dgx, dgh, dg_rs = scratch_at(block, DGX_AT), scratch_at(block, DGH_AT), load_word(block, DG_RS)
-        seen, b_rs, b_cs = load_word(block, SEEN), load_word(block, HBUF_RS), size
+        count, g, h = row_count(block), load_word(block, word.COUNT_G), load_word(block, word.NH)
+        i = load_word(block, word.NI)
+        dgx, dgh = scratch_at(block, word.DGX_AT), scratch_at(block, word.DGH_AT)
+        dg_rs = load_word(block, word.DG_RS)
+        seen, b_rs, b_cs = load_word(block, word.SEEN), load_word(block, word.HBUF_RS), size
         for which in range(4 if seen < g else 3):
             if which == 0:  # dx
                 m, n, k, a, a_rs, a_cs = count, i, g, dgx, dg_rs, size
-                b, b_rs, b_cs = array(block, W_IH), load_word(block, WI_RS), load_word(block, WI_CS)
-                c, c_rs = array(block, DX), load_word(block, DX_BS)
-                if not load_word(block, DX_IN_PLACE):
-                    c, c_rs = scratch_at(block, DXBUF_AT), load_word(block, XBUF_RS)
+                b, b_rs = array(block, word.W_IH), load_word(block, word.WI_RS)
+                b_cs = load_word(block, word.WI_CS)
+                c, c_rs = array(block, word.DX), load_word(block, word.DX_BS)
+                if not load_word(block, word.DX_IN_PLACE):
+                    c, c_rs = scratch_at(block, word.DXBUF_AT), load_word(block, word.XBUF_RS)
             elif which == 1:  # dw_ih
                 m, n, k, a, a_rs, a_cs = g, i, count, dgx, size, dg_rs
-                b, b_rs, b_cs = array(block, X), load_word(block, X_BS), load_word(block, X_CS)
-                if not load_word(block, X_IN_PLACE):
-                    b, b_rs, b_cs = scratch_at(block, XBUF_AT), load_word(block, XBUF_RS), size
-                c, c_rs = array(block, DW_IH), i * size
+                b, b_rs, b_cs = array(block, word.X), load_word(block, word.X_BS), load_word(block, word.X_CS)
+                if not load_word(block, word.X_IN_PLACE):
+                    b, b_rs, b_cs = scratch_at(block, word.XBUF_AT), load_word(block, word.XBUF_RS), size
+                c, c_rs = array(block, word.DW_IH), i * size
             elif which == 2:  # dw_hh
                 m, n, k, a, a_rs, a_cs = seen, h, count, dgh, size, dg_rs
-                b, b_rs, b_cs = scratch_at(block, HBUF_AT), load_word(block, HBUF_RS), size
-                c, c_rs = array(block, DW_HH), h * size
+                b, b_rs, b_cs = scratch_at(block, word.HBUF_AT), load_word(block, word.HBUF_RS), size
+                c, c_rs = array(block, word.DW_HH), h * size
             else:  # the rows of dw_hh that are multiplied with r h
                 m, n, k, a, a_rs, a_cs = g - seen, h, count, dgh + seen * size, size, dg_rs
-                b, b_rs, b_cs = scratch_at(block, RBUF_AT), load_word(block, HBUF_RS), size
-                c, c_rs = array(block, DW_HH) + seen * h * size, h * size
+                b, b_rs, b_cs = scratch_at(block, word.RBUF_AT), load_word(block, word.HBUF_RS), size
+                c, c_rs = array(block, word.DW_HH) + seen * h * size, h * size
             share(block, index, m, n, k, a, a_rs, a_cs, b, b_rs, b_cs, c, c_rs)
         for which in range(2):
-            db, dg = array(block, DB_HH if which else DB_IH), dgh if which else dgx
+            db, dg = array(block, word.DB_HH if which else word.DB_IH), dgh if which else dgx
             bias(block, index, db, dg, count, g)
 
     return task
@@ -451,27 +347,21 @@ def multiply_task(dtype: str, lanes: int, mr: int, columns: int) -> Any:
 def scatter_task(dtype: str, lanes: int) -> Any:
     """The task of the last phase, `task(block, index)`: dx row by row, zeros beyond a sequence's length."""
     size = FLOATS[dtype][1]
-    rows, clear = copies(dtype, lanes, 1).rows, zeros(dtype, lanes)
+    row, clear = row_copy(dtype, lanes), zeros(dtype, lanes)
 
     @part(dtype, lanes)
     def task(block, index):
-        t, i, rs, reverse = (
-            load_word(block, NT),
-            load_word(block, NI),
-            load_word(block, XBUF_RS),
-            load_word(block, REVERSE),
-        )
+        t, i, rs = load_word(block, word.NT), load_word(block, word.NI), load_word(block, word.XBUF_RS)
+        reverse = load_word(block, word.REVERSE)
         order, lengths, place = order_at(block), lengths_at(block), place_at(block)
-        for r in range(index, load_word(block, NB), load_word(block, TASKS)):
-            to, length = (
-                array(block, DX) + load_word(order, r) * load_word(block, DX_BS),
-                load_word(lengths, r),
-            )
+        for r in range(index, load_word(block, word.NB), load_word(block, word.TASKS)):
+            to = array(block, word.DX) + load_word(order, r) * load_word(block, word.DX_BS)
+            length = load_word(lengths, r)
             for s in range(t):
                 if s >= length:
-                    clear(to + s * load_word(block, DX_TS), i)
+                    clear(to + s * load_word(block, word.DX_TS), i)
                 else:
-                    at = to + (length - 1 - s if reverse else s) * load_word(block, DX_TS)
-                    rows(at, 0, scratch_at(block, DXBUF_AT) + (load_word(place, s) + r) * rs, 0, size, 1, i)
+                    at = to + (length - 1 - s if reverse else s) * load_word(block, word.DX_TS)
+                    row(at, scratch_at(block, word.DXBUF_AT) + (load_word(place, s) + r) * rs, size, i)
 
     return task

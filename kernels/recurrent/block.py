@@ -7,8 +7,7 @@ Strides are in bytes; `*_AT` are offsets in bytes into the scratch.
 
 from __future__ import annotations
 
-from numba import njit
-
+from ..cpu.compile import part
 from ..cpu.memory import load_word, store_word
 
 FIRST = 24  # arrays and scratch stand before
@@ -53,14 +52,14 @@ WORD = {name: FIRST + place for place, name in enumerate(NAMES)}
 WORDS = FIRST + len(NAMES)
 
 
-@njit(nogil=True)
+@part()
 def array(block, role):
     """The address of the array of that role, 0 when there is none."""
     place = load_word(block, role)
     return load_word(block, place) if place >= 0 else 0
 
 
-@njit(nogil=True)
+@part()
 def scratch_at(block, offset_word):
     """The address in the scratch whose offset stands in that word."""
     return array(block, SCRATCH) + load_word(block, offset_word)
@@ -70,49 +69,48 @@ def scratch_at(block, offset_word):
 # longest sequence first; their lengths; for each step how many rows take it; and how steps form chunks.
 
 
-@njit(nogil=True)
 def table_words(t, b):
     """How many words the table has."""
     return 2 * b + 4 * t + 3
 
 
-@njit(nogil=True)
+@part()
 def order_at(block):
     """Address of NB words: the sequence in each place."""
     return scratch_at(block, TABLE_AT)
 
 
-@njit(nogil=True)
+@part()
 def lengths_at(block):
     """Address of NB words: the length of the sequence in each place."""
     return scratch_at(block, TABLE_AT) + 8 * load_word(block, NB)
 
 
-@njit(nogil=True)
+@part()
 def active_at(block):
     """Address of NT + 1 words: how many sequences are longer than s."""
     return scratch_at(block, TABLE_AT) + 16 * load_word(block, NB)
 
 
-@njit(nogil=True)
+@part()
 def chunk_at(block):
     """Address of NT words: the first step of the chunk that step s is in."""
     return active_at(block) + 16 * (load_word(block, NT) + 1)
 
 
-@njit(nogil=True)
+@part()
 def place_at(block):
     """Address of NT words: how many rows stand before step s in its chunk."""
     return chunk_at(block) + 8 * load_word(block, NT)
 
 
-@njit(nogil=True)
+@part()
 def steps_of(block):
     """How many steps there are: the longest length."""
     return load_word(place_at(block), load_word(block, NT))
 
 
-@njit(nogil=True)
+@part()
 def make_table(block, parts, most):
     """Fills the table: a counting sort of the sequences by length, then chunks of at most `most` rows.
 

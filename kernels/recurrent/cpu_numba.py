@@ -19,7 +19,7 @@ from ..machine import many_registers, vector_bytes
 from ..op import Attrs, Specs, get_op
 from ..registry import kernel
 from . import model
-from .layout import LINE, Scratch, array_words, fill, round_up, widen_phases
+from .layout import LINE, Scratch, array_words, fill, round_up
 from .op import SAVED, STATES, sizes
 from .tiles_shape import SLOTS, UNITS, WEIGHTS
 
@@ -27,6 +27,11 @@ DTYPES = ("float32", "float64")
 # Bytes of gates that a chunk of steps gives: they are written and read once, and should still be near then.
 CHUNK_BYTES = 1 << 19
 MOST_CHUNK_ROWS = 384
+# But w_ih is read once a chunk: with fewer rows than this, that takes longer than gates that are far away.
+LEAST_CHUNK_ROWS = 192
+# Up to so many sequences, a step is bound by reading w_hh: bfloat16 weights stay what they are, to be widened
+# in registers. For more, they are widened once.
+MOST_NARROW_ROWS = 8
 
 
 def kind_of(op: str, attrs: Mapping[str, Any]) -> str:
@@ -73,6 +78,7 @@ def bind_forward(op: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
     from ..cpu.launch import address_of_task, bind_phases
     from .block import table_words
     from .forward import prepare_task, run_task
+    from .pack import STAGE
 
     the_op, kind = get_op(op), kind_of(op, attrs)
     outputs = ("y", *(f"{state[0]}_n" for state in STATES[op]), *(SAVED[op] if attrs.get("train") else ()))
@@ -83,8 +89,12 @@ def bind_forward(op: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
     tasks, mr = cut.rows * cut.units, tall(kind)
     units, width = UNITS[kind] * lanes, WEIGHTS[kind] * vector_bytes()
     rows = -(-w.b // cut.rows)
+    stored = roles["w_hh"].dtype
+    kept = stored if rows <= MOST_NARROW_ROWS else dtype
+    kept_width = width // 2 if kept != dtype else width
     g_rs = -(-w.panels // cut.units) * SLOTS * vector_bytes() + LINE
-    chunk = max(rows, min(rows * max(w.t, 1), MOST_CHUNK_ROWS, CHUNK_BYTES // g_rs))
+    near = max(CHUNK_BYTES // g_rs, LEAST_CHUNK_ROWS)
+    chunk = max(rows, min(rows * max(w.t, 1), MOST_CHUNK_ROWS, near))
     state_rs = w.panels * units * size + LINE
     xbuf_rs = round_up(w.i * size, LINE) + LINE
     x = roles["x"]
@@ -122,17 +132,17 @@ def bind_forward(op: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
         BIAS_AT=memory.take(w.panels * SLOTS * vector_bytes()),
         H_AT=memory.take(2 * w.b * state_rs),
         C_AT=memory.take(w.b * state_rs),
-        WH_AT=memory.take(w.panels * w.h * width),
+        WH_AT=memory.take(w.panels * w.h * kept_width),
+        WIDEH_AT=memory.take(tasks * STAGE * width if kept != dtype else 0),
         WI_AT=memory.take(w.panels * w.i * width),
         G_AT=memory.take(tasks * chunk * g_rs),
         XBUF_AT=memory.take(0 if in_place else tasks * chunk * xbuf_rs),
     )
-    key = (kind, dtype, lanes)
-    name = f"{op} for {dtype}"
+    name, first = f"{op} for {dtype}", (kind, dtype, lanes, stored, kept)
+    second = (kind, dtype, lanes, mr, kept)
     phases = [
-        *widen_phases(block, roles, memory, tasks),
-        (address_of_task(prepare_task(*key), key, name), tasks),
-        (address_of_task(run_task(*key, mr), (*key, mr), name), tasks),
+        (address_of_task(prepare_task(*first), first, name), tasks),
+        (address_of_task(run_task(*second), second, name), tasks),
     ]
     return bind_phases(block, len(specs), phases, memory.nbytes)
 

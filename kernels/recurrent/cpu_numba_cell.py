@@ -1,8 +1,10 @@
-"""Single steps of LSTM, GRU and RNN on the CPU, float32 and float64.
+"""Single steps of LSTM, GRU and RNN on the CPU, float32 and float64; weights also bfloat16 beside float32.
 
-direct    few sequences: the rows of w_ih and w_hh are read where they are, once, and everything up to the
-          new state happens in registers (cell_tile.py); threads have hidden units each
-panels    more sequences: the kernel for whole sequences, of one step
+direct    the rows of w_ih and w_hh are read where they are, once, 4 rows x 1 or 4 sequences in registers; the
+          sums of `lanes` units of all gates then give their new state (cell_tile.py); threads have units each
+panels    strided operands, and many sequences: the kernel for whole sequences, of one step
+
+GRU with the reset before the product is two phases of `direct`: r, z and r h of all units, then n.
 """
 
 from __future__ import annotations
@@ -13,15 +15,24 @@ import numpy as np
 
 from ..cpu.cycles import CALL, FAR, HAND_OVER, NEAR, ceil_div, seconds
 from ..kernel import Config, Launch
-from ..machine import machine, vector_bytes
+from ..machine import machine, many_registers, vector_bytes
 from ..op import ABSENT, Attrs, Specs, get_op
 from ..registry import kernel
 from ..spec import TensorSpec
-from .cpu_numba import bind_forward, forward_model, forward_supports
+from .cpu_numba import bind_forward, forward_model, forward_supports, kind_of
+from .layout import Scratch, round_up
 from .op import GATES, STATES, sizes
+from .tiles_shape import SLOTS
 
 DTYPES = ("float32", "float64")
 WORK_PER_THREAD = 12_000.0  # cycles below which a second thread costs more than it brings
+FOLD = 8.0  # cycles to add up the lanes of a few rows
+FINISH = 60.0  # cycles for the activations of one sequence and one vector of units
+
+
+def tile() -> tuple[int, int]:
+    """Rows of weights and sequences of the larger register tile."""
+    return (4, 4) if many_registers() else (4, 2)
 
 
 def sequence(op: str, specs: Specs, attrs: Attrs) -> tuple[Specs, dict[str, Any]]:
@@ -43,14 +54,22 @@ def _parts(op: str, specs: Specs, attrs: Attrs, threads: int) -> tuple[int, floa
     the_op = get_op(f"{op}_cell")
     _, b, i, h = sizes(the_op, specs[: len(the_op.inputs)], attrs)
     lanes = vector_bytes() // specs[0].itemsize
-    blocks, gates, nbytes = ceil_div(h, lanes), GATES[op], GATES[op] * h * (i + h) * specs[0].itemsize
+    blocks, gates = ceil_div(h, lanes), GATES[op]
+    nbytes = gates * h * (i + h) * specs[the_op.inputs.index("w_ih")].itemsize
+    rows, seqs = tile()
+    groups, wide = (1, 1) if b == 1 else (ceil_div(b, seqs), seqs)
+    k = ceil_div(i, lanes) + ceil_div(h, lanes)
+    # The sequences are read again for each few rows: from the second cache, where they overflow the first.
+    overflow = b * (i + h) * specs[0].itemsize > 0.7 * machine().l1d
+    apart = 0.4 * wide * vector_bytes() / NEAR if overflow else 0.0
+    each = k * (max(0.53 * rows * wide, 0.55 * (rows + wide)) + apart) + FOLD * wide
 
     def cycles(parts: int) -> float:
         mine = ceil_div(blocks, parts)
-        loads = mine * gates * lanes * (ceil_div(i, lanes) + ceil_div(h, lanes)) * b
+        work = mine * (ceil_div(lanes, rows) * gates * groups * each + b * FINISH)
         share = nbytes / parts
         stream = share / (NEAR if share < 0.8 * machine().l2 else FAR)
-        return CALL + max(0.8 * loads, stream) + mine * b * (150.0 + 60.0 * gates)
+        return CALL + max(work, stream) + 0.2 * min(work, stream)
 
     alone, many = cycles(1), min(threads, blocks)
     if many > 1 and alone > WORK_PER_THREAD and cycles(many) + HAND_OVER < alone:
@@ -60,13 +79,9 @@ def _parts(op: str, specs: Specs, attrs: Attrs, threads: int) -> tuple[int, floa
 
 def direct_supports(op: str, specs: Specs, attrs: Attrs) -> str | None:
     """Rows of weights, states and biases that are contiguous."""
-    if not attrs.get("reset_after", True):
-        return "multiplies the reset gate after the product with w_hn, not before"
     the_op = get_op(f"{op}_cell")
     results = [f"{state[0]}'" for state in STATES[op]]
     for name, spec in zip((*the_op.inputs, *results), specs, strict=True):
-        if name in ("w_ih", "w_hh") and spec.dtype != specs[0].dtype:
-            return f"takes weights of the dtype of x, not {spec.dtype}"
         if spec.present and spec.size and spec.shape[-1] > 1 and spec.strides[-1] != spec.itemsize:
             return f"reads and writes rows that are contiguous, which those of {name} are not"
     return None
@@ -84,22 +99,32 @@ def bind_direct(op: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
 
     the_op = get_op(f"{op}_cell")
     _, b, i, h = sizes(the_op, specs[: len(the_op.inputs)], attrs)
-    kind = f"rnn_{attrs['nonlinearity']}" if op == "rnn" else op
+    kind = kind_of(op, attrs)
     dtype, size = specs[0].dtype, specs[0].itemsize
     lanes = vector_bytes() // size
     parts, _ = _parts(op, specs, attrs, threads)
+    (rows, seqs), memory = tile(), Scratch()
+    rows = min(rows, lanes)
     zeros = np.zeros(max(GATES[op] * h, 1), specs[0].np_dtype)
     block = np.zeros(words.WORDS, np.int64)
     names = (*the_op.inputs, *(f"{state[0]}_out" for state in STATES[op]))
+    given = dict(zip(names, specs, strict=True))
     for role, word in words.ROLES.items():
-        block[word] = names.index(role) if role in names and specs[names.index(role)].present else -1
+        block[word] = names.index(role) if role in given and given[role].present else -1
     for role, word in words.ROW_STRIDES.items():
-        if role in names and specs[names.index(role)].present:
-            block[word] = specs[names.index(role)].strides[0]
+        if role in given and given[role].present:
+            block[word] = given[role].strides[0]
+    step = round_up(b, seqs) * SLOTS * vector_bytes()
+    held = (b * h * size if kind == "gru_before" else 0, h * size)
+    memory.take(parts * step)
     block[[words.NB, words.NI, words.NH, words.PARTS, words.ZEROS]] = b, i, h, parts, zeros.ctypes.data
-    task, key = words.cell_task(kind, dtype, lanes), (kind, dtype, lanes)
-    phases = [(address_of_task(task, key, f"{op}_cell for {dtype}"), parts)]
-    return bind_phases(block, len(specs), phases, keep=zeros)
+    block[[words.ARRAYS, words.PRE_STEP, words.HELD_RS]] = len(specs), step, held[1]
+    block[[words.RH_AT, words.Z_AT]] = memory.take(held[0]), memory.take(held[0])
+    phases = []
+    for stage in ("gru_before_rz", "gru_before_n") if kind == "gru_before" else (kind,):
+        key = (stage, dtype, lanes, given["w_ih"].dtype, rows, seqs)
+        phases.append((address_of_task(words.cell_task(*key), key, f"{op}_cell for {dtype}"), parts))
+    return bind_phases(block, len(specs), phases, memory.nbytes, keep=zeros)
 
 
 def bind_panels(op: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:

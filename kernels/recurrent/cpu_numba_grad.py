@@ -70,7 +70,7 @@ def bind_backward(op: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
     the_op = get_op(f"{op}_grad")
     states = [f"d{state}" for state in STATES[op]]
     outputs = ("dx", *states, "dw_ih", "dw_hh", "db_ih", "db_hh")
-    block, roles = array_words(the_op, outputs, specs, attrs["batch_first"])
+    block, roles = array_words(the_op, outputs, specs, attrs["batch_first"], widened=True)
     kind = kind_of(op, attrs)
     dtype, size, vector = specs[0].dtype, specs[0].itemsize, vector_bytes()
     lanes = vector // size

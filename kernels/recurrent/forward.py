@@ -16,64 +16,13 @@ from functools import cache
 from typing import Any
 
 from ..cpu.compile import part
-from ..cpu.copies import copies
+from ..cpu.copies import row_copy
 from ..cpu.memory import load_word
 from ..cpu.microkernel import microkernel
+from ..cpu.narrow import stored_bytes
 from ..cpu.vector_ir import FLOATS
+from . import block as word
 from .block import (
-    BIAS_AT,
-    C0,
-    C0_BS,
-    C0_CS,
-    C_AT,
-    C_N,
-    CE_BS,
-    CE_TS,
-    CELLS,
-    CHUNK,
-    CN_BS,
-    G_AT,
-    G_BS,
-    G_RS,
-    G_STEP,
-    G_TS,
-    GATES,
-    H0,
-    H0_BS,
-    H0_CS,
-    H_AT,
-    H_N,
-    HN_BS,
-    NB,
-    NH,
-    NI,
-    NT,
-    PANELS,
-    REVERSE,
-    ROW_PARTS,
-    STATE_RS,
-    STATE_STEP,
-    SYNC_AT,
-    UNIT_PARTS,
-    W_HH,
-    W_IH,
-    WH_AT,
-    WH_CS,
-    WH_RS,
-    WI_AT,
-    WI_CS,
-    WI_RS,
-    X_BS,
-    X_CS,
-    X_IN_PLACE,
-    X_TS,
-    XBUF_AT,
-    XBUF_RS,
-    XBUF_STEP,
-    Y_BS,
-    Y_TS,
-    X,
-    Y,
     active_at,
     array,
     chunk_at,
@@ -84,7 +33,7 @@ from .block import (
     scratch_at,
     steps_of,
 )
-from .pack import packing
+from .pack import STAGE, packing
 from .team import LINE, clear_counters, together
 from .tiles import gate_copy, step_tile, zeros
 from .tiles_shape import SLOTS, UNITS, WEIGHTS
@@ -93,55 +42,65 @@ K_BLOCK = 256  # of I at a time: what a panel's block takes in the nearest cache
 
 
 @cache
-def prepare_task(kind: str, dtype: str, lanes: int) -> Any:
-    """The task of the first phase, `task(block, index)`; as many of them as `run` has."""
+def prepare_task(kind: str, dtype: str, lanes: int, stored: str, kept: str) -> Any:
+    """The task of the first phase, `task(block, index)`; as many of them as `run` has.
+
+    Args:
+        stored: the dtype of the weights.
+        kept: that of the panels of w_hh, which every step reads.
+    """
     size = FLOATS[dtype][1]
-    pack = packing(kind, dtype, lanes)
-    pack_panel, pack_bias = pack.panel, pack.bias
-    rows, clear = copies(dtype, lanes, 1).rows, zeros(dtype, lanes)
+    pack = packing(kind, dtype, lanes, stored)
+    pack_panel, pack_bias, pack_narrow, narrow = pack.panel, pack.bias, pack.narrow, kept != dtype
+    row, clear = row_copy(dtype, lanes), zeros(dtype, lanes)
     width, has_cell = WEIGHTS[kind] * lanes * size, kind == "lstm"
 
-    @part(kind, dtype, lanes)
+    @part(kind, dtype, lanes, stored, kept)
     def first_state(block, to, given, bs, cs):
         """The sequences' first states, in sorted order; zeros behind H, and where none were given."""
-        b, h, rs = load_word(block, NB), load_word(block, NH), load_word(block, STATE_RS)
+        b, h, rs = load_word(block, word.NB), load_word(block, word.NH), load_word(block, word.STATE_RS)
         order = order_at(block)
         for i in range(b):
             clear(to + i * rs, rs // size)
             if given != 0:
-                rows(to + i * rs, 0, given + load_word(order, i) * bs, 0, cs, 1, h)
+                row(to + i * rs, given + load_word(order, i) * bs, cs, h)
 
-    @part(kind, dtype, lanes)
+    @part(kind, dtype, lanes, stored, kept)
     def task(block, index):
-        parts = load_word(block, ROW_PARTS) * load_word(block, UNIT_PARTS)
-        panels, i, h = load_word(block, PANELS), load_word(block, NI), load_word(block, NH)
+        parts = load_word(block, word.ROW_PARTS) * load_word(block, word.UNIT_PARTS)
+        panels, i, h = load_word(block, word.PANELS), load_word(block, word.NI), load_word(block, word.NH)
         if index == 0:
-            make_table(block, load_word(block, ROW_PARTS), load_word(block, CHUNK))
-            units = load_word(block, UNIT_PARTS)
-            for r in range(load_word(block, ROW_PARTS)):
-                clear_counters(scratch_at(block, SYNC_AT) + 16 * LINE * units * r, units)
+            make_table(block, load_word(block, word.ROW_PARTS), load_word(block, word.CHUNK))
+            units = load_word(block, word.UNIT_PARTS)
+            for r in range(load_word(block, word.ROW_PARTS)):
+                clear_counters(scratch_at(block, word.SYNC_AT) + 16 * LINE * units * r, units)
             first_state(
                 block,
-                scratch_at(block, H_AT),
-                array(block, H0),
-                load_word(block, H0_BS),
-                load_word(block, H0_CS),
+                scratch_at(block, word.H_AT),
+                array(block, word.H0),
+                load_word(block, word.H0_BS),
+                load_word(block, word.H0_CS),
             )
             if has_cell:
                 first_state(
                     block,
-                    scratch_at(block, C_AT),
-                    array(block, C0),
-                    load_word(block, C0_BS),
-                    load_word(block, C0_CS),
+                    scratch_at(block, word.C_AT),
+                    array(block, word.C0),
+                    load_word(block, word.C0_BS),
+                    load_word(block, word.C0_CS),
                 )
+        w_ih, w_hh = array(block, word.W_IH), array(block, word.W_HH)
+        to_ih, to_hh = scratch_at(block, word.WI_AT), scratch_at(block, word.WH_AT)
+        wi_rs, wi_cs = load_word(block, word.WI_RS), load_word(block, word.WI_CS)
+        wh_rs, wh_cs = load_word(block, word.WH_RS), load_word(block, word.WH_CS)
         for p in range(index * panels // parts, (index + 1) * panels // parts):
-            for which in range(2):
-                role, rs, cs, k, at = W_IH, load_word(block, WI_RS), load_word(block, WI_CS), i, WI_AT
-                if which:
-                    role, rs, cs, k, at = W_HH, load_word(block, WH_RS), load_word(block, WH_CS), h, WH_AT
-                pack_panel(scratch_at(block, at) + p * k * width, array(block, role), rs, cs, k, h, p)
-            pack_bias(block, scratch_at(block, BIAS_AT) + p * SLOTS * lanes * size, p)
+            pack_panel(to_ih + p * i * width, w_ih, wi_rs, wi_cs, i, h, p)
+            if narrow:
+                stage = scratch_at(block, word.WIDEH_AT) + index * STAGE * width
+                pack_narrow(to_hh + p * h * (width // 2), stage, w_hh, wh_rs, wh_cs, h, h, p)
+            else:
+                pack_panel(to_hh + p * h * width, w_hh, wh_rs, wh_cs, h, h, p)
+            pack_bias(block, scratch_at(block, word.BIAS_AT) + p * SLOTS * lanes * size, p)
 
     return task
 
@@ -154,30 +113,27 @@ def chunk_part(kind: str, dtype: str, lanes: int, mr: int) -> Any:
     nr = columns * lanes
     half = max(1, mr // 2)
     tile, tile_half = microkernel(dtype, lanes, mr, columns), microkernel(dtype, lanes, half, columns)
-    rows, clear = copies(dtype, lanes, 1).rows, zeros(dtype, lanes)
+    row, clear = row_copy(dtype, lanes), zeros(dtype, lanes)
 
     @part(kind, dtype, lanes, mr)
     def gather(block, row_part, xbuf, first, end):
         """The rows of x that the chunk's steps read, one after the other."""
-        parts, i = load_word(block, ROW_PARTS), load_word(block, NI)
-        ts, bs, cs, rs = (
-            load_word(block, X_TS),
-            load_word(block, X_BS),
-            load_word(block, X_CS),
-            load_word(block, XBUF_RS),
-        )
-        x, reverse = array(block, X), load_word(block, REVERSE)
+        parts, i = load_word(block, word.ROW_PARTS), load_word(block, word.NI)
+        ts, bs, cs = load_word(block, word.X_TS), load_word(block, word.X_BS), load_word(block, word.X_CS)
+        rs = load_word(block, word.XBUF_RS)
+        x, reverse = array(block, word.X), load_word(block, word.REVERSE)
         order, lengths, active, place = order_at(block), lengths_at(block), active_at(block), place_at(block)
         for s in range(first, end):
             to = xbuf + load_word(place, s) * rs
             for r in range(row_part, load_word(active, s), parts):
                 t = load_word(lengths, r) - 1 - s if reverse else s
-                rows(to, 0, x + t * ts + load_word(order, r) * bs, 0, cs, 1, i)
+                row(to, x + t * ts + load_word(order, r) * bs, cs, i)
                 to += rs
 
     @part(kind, dtype, lanes, mr)
     def chunk(block, row_part, g, xbuf, first, p0, p1):
-        i, g_rs, parts = load_word(block, NI), load_word(block, G_RS), load_word(block, ROW_PARTS)
+        i, g_rs = load_word(block, word.NI), load_word(block, word.G_RS)
+        parts = load_word(block, word.ROW_PARTS)
         place, starts, steps = place_at(block), chunk_at(block), steps_of(block)
         end = first + 1
         while end < steps and load_word(starts, end) == first:
@@ -185,18 +141,17 @@ def chunk_part(kind: str, dtype: str, lanes: int, mr: int) -> Any:
         count = (
             load_word(place, end - 1) + (load_word(active_at(block), end - 1) - row_part + parts - 1) // parts
         )
-        if load_word(block, X_IN_PLACE):
-            a, a_rs = (
-                array(block, X) + first * load_word(block, X_TS) + row_part * load_word(block, X_BS),
-                parts * load_word(block, X_BS),
-            )
+        if load_word(block, word.X_IN_PLACE):
+            a = array(block, word.X) + first * load_word(block, word.X_TS)
+            a += row_part * load_word(block, word.X_BS)
+            a_rs = parts * load_word(block, word.X_BS)
         else:
             gather(block, row_part, xbuf, first, end)
-            a, a_rs = xbuf, load_word(block, XBUF_RS)
+            a, a_rs = xbuf, load_word(block, word.XBUF_RS)
         if i == 0:
             for r in range(count):
                 clear(g + r * g_rs, (p1 - p0) * SLOTS * lanes)
-        weights = scratch_at(block, WI_AT)
+        weights = scratch_at(block, word.WI_AT)
         for k0 in range(0, i, K_BLOCK):
             kb = min(K_BLOCK, i - k0)
             for p in range(p0, p1):
@@ -212,11 +167,11 @@ def chunk_part(kind: str, dtype: str, lanes: int, mr: int) -> Any:
 
 
 @cache
-def panel_part(kind: str, dtype: str, lanes: int, mr: int) -> Any:
+def panel_part(kind: str, dtype: str, lanes: int, mr: int, kept: str) -> Any:
     """`panel_step(h, old, rs, w, g, g_rs, bias, c, new, n)`: a step of n sequences for one panel."""
-    tall, four, two, one = (step_tile(kind, dtype, lanes, m) for m in (mr, 4, 2, 1))
+    tall, four, two, one = (step_tile(kind, dtype, lanes, m, kept) for m in (mr, 4, 2, 1))
 
-    @part(kind, dtype, lanes, mr)
+    @part(kind, dtype, lanes, mr, kept)
     def panel_step(h, old, rs, w, g, g_rs, bias, c, new, n):
         i = 0
         while i < n:
@@ -242,72 +197,71 @@ def panel_part(kind: str, dtype: str, lanes: int, mr: int) -> Any:
 
 
 @cache
-def run_task(kind: str, dtype: str, lanes: int, mr: int) -> Any:
-    """The task of the second phase, `task(block, index)`; ROW_PARTS * UNIT_PARTS of them."""
+def run_task(kind: str, dtype: str, lanes: int, mr: int, kept: str) -> Any:
+    """The task of the second phase, `task(block, index)`; ROW_PARTS * UNIT_PARTS of them.
+
+    Args:
+        kept: the dtype of the panels of w_hh.
+    """
     size = FLOATS[dtype][1]
-    width, units = WEIGHTS[kind] * lanes * size, UNITS[kind]
+    width, units = WEIGHTS[kind] * lanes * stored_bytes(kept), UNITS[kind]
     slots = SLOTS * lanes * size
     chunk = chunk_part(kind, dtype, lanes, mr)
     stages = 2 if kind == "gru_before" else 1
-    last_stage = panel_part("gru_before_n" if stages == 2 else kind, dtype, lanes, mr)
-    rows, spread, clear = copies(dtype, lanes, 1).rows, gate_copy(dtype, lanes), zeros(dtype, lanes)
-    has_cell, has_gates, old_is_c = (
-        kind == "lstm",
-        kind != "rnn_tanh" and kind != "rnn_relu",
-        kind in ("gru", "gru_before"),
-    )
+    last_stage = panel_part("gru_before_n" if stages == 2 else kind, dtype, lanes, mr, kept)
+    row, spread, clear = row_copy(dtype, lanes), gate_copy(dtype, lanes), zeros(dtype, lanes)
+    has_cell, has_gates = kind == "lstm", kind != "rnn_tanh" and kind != "rnn_relu"
+    old_is_c = kind in ("gru", "gru_before")
 
-    @part(kind, dtype, lanes, mr)
+    @part(kind, dtype, lanes, mr, kept)
     def write(block, row_part, s, g, new, c, u0, u1, panels):
         """Copies a step's results to where the caller wants them: units u0 to u1."""
-        parts, rs, g_rs = load_word(block, ROW_PARTS), load_word(block, STATE_RS), load_word(block, G_RS)
-        order, lengths, reverse = order_at(block), lengths_at(block), load_word(block, REVERSE)
-        y, gates, cells = array(block, Y), array(block, GATES), array(block, CELLS)
-        gate_step = load_word(block, NH) * size
+        parts, rs = load_word(block, word.ROW_PARTS), load_word(block, word.STATE_RS)
+        g_rs = load_word(block, word.G_RS)
+        order, lengths, reverse = order_at(block), lengths_at(block), load_word(block, word.REVERSE)
+        y, gates, cells = array(block, word.Y), array(block, word.GATES), array(block, word.CELLS)
+        gate_step = load_word(block, word.NH) * size
         for r in range(row_part, load_word(active_at(block), s), parts):
             t, b = load_word(lengths, r) - 1 - s if reverse else s, load_word(order, r)
             i = r // parts
-            to = y + t * load_word(block, Y_TS) + b * load_word(block, Y_BS) + u0 * size
-            rows(to, 0, new + i * parts * rs, 0, size, 1, u1 - u0)
+            to = y + t * load_word(block, word.Y_TS) + b * load_word(block, word.Y_BS) + u0 * size
+            row(to, new + i * parts * rs, size, u1 - u0)
             if has_gates and gates != 0:
-                to = gates + t * load_word(block, G_TS) + b * load_word(block, G_BS) + u0 * size
+                to = gates + t * load_word(block, word.G_TS) + b * load_word(block, word.G_BS) + u0 * size
                 spread(to, gate_step, g + i * g_rs, panels, u1 - u0)
             if has_cell and cells != 0:
-                to = cells + t * load_word(block, CE_TS) + b * load_word(block, CE_BS) + u0 * size
-                rows(to, 0, c + i * parts * rs, 0, size, 1, u1 - u0)
+                to = cells + t * load_word(block, word.CE_TS) + b * load_word(block, word.CE_BS) + u0 * size
+                row(to, c + i * parts * rs, size, u1 - u0)
 
-    @part(kind, dtype, lanes, mr)
+    @part(kind, dtype, lanes, mr, kept)
     def finish(block, row_part, u0, u1):
         """The last states, and zeros beyond each sequence's length."""
-        parts, rs, step = (
-            load_word(block, ROW_PARTS),
-            load_word(block, STATE_RS),
-            load_word(block, STATE_STEP),
-        )
-        order, lengths, h = order_at(block), lengths_at(block), load_word(block, NH)
-        states, gates, cells, n = scratch_at(block, H_AT), array(block, GATES), array(block, CELLS), u1 - u0
-        for r in range(row_part, load_word(block, NB), parts):
+        parts, rs = load_word(block, word.ROW_PARTS), load_word(block, word.STATE_RS)
+        step = load_word(block, word.STATE_STEP)
+        order, lengths, h = order_at(block), lengths_at(block), load_word(block, word.NH)
+        states, y, n = scratch_at(block, word.H_AT), array(block, word.Y), u1 - u0
+        gates, cells = array(block, word.GATES), array(block, word.CELLS)
+        for r in range(row_part, load_word(block, word.NB), parts):
             b, length = load_word(order, r), load_word(lengths, r)
             last = states + length % 2 * step + r * rs + u0 * size
-            rows(array(block, H_N) + b * load_word(block, HN_BS) + u0 * size, 0, last, 0, size, 1, n)
+            row(array(block, word.H_N) + b * load_word(block, word.HN_BS) + u0 * size, last, size, n)
             if has_cell:
-                last = scratch_at(block, C_AT) + r * rs + u0 * size
-                rows(array(block, C_N) + b * load_word(block, CN_BS) + u0 * size, 0, last, 0, size, 1, n)
-            for t in range(length, load_word(block, NT)):
-                clear(
-                    array(block, Y) + t * load_word(block, Y_TS) + b * load_word(block, Y_BS) + u0 * size, n
-                )
+                last = scratch_at(block, word.C_AT) + r * rs + u0 * size
+                row(array(block, word.C_N) + b * load_word(block, word.CN_BS) + u0 * size, last, size, n)
+            for t in range(length, load_word(block, word.NT)):
+                clear(y + t * load_word(block, word.Y_TS) + b * load_word(block, word.Y_BS) + u0 * size, n)
                 if has_gates and gates != 0:
-                    to = gates + t * load_word(block, G_TS) + b * load_word(block, G_BS) + u0 * size
+                    to = gates + t * load_word(block, word.G_TS) + b * load_word(block, word.G_BS) + u0 * size
                     for j in range(SLOTS):
                         clear(to + j * h * size, n)
                 if has_cell and cells != 0:
-                    clear(cells + t * load_word(block, CE_TS) + b * load_word(block, CE_BS) + u0 * size, n)
+                    to = cells + t * load_word(block, word.CE_TS) + b * load_word(block, word.CE_BS)
+                    clear(to + u0 * size, n)
 
     if stages == 2:
-        first_stage = panel_part("gru_before_rz", dtype, lanes, mr)
+        first_stage = panel_part("gru_before_rz", dtype, lanes, mr, kept)
 
-        @part(kind, dtype, lanes, mr)
+        @part(kind, dtype, lanes, mr, kept)
         def step_panel(turn, h, old, rs, w, g, g_rs, bias, cell, new, inner, at, n):
             # r h of all units stands in the place of the cells, which GRU has not.
             if turn % 2 == 0:
@@ -316,40 +270,38 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int) -> Any:
                 last_stage(h, inner, rs, w, g, g_rs, bias, cell, new, n)
     else:
 
-        @part(kind, dtype, lanes, mr)
+        @part(kind, dtype, lanes, mr, kept)
         def step_panel(turn, h, old, rs, w, g, g_rs, bias, cell, new, inner, at, n):
             last_stage(h, old, rs, w, g, g_rs, bias, cell, new, n)
 
-    @part(kind, dtype, lanes, mr)
+    @part(kind, dtype, lanes, mr, kept)
     def item(block, row_part, unit_part, turn):
         """One part of a step, or of a stage of it; one turn after the last, what is left to do."""
         s = turn // stages
-        parts, shares, panels = (
-            load_word(block, ROW_PARTS),
-            load_word(block, UNIT_PARTS),
-            load_word(block, PANELS),
-        )
+        parts, shares = load_word(block, word.ROW_PARTS), load_word(block, word.UNIT_PARTS)
+        panels = load_word(block, word.PANELS)
         p0, p1 = unit_part * panels // shares, (unit_part + 1) * panels // shares
-        h, u0 = load_word(block, NH), p0 * units * lanes
+        h, u0 = load_word(block, word.NH), p0 * units * lanes
         u1 = min(h, p1 * units * lanes)
         if s == steps_of(block):
             finish(block, row_part, u0, u1)
             return
         own = row_part * shares + unit_part
-        g0 = scratch_at(block, G_AT) + own * load_word(block, G_STEP)
-        xbuf = scratch_at(block, XBUF_AT) + own * load_word(block, XBUF_STEP)
+        g0 = scratch_at(block, word.G_AT) + own * load_word(block, word.G_STEP)
+        xbuf = scratch_at(block, word.XBUF_AT) + own * load_word(block, word.XBUF_STEP)
         if turn % stages == 0 and load_word(chunk_at(block), s) == s:
             chunk(block, row_part, g0, xbuf, s, p0, p1)
         n = (load_word(active_at(block), s) - row_part + parts - 1) // parts
-        g_rs = load_word(block, G_RS)
+        g_rs = load_word(block, word.G_RS)
         g = g0 + load_word(place_at(block), s) * g_rs
-        rs, step = load_word(block, STATE_RS), load_word(block, STATE_STEP)
-        states = scratch_at(block, H_AT) + row_part * rs
+        rs, step = load_word(block, word.STATE_RS), load_word(block, word.STATE_STEP)
+        states = scratch_at(block, word.H_AT) + row_part * rs
         old, new = states + s % 2 * step, states + (s + 1) % 2 * step
-        c = scratch_at(block, C_AT) + row_part * rs
+        c = scratch_at(block, word.C_AT) + row_part * rs
         for p in range(p0, p1):
             at = p * units * lanes * size
-            w, bias = scratch_at(block, WH_AT) + p * h * width, scratch_at(block, BIAS_AT) + p * slots
+            w = scratch_at(block, word.WH_AT) + p * h * width
+            bias = scratch_at(block, word.BIAS_AT) + p * slots
             cell = old + at if old_is_c else c + at
             step_panel(
                 turn, h, old, parts * rs, w, g + (p - p0) * slots, g_rs, bias, cell, new + at, c, at, n
@@ -359,13 +311,13 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int) -> Any:
                 block, row_part, s, g, states + (s + 1) % 2 * step + u0 * size, c + u0 * size, u0, u1, p1 - p0
             )
 
-    items = together(item, (kind, dtype, lanes, mr))
+    items = together(item, (kind, dtype, lanes, mr, kept))
 
-    @part(kind, dtype, lanes, mr)
+    @part(kind, dtype, lanes, mr, kept)
     def task(block, index):
-        shares = load_word(block, UNIT_PARTS)
+        shares = load_word(block, word.UNIT_PARTS)
         row_part, unit_part = index // shares, index % shares
-        sync = scratch_at(block, SYNC_AT) + 16 * LINE * shares * row_part
+        sync = scratch_at(block, word.SYNC_AT) + 16 * LINE * shares * row_part
         items(block, row_part, unit_part, shares, sync, stages * steps_of(block) + 1)
 
     return task

@@ -55,9 +55,13 @@ class Scratch:
 
 
 def array_words(
-    op: Op, outputs: tuple[str, ...], specs: Specs, batch_first: bool
+    op: Op, outputs: tuple[str, ...], specs: Specs, batch_first: bool, widened: bool = False
 ) -> tuple[NDArray[np.int64], dict[str, TensorSpec]]:
-    """A block with the places and strides of a call's arrays filled in, and the specs by role."""
+    """A block with the places and strides of a call's arrays filled in, and the specs by role.
+
+    Args:
+        widened: weights of 16 bits are read from where `widen_phases` puts them.
+    """
     names = (*op.inputs, *outputs)
     block = np.zeros(words.WORDS, np.int64)
     block[words.FIRST : words.SCRATCH] = -1
@@ -66,7 +70,7 @@ def array_words(
     for place, (name, spec) in enumerate(roles.items()):
         if not spec.present:
             continue
-        if spec.dtype == "bfloat16":
+        if widened and spec.dtype == "bfloat16":
             _widened(block, name, place, spec)
             continue
         block[getattr(words, name.upper())] = place

@@ -93,6 +93,9 @@ def forward(kind: str, rng: np.random.Generator, dtype: str) -> Iterator[Sample]
         if dtype == "float32":
             yield Sample("bfloat16 weights", _inputs(_halved(made), lengths=lengths), own)
             yield Sample("bfloat16 weights, spread", _inputs(_halved(made, 2)), {**own, "reverse": True})
+            for size in ((3, 2, 5, 70), (2, 13, 9, 19)):
+                halved = _halved(contents(kind, rng, *size, dtype))
+                yield Sample(f"bfloat16 weights, {'x'.join(map(str, size))}", _inputs(halved), own)
 
 
 def _halved(made: dict[str, AnyArray], step: int = 1) -> dict[str, AnyArray]:
@@ -162,6 +165,11 @@ def cell(name: str, rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
         for layout, changed in _strided(made):
             if layout != "x repeated":
                 yield Sample(layout, _inputs(changed)[:-1], own)
+        if dtype == "float32":
+            for b, i, h, step in ((1, 33, 17, 1), (6, 40, 19, 1), (3, 9, 19, 2)):
+                halved = _halved(contents(kind, rng, 1, b, i, h, dtype), step)
+                call = _inputs({**halved, "x": halved["x"][0]})[:-1]
+                yield Sample(f"bfloat16 weights {step} apart, {b}x{i}x{h}", call, own)
 
 
 SAMPLES: dict[str, Callable[..., Iterator[Sample]]] = {"": forward, "grad": backward, "cell": cell}

@@ -14,8 +14,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from numba import njit
-
 from ..cpu.compile import part
 from ..cpu.memory import atomic_load, atomic_replace, atomic_store, cpu_pause, give_way, store_word
 
@@ -26,7 +24,7 @@ _GRACE = 1000
 _PATIENCE = 4000  # pauses before a waiting task gives its core away
 
 
-@njit(nogil=True)
+@part()
 def clear_counters(sync, parts):
     """Sets the counters of one team to 0: for each part the steps claimed, and the steps done."""
     for place in range(2 * parts):

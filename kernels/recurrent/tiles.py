@@ -23,12 +23,17 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..cpu.microkernel import Tile
-from ..cpu.vector_ir import I64, Vectors, counted_loop, i64, minimum, offset, pointer, times
+from ..cpu.narrow import read, stored_bytes, write
+from ..cpu.vector_ir import I64, Vectors, counted_loop, i64, minimum, offset, pointer, prefetch, times
 from ..cpu.vector_math import _power_of_two, _reduced
 from .tiles_shape import SLOTS, STAGES, WEIGHTS
+
+LINE = 64
+AHEAD = 1024  # bytes from the weights that are read to those that are asked for, into the nearest cache
 
 
 def sigmoid(v: Vectors, x: ir.Value) -> ir.Value:
@@ -48,6 +53,30 @@ def tanh(v: Vectors, x: ir.Value) -> ir.Value:
     scale = _power_of_two(v, n)
     u = v.fma(p, scale, v.sub(scale, v.constant(1.0)))
     return v.with_sign(v.div(u, v.add(u, v.constant(2.0))), x)
+
+
+class WeightTile(Tile):
+    """A tile over packed weights: bfloat16 ones are widened in registers."""
+
+    def __init__(self, builder: ir.IRBuilder, dtype: str, lanes: int, mr: int, columns: int, stored: str):
+        super().__init__(builder, dtype, lanes, mr, columns, masked_b=False)
+        self.stored = stored
+
+    def step(
+        self, u: int, acc: list[ir.Value], a: list[ir.Value], b: ir.Value, b_rs: ir.Value
+    ) -> list[ir.Value]:
+        v, builder = self.v, self.builder
+        row, nbytes = offset(builder, b, times(builder, b_rs, u)), v.lanes * stored_bytes(self.stored)
+        loaded = [read(v, offset(builder, row, j * nbytes), self.stored) for j in range(self.columns)]
+        # With one or two rows the core has loads enough to do, and reads ahead by itself.
+        for j in range(0, self.columns * nbytes if self.mr > 2 else 0, LINE):
+            prefetch(builder, offset(builder, row, j + AHEAD))
+        out = list(acc)
+        for i in range(self.mr):
+            element = v.broadcast(offset(builder, a[i], u * v.itemsize))
+            for j in range(self.columns):
+                out[i * self.columns + j] = v.fma(element, loaded[j], acc[i * self.columns + j])
+        return out
 
 
 def _gate_step(
@@ -92,8 +121,8 @@ def _gate_step(
 
 
 @cache
-def step_tile(kind: str, dtype: str, lanes: int, mr: int) -> Any:
-    """One step of up to `mr` sequences for one panel, to be called inside Numba code.
+def step_tile(kind: str, dtype: str, lanes: int, mr: int, stored: str) -> Any:
+    """One step of up to `mr` sequences for one panel, its weights of dtype `stored`, for use in Numba code.
 
     Call: `tile(k, a, a_rs, w, g, g_rs, bias, c, c_rs, h, h_rs, rows)`, all 64-bit integers: `a` the old
     states, `w` the packed panel, `g` the panel's slots in the gates' buffer (in: what x gave; out: the
@@ -110,35 +139,35 @@ def step_tile(kind: str, dtype: str, lanes: int, mr: int) -> Any:
 
         def codegen(context, builder, sig, args):
             k, a, a_rs, w, g, g_rs, bias, c, c_rs, h, h_rs, rows = args
-            t = Tile(builder, dtype, lanes, mr, columns, masked_b=False)
+            t = WeightTile(builder, dtype, lanes, mr, columns, stored)
             v = t.v
             last = builder.sub(rows, i64(1))
             a_rows = []
             for i in range(mr):
                 row = minimum(builder, ir.Constant(I64, i), last) if i else i64(0)
                 a_rows.append(pointer(builder, builder.add(a, builder.mul(row, a_rs))))
-            weights = offset(builder, pointer(builder, w), first * v.nbytes)
-            acc = t.accumulate(k, a_rows, weights, i64(width * v.nbytes), 4)
+            nbytes = lanes * stored_bytes(stored)
+            weights = offset(builder, pointer(builder, w), first * nbytes)
+            acc = t.accumulate(k, a_rows, weights, i64(width * nbytes), 4)
             g_ptr, c_ptr, h_ptr, b_ptr = (pointer(builder, p) for p in (g, c, h, bias))
             biases = [v.load(offset(builder, b_ptr, j * v.nbytes)) for j in range(SLOTS)]
-            done = builder.append_basic_block("rows_done")
-            for i in range(mr):
-                line = offset(builder, g_ptr, times(builder, g_rs, i))
-                _gate_step(
-                    v,
-                    kind,
-                    acc[i * columns : (i + 1) * columns],
-                    lambda j, line=line: offset(builder, line, j * v.nbytes),
-                    offset(builder, c_ptr, times(builder, c_rs, i)),
-                    offset(builder, h_ptr, times(builder, h_rs, i)),
-                    biases,
-                )
-                if i + 1 < mr:
-                    more = builder.append_basic_block("row")
-                    builder.cbranch(builder.icmp_signed("<", i64(i + 1), rows), more, done)
-                    builder.position_at_end(more)
-            builder.branch(done)
-            builder.position_at_end(done)
+            # One row after the other, from the stack: activations need all registers for themselves anyway,
+            # and their code stands here once, not once a row.
+            slot = cgutils.alloca_once(builder, v.type, size=mr * columns)
+            for place, value in enumerate(acc):
+                v.store(value, offset(builder, slot, place * v.nbytes))
+
+            def finish(carried):
+                held, line, c_row, h_row = carried
+                sums = [v.load(offset(builder, held, j * v.nbytes)) for j in range(columns)]
+                _gate_step(v, kind, sums, lambda j: offset(builder, line, j * v.nbytes), c_row, h_row, biases)
+                after = offset(builder, held, columns * v.nbytes)
+                return [
+                    after,
+                    *(offset(builder, p, rs) for p, rs in ((line, g_rs), (c_row, c_rs), (h_row, h_rs))),
+                ]
+
+            counted_loop(builder, rows, [slot, g_ptr, c_ptr, h_ptr], finish)
             return context.get_dummy_value()
 
         return signature, codegen
@@ -177,6 +206,28 @@ def gate_copy(dtype: str, lanes: int) -> Any:
         return types.void(*[types.int64] * 5), codegen
 
     return spread
+
+
+@cache
+def narrowed(lanes: int) -> Any:
+    """`narrow(dst, src, vectors)`: so many vectors of float32 to bfloat16."""
+
+    @intrinsic
+    def narrow(typingctx, dst, src, vectors):
+        def codegen(context, builder, sig, args):
+            v = Vectors(builder, "float32", lanes)
+
+            def body(carried):
+                to, at = carried
+                write(v, v.load(at), to, "bfloat16")
+                return [offset(builder, to, 2 * lanes), offset(builder, at, v.nbytes)]
+
+            counted_loop(builder, args[2], [pointer(builder, args[0]), pointer(builder, args[1])], body)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 3), codegen
+
+    return narrow
 
 
 @cache

@@ -12,24 +12,8 @@ from numba.extending import intrinsic
 from ..cpu.compile import part
 from ..cpu.memory import load_word, store_word
 from ..cpu.vector_ir import I32, counted_loop, i64, offset, pointer
-from .block import (
-    COUNT_G,
-    NH,
-    NI,
-    TASKS,
-    W16_HH,
-    W16_IH,
-    W16H_CS,
-    W16H_RS,
-    W16I_CS,
-    W16I_RS,
-    WIDE_HH,
-    WIDE_IH,
-    WIDEH_AT,
-    WIDEI_AT,
-    array,
-    scratch_at,
-)
+from . import block as word
+from .block import array, scratch_at
 
 I16 = ir.IntType(16)
 
@@ -83,19 +67,19 @@ def widen_task(lanes: int) -> Any:
 
     @part(lanes)
     def task(block, index):
-        tasks, g, i, h = (
-            load_word(block, TASKS),
-            load_word(block, COUNT_G),
-            load_word(block, NI),
-            load_word(block, NH),
-        )
+        tasks, g, i = load_word(block, word.TASKS), load_word(block, word.COUNT_G), load_word(block, word.NI)
+        h = load_word(block, word.NH)
         first, end = index * g // tasks, (index + 1) * g // tasks
-        ih, hh = scratch_at(block, WIDEI_AT), scratch_at(block, WIDEH_AT)
-        rows(ih, array(block, W16_IH), load_word(block, W16I_RS), load_word(block, W16I_CS), first, end, i)
-        rows(hh, array(block, W16_HH), load_word(block, W16H_RS), load_word(block, W16H_CS), first, end, h)
+        ih, hh = scratch_at(block, word.WIDEI_AT), scratch_at(block, word.WIDEH_AT)
+        wi, wi_rs = array(block, word.W16_IH), load_word(block, word.W16I_RS)
+        wi_cs = load_word(block, word.W16I_CS)
+        wh, wh_rs = array(block, word.W16_HH), load_word(block, word.W16H_RS)
+        wh_cs = load_word(block, word.W16H_CS)
+        rows(ih, wi, wi_rs, wi_cs, first, end, i)
+        rows(hh, wh, wh_rs, wh_cs, first, end, h)
         if index == 0:
             # The block is the launch's own; what follows finds the weights through these words.
-            store_word(block, WIDE_IH, ih)
-            store_word(block, WIDE_HH, hh)
+            store_word(block, word.WIDE_IH, ih)
+            store_word(block, word.WIDE_HH, hh)
 
     return task

@@ -7,6 +7,7 @@ import pytest
 from recurrent_calls import KINDS, judged, kernels_of, random_sample
 
 from kernelwright.kernels.op import get_op
+from kernelwright.kernels.recurrent import cpu_numba_cell
 from kernelwright.kernels.settings import clear_memos
 
 OPS = tuple(f"{kind}{what}" for kind in KINDS for what in ("", "_grad", "_cell"))
@@ -44,6 +45,18 @@ def test_random_calls_cut_for_threads_are_right(op: str, cut_for_threads: str) -
         for seed in range(1000, 1040):
             verdict = judged(kernel, random_sample(op, seed), threads=2 + seed % 2)
             assert verdict is None or verdict.ok, f"{kernel.id}: seed {seed}: {verdict.text}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cells_cut_for_threads_are_right(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small; one of three parts may have no units at all."""
+    monkeypatch.setattr(cpu_numba_cell, "_parts", lambda *call: (3, 1.0))
+    clear_memos()
+    (direct,) = (kernel for kernel in kernels_of(f"{kind}_cell") if kernel.name == "direct")
+    verdicts = [judged(direct, random_sample(f"{kind}_cell", seed), threads=3) for seed in range(60)]
+    assert all(verdict is None or verdict.ok for verdict in verdicts)
+    assert sum(verdict is not None for verdict in verdicts) >= 15
+    clear_memos()
 
 
 @pytest.mark.parametrize("op", ["lstm", "lstm_grad"])
