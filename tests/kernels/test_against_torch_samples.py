@@ -26,7 +26,7 @@ from kernelwright.kernels.errors import KernelwrightError
 from kernelwright.kernels.op import get_op
 
 torch = pytest.importorskip("torch", reason="compares with torch: pip install 'kernelwright[torch]'")
-pytest.importorskip("expecttest", reason="torch's sample databases need it: pip install expecttest")
+pytest.importorskip("expecttest", reason="torch's sample databases need it: pip install 'kernelwright[dev]'")
 
 Arrays = tuple[np.ndarray, ...]
 DTYPES = ("float32", "float64")
