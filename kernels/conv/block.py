@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..cpu.cycles import ceil_div
-from . import indirect as words
 from .problem import Problem
+from .tasks import indirect as words
 
 LINE = 64
 PAGE = 4096

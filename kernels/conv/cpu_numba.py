@@ -1,7 +1,7 @@
 """Convolutions on the CPU: y = act(x * w + b + residual), for 1 to 3 spatial axes.
 
     direct   channels of y contiguous ("NHWC"): a register tile of pixels by output channels, over lists of
-             where each tap of each pixel is read (kernels/conv/indirect.py); 1x1 is the case of one tap
+             where each tap of each pixel is read (kernels/conv/tasks/indirect.py); 1x1 is the case of one tap
 
 The kernels for contiguous pixels are in `cpu_numba_planes.py`, depthwise ones in `cpu_numba_depthwise.py`,
 Winograd's for 3x3 filters in `cpu_numba_winograd.py`.
@@ -17,11 +17,11 @@ from ..cpu.cycles import ceil_div, seconds
 from ..kernel import Config, Launch
 from ..op import Attrs, Specs
 from ..registry import kernel
-from . import indirect as words
 from .block import LINE, PAGE, common_block, lines_of_bytes
 from .plan import Plan, lanes_of, panels_of, plan
 from .prepack import multiplies_pairs
 from .problem import Problem, problem_of
+from .tasks import indirect as words
 from .tiles import register_tiles
 
 DTYPES = ("float32", "float64", "bfloat16")

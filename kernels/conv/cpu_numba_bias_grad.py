@@ -1,7 +1,7 @@
 """Bias gradients of convolutions on the CPU: db[o] = the sum of grad[n, p, o] over images and pixels.
 
     sums     rows of channels are added up where channels are side by side, else lines of pixels
-             (bias_grad_task.py); as fast as grad can be read
+             (tasks/bias_grad.py); as fast as grad can be read
 
 Any strides are read in place. An axis of stride 0, as the gradient of a plain sum has, is a multiplication.
 """
@@ -17,9 +17,9 @@ from ..machine import vector_bytes
 from ..op import Attrs, Specs
 from ..registry import kernel
 from ..spec import TensorSpec
-from . import bias_grad_task as words
 from .cpu_numba_weight_grad import write_zeros
 from .geometry import channel_axis
+from .tasks import bias_grad as words
 
 DTYPES = ("float32", "float64")
 ELEMENTS_PER_THREAD = 50_000  # that a second thread is worth starting for

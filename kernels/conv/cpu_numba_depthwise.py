@@ -1,9 +1,9 @@
 """Depthwise convolutions on the CPU: one filter a channel.
 
 depthwise          channels of x and y contiguous ("NHWC"): runs of pixels along a row, vectors along the
-                   channels (kernels/conv/depthwise.py)
+                   channels (kernels/conv/tasks/depthwise.py)
 depthwise_planes   pixels contiguous ("NCHW"): bands of rows by vectors of pixels for the usual filters
-                   (kernels/conv/bands.py), row after row for others (kernels/conv/depthwise_planes.py)
+                   (kernels/conv/tasks/bands.py), row after row for others (kernels/conv/depthwise_planes.py)
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from ..kernel import Config, Launch
 from ..machine import machine
 from ..op import Attrs, Specs
 from ..registry import kernel
-from . import indirect as words
-from .bands import EDGE_AT, INNER, ROWS, bands_task, masks_of_edge
 from .block import LINE, PAGE, common_block, lines_of_bytes
-from .depthwise import depthwise_task
-from .depthwise_planes import depthwise_planes_task
 from .plan import GATHER, lanes_of
 from .problem import Problem, problem_of
+from .tasks import indirect as words
+from .tasks.bands import EDGE_AT, INNER, ROWS, bands_task, masks_of_edge
+from .tasks.depthwise import depthwise_task
+from .tasks.depthwise_planes import depthwise_planes_task
 
 DTYPES = ("float32", "float64", "bfloat16")
 # Filters with code of their own: taps along w, and stride.

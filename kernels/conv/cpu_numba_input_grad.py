@@ -3,15 +3,15 @@
     taps     a matrix product over lists of taps, without im2col and without zeros between the pixels of a
              strided gradient: dx falls into regions whose pixels meet the same taps; w is packed into panels
              of nr channels of dx, a register tile of mr pixels by nr channels is summed over taps and output
-             channels (input_grad_task.py, phases.py)
+             channels (tasks/input_grad.py, phases.py)
 
     pointwise
              one tap, channels first: a matrix product of w^T and the planes of grad, by matmul's kernels
 
 With a bias, a transposed convolution: its sums start from there. Any strides of the arrays are taken. Where
 each channel is a group of its own, the same with vectors of grad in the place of single elements.
-ResNet-50's layers, one image, float32, one Zen 5 core (290 GFLOP/s), November 2026: on average 0.76 of the
-roof channels last; 0.13 for the stem, whose dx has three channels of a vector's sixteen.
+`kernelwright bench resnet50-grads` shows the share of the roof: least for a first layer, whose dx has three
+channels of a vector's sixteen.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from ..op import Attrs, Specs
 from ..registry import kernel
 from ..settings import Settings
 from ..spec import TensorSpec
-from . import input_grad_task as words
 from .grad_geometry import Convolution, Image, Triple, convolution, image
 from .phases import Segment, segments
+from .tasks import input_grad as words
 
 DTYPES = ("float32", "float64")
 PAGE = 4096

@@ -1,7 +1,7 @@
 """Convolutions with contiguous pixels ("NCHW") on the CPU.
 
 planes   pixels of y contiguous: a register tile of output channels by pixels; what the pixels' taps
-         read is copied panel by panel (kernels/conv/planes.py)
+         read is copied panel by panel (kernels/conv/tasks/planes.py)
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from ..cpu.cycles import ceil_div, seconds
 from ..kernel import Config, Launch
 from ..op import Attrs, Specs
 from ..registry import kernel
-from . import indirect as words
 from .block import LINE, PAGE, common_block, lines_of_bytes
-from .left_pixels import room_bytes
-from .panel import MOVE, ORDER_WORDS, SEGMENT, most_moves, panel_task
 from .plan import PlanesPlan, lanes_of, plan_planes, plane
-from .planes import ORDER_AT, planes_task
 from .problem import Problem, problem_of
-from .rows import rows_task
+from .tasks import indirect as words
+from .tasks.left_pixels import room_bytes
+from .tasks.panel import MOVE, ORDER_WORDS, SEGMENT, most_moves, panel_task
+from .tasks.planes import ORDER_AT, planes_task
+from .tasks.rows import rows_task
 from .tiles import register_tiles
 
 DTYPES = ("float32", "float64", "bfloat16")

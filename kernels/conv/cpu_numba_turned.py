@@ -206,7 +206,7 @@ def _turn(
     """`launch(source, target)` from channels first to channels last, or back."""
     from ..cpu.launch import address_of_task, bind_phases
     from ..machine import vector_bytes
-    from . import turn_task as words
+    from .tasks import turn as words
 
     batch, channels, size = parts("NCHW", first.shape)
     pixels = prod(size)

@@ -6,10 +6,8 @@
     tiles of x  --B^T x B-->  V[p]   V[p] U[p] -> M[p]   M  --A^T M A-->  tiles of y
       vectors of channels            (m + 2)^2 matrix products of tiles x C by C x nr
 
-The tasks are in `winograd.py`, the transforms in `winograd_transform.py`, and what errors they make in
-`winograd_error.py`. `winograd_plan.py` predicts the time. On one core of an AMD Zen 5 with AVX-512 (November
-2026) winograd4 is 2.4 to 3.4 times as fast as `direct` on layers of 64 to 512 channels, at 65 to 82% of the
-roof of multiply-adds for the products that are left.
+The tasks are in `tasks/winograd.py`, the transforms in `tasks/winograd_transform.py`, and what errors they
+make in `winograd_error.py`. `winograd_plan.py` predicts the time.
 """
 
 from __future__ import annotations
@@ -26,15 +24,15 @@ from ..kernel import Config, Launch
 from ..machine import machine
 from ..op import Attrs, Specs
 from ..registry import kernel
-from . import winograd as words
 from .block import LINE, PAGE, lines_of_bytes
 from .plan import lanes_of
 from .prepack import transformed_row
 from .problem import Problem, problem_of
+from .tasks import winograd as words
+from .tasks.winograd_transform import side
 from .tiles import register_tiles
 from .winograd_error import extra_error
 from .winograd_plan import WinogradPlan, tiles_of, winograd_plan
-from .winograd_transform import side
 
 DTYPES = ("float32", "float64")
 # Bytes of filters that a call may transform: they stay in the scratch of the thread.

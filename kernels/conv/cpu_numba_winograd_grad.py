@@ -18,8 +18,8 @@ from ..registry import kernel
 from ..spec import ABSENT, TensorSpec
 from . import cpu_numba_winograd as forward
 from .geometry import window
+from .tasks.winograd_transform import TAPS
 from .winograd_error import extra_error
-from .winograd_transform import TAPS
 
 
 def turned(w: AnyArray) -> AnyArray:

@@ -12,8 +12,8 @@ from math import prod
 from ..cpu.cycles import CALL, FAR, HAND_OVER, NEAR, ceil_div, fma_cycles
 from ..kernel import Config
 from ..machine import machine, vector_bytes
-from .left_pixels import MOST_LEFT
 from .problem import Problem, Strides
+from .tasks.left_pixels import MOST_LEFT
 
 TILE_START = 60.0  # cycles to start and end a register tile
 PIXEL = 12.0  # cycles to find a pixel
@@ -39,7 +39,7 @@ class Plan:
 
     Attributes:
         gm, gn: tasks along pixels and along output channels.
-        merged, gather: how taps are read (see `indirect.py`).
+        merged, gather: how taps are read (see `tasks/indirect.py`).
         entries: in a list; block_entries of them at a time.
         length: channels of an entry; `channels` of them at a time.
         block_tiles: pixel tiles at a time.

@@ -152,7 +152,7 @@ def _winograd(weight: AnyArray, groups: int, asked: int | None, attrs: Mapping[s
     """m of the transformed filters to pack, or 0."""
     fits = weight.shape[2:] == (3, 3) and groups == 1 and weight.dtype != np_dtype("bfloat16")
     if asked:
-        from .winograd_transform import POINTS
+        from .tasks.winograd_transform import POINTS
 
         if asked not in POINTS or not fits:
             raise ConfigError(
@@ -169,7 +169,7 @@ def _winograd(weight: AnyArray, groups: int, asked: int | None, attrs: Mapping[s
 
 def _with_transformed(panels: AnyArray, weight: AnyArray, m: int, form: str) -> AnyArray:
     """The panels, and behind them the transformed filters."""
-    from .winograd_transform import transformed_filters
+    from .tasks.winograd_transform import transformed_filters
 
     nr, (out, channels) = panel_width(form), weight.shape[:2]
     data = aligned(_winograd_size(weight.shape, form), weight.dtype)

@@ -22,7 +22,7 @@ from ..op import AnyArray, Attrs
 from . import reference as define
 from .geometry import output_size, window
 from .op import magnitude_of, unpacked
-from .winograd_transform import matrices, side
+from .tasks.winograd_transform import matrices, side
 
 FACTORS = {2: 1.0, 4: 2.0}
 """Measured: over 168 kinds of problems in float32 (images and filters normal, positive, constant, with a

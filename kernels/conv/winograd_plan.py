@@ -9,7 +9,7 @@ from ..kernel import Config
 from ..machine import machine
 from .plan import TILE_START, grids, lanes_of
 from .problem import Problem
-from .winograd_transform import side
+from .tasks.winograd_transform import side
 
 TABLES = {2: 70.0, 4: 220.0}  # cycles to find the pixels of a tile
 IMAGE = {2: 26.0, 4: 92.0}  # cycles to transform a vector of channels of a tile (measured)

@@ -11,7 +11,9 @@ import pytest
 from conv_grads import GRADIENTS, forget_plans, random_conv
 
 from kernelwright.kernels.accuracy import check_kernel
-from kernelwright.kernels.conv import bias_grad_task, cpu_numba_input_grad, phases, weight_grad_task
+from kernelwright.kernels.conv import cpu_numba_input_grad, phases
+from kernelwright.kernels.conv.tasks import bias_grad as bias_grad_task
+from kernelwright.kernels.conv.tasks import weight_grad as weight_grad_task
 from kernelwright.kernels.cpu import launch
 from kernelwright.kernels.registry import kernels_for
 

@@ -7,9 +7,9 @@ import pytest
 from conv_calls import kernel_called, specs_of, taken
 
 from kernelwright.kernels.accuracy import check_kernel
-from kernelwright.kernels.conv.bands import EDGE_AT, EDGES, INNER
 from kernelwright.kernels.conv.cpu_numba_depthwise import bands_table, in_bands
 from kernelwright.kernels.conv.problem import problem_of
+from kernelwright.kernels.conv.tasks.bands import EDGE_AT, EDGES, INNER
 from kernelwright.kernels.op import Sample
 from kernelwright.kernels.spec import np_dtype
 

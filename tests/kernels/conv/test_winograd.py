@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import kernelwright as kw
 from kernelwright.kernels.accuracy import budget, check_kernel, error, scales
-from kernelwright.kernels.conv import winograd_transform
 from kernelwright.kernels.conv.prepack import unpack
+from kernelwright.kernels.conv.tasks import winograd_transform
 from kernelwright.kernels.errors import ConfigError
 from kernelwright.kernels.kernel import Kernel
 from kernelwright.kernels.op import Sample, TensorSpec, get_op

@@ -16,11 +16,11 @@ from typing import Any
 
 from numba import types
 
-from ..cpu.compile import part
-from ..cpu.memory import load_element, load_word, store_element
-from ..cpu.sums import CHAIN, sums
-from ..cpu.vector_ir import FLOATS
-from .weight_grad_task import share
+from ...cpu.compile import part
+from ...cpu.memory import load_element, load_word, store_element
+from ...cpu.sums import CHAIN, sums
+from ...cpu.vector_ir import FLOATS
+from .weight_grad import share
 
 (GRAD, DB, SCRATCH, CHANNELS, G_C, DB_C, FACTOR, RUNS, RUN_BYTES) = range(9)
 # Lengths and strides of the axes: the innermost, then three around it.

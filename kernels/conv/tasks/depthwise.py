@@ -20,9 +20,9 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
-from ..cpu.compile import part
-from ..cpu.memory import load_word, store_word
-from ..cpu.vector_ir import I64, counted_loop, i64, offset, pointer
+from ...cpu.compile import part
+from ...cpu.memory import load_word, store_word
+from ...cpu.vector_ir import I64, counted_loop, i64, offset, pointer
 from . import indirect as words
 from .elements import elements, vectors_of
 
@@ -44,7 +44,7 @@ def run_of_pixels(dtype: str, lanes: int, rows: int, taps: int, stride: int, act
     """
     columns = (rows - 1) * stride + taps
     if activation is not None:
-        from ..cpu.vector_math import activation as apply
+        from ...cpu.vector_math import activation as apply
 
     def emit(builder, v, args, at, mask):
         """One vector of channels, `at` bytes behind all addresses."""

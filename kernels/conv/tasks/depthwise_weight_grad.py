@@ -22,11 +22,11 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from ..cpu.compile import part
-from ..cpu.copies import copies
-from ..cpu.memory import load_element, load_word, store_element
-from ..cpu.vector_ir import FLOATS, Vectors, counted_loop, offset, pointer
-from .weight_grad_task import (
+from ...cpu.compile import part
+from ...cpu.copies import copies
+from ...cpu.memory import load_element, load_word, store_element
+from ...cpu.vector_ir import FLOATS, Vectors, counted_loop, offset, pointer
+from .weight_grad import (
     BN,
     BP,
     BQ,

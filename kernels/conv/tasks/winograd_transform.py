@@ -26,7 +26,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from ..cpu.vector_ir import I64, Vectors, counted_loop, i64, offset, pointer, prefetch, times
+from ...cpu.vector_ir import I64, Vectors, counted_loop, i64, offset, pointer, prefetch, times
 
 TAPS = 3
 POINTS = {2: (1.0,), 4: (0.625, 1.5)}
@@ -246,7 +246,7 @@ def result_transform(dtype: str, lanes: int, m: int, activation: str | None, wit
     """
     n, groups, matrix = side(m), result_rows(m), matrices(m)[0]
     if activation is not None:
-        from ..cpu.vector_math import activation as apply
+        from ...cpu.vector_math import activation as apply
 
     @intrinsic
     def finish(typingctx, products, step, to, residual, next, bias, shift, columns):

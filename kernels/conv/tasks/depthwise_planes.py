@@ -19,9 +19,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from ..cpu.compile import part
-from ..cpu.memory import load_word, store_word
-from ..cpu.vector_ir import I32, I64, counted_loop, i64, offset, pointer
+from ...cpu.compile import part
+from ...cpu.memory import load_word, store_word
+from ...cpu.vector_ir import I32, I64, counted_loop, i64, offset, pointer
 from . import indirect as words
 from .elements import vectors_of
 
@@ -45,7 +45,7 @@ def plane_of_pixels(dtype: str, lanes: int, taps: int, stride: int, activation: 
         lo, dilation       padding before an input row, and pixels between taps
     """
     if activation is not None:
-        from ..cpu.vector_math import activation as apply
+        from ...cpu.vector_math import activation as apply
 
     def masks_of(b, v, args, done):
         """For each tap: the byte offset of what it reads in an input row, and which of it is no padding."""

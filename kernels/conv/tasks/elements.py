@@ -13,8 +13,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from ..cpu.narrow import I16, element_move, read, write
-from ..cpu.vector_ir import I32, Vectors, pointer
+from ...cpu.narrow import I16, element_move, read, write
+from ...cpu.vector_ir import I32, Vectors, pointer
 
 
 class BFloats(Vectors):

@@ -17,8 +17,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from ..cpu.microkernel import Finish, Tile
-from ..cpu.vector_ir import I64, counted_loop, i64, offset, pointer, prefetch
+from ...cpu.microkernel import Finish, Tile
+from ...cpu.vector_ir import I64, counted_loop, i64, offset, pointer, prefetch
 from .elements import vectors_of
 
 
@@ -187,7 +187,7 @@ def indirect_tile(
     """
     finish: Finish | None = None
     if activation is not None:
-        from ..cpu.vector_math import activation as apply
+        from ...cpu.vector_math import activation as apply
 
         def finish(v: Any, value: ir.Value, i: int, j: int) -> ir.Value:
             return apply(v, activation, value)

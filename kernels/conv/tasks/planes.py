@@ -16,8 +16,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from ..cpu.compile import part
-from ..cpu.memory import call_task, fetch_line, load_word, store_word
+from ...cpu.compile import part
+from ...cpu.memory import call_task, fetch_line, load_word, store_word
 from . import indirect as words
 from .elements import elements
 from .indirect_tile import indirect_tile

@@ -17,13 +17,13 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from ..cpu.compile import part
-from ..cpu.copies import copies
-from ..cpu.memory import call_task, fetch_line, load_word, stack_words, store_word
-from ..cpu.microkernel import microkernel
-from .block import LINE
+from ...cpu.compile import part
+from ...cpu.copies import copies
+from ...cpu.memory import call_task, fetch_line, load_word, stack_words, store_word
+from ...cpu.microkernel import microkernel
+from ..block import LINE
+from ..winograd_plan import low_tile
 from .elements import elements
-from .winograd_plan import low_tile
 from .winograd_transform import filter_transform, image_transform, result_transform, side
 
 # The words of a block. Strides are in bytes.

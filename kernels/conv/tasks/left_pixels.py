@@ -19,9 +19,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from ..cpu.compile import part
-from ..cpu.memory import load_word
-from ..cpu.vector_ir import I32, I64, counted_loop, i64, minimum, offset, pointer
+from ...cpu.compile import part
+from ...cpu.memory import load_word
+from ...cpu.vector_ir import I32, I64, counted_loop, i64, minimum, offset, pointer
 from . import indirect as words
 from .elements import elements, vectors_of
 
@@ -48,7 +48,7 @@ def left_products(dtype: str, lanes: int, mr: int, activation: str | None) -> An
     """
     step = 4 if mr % 4 == 0 else 3
     if activation is not None:
-        from ..cpu.vector_math import activation as apply
+        from ...cpu.vector_math import activation as apply
 
     def sums(b: ir.IRBuilder, room: ir.Value, k: ir.Value, table: ir.Value) -> None:
         """The sums of `step` rows, into the room."""

@@ -25,9 +25,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from ..cpu.compile import part
-from ..cpu.memory import load_word
-from ..cpu.vector_ir import I32, I64, counted_loop, i64, offset, pointer
+from ...cpu.compile import part
+from ...cpu.memory import load_word
+from ...cpu.vector_ir import I32, I64, counted_loop, i64, offset, pointer
 from . import indirect as words
 from .elements import vectors_of
 
@@ -103,7 +103,7 @@ def planes_of_bands(
     `dump` a row of y that nobody reads.
     """
     if activation is not None:
-        from ..cpu.vector_math import activation as apply
+        from ...cpu.vector_math import activation as apply
 
     def emit(b: ir.IRBuilder, args: Any) -> None:
         table, count, x, x_step, y, y_step, w, w_step, bias, bias_step, residual, r_step, zeros, dump = args

@@ -8,10 +8,10 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from ..cpu.compile import part
-from ..cpu.copies import copies
-from ..cpu.memory import load_word
-from ..cpu.vector_ir import FLOATS
+from ...cpu.compile import part
+from ...cpu.copies import copies
+from ...cpu.memory import load_word
+from ...cpu.vector_ir import FLOATS
 
 # The words of a block: two arrays, the scratch (none), strides in bytes.
 (SOURCE, TARGET, SCRATCH, PIXELS, CHANNELS, RUNS, UNITS, TASKS, FIRST_N, FIRST_C, LAST_N, LAST_P) = range(12)

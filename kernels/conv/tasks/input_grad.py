@@ -25,12 +25,12 @@ from typing import Any
 
 from numba import types
 
-from ..cpu.compile import part
-from ..cpu.copies import copies
-from ..cpu.memory import load_element, load_word, store_element, store_word
-from ..cpu.taps import tap_products, tap_products_by_channel
-from ..cpu.vector_ir import FLOATS
-from .weight_grad_task import share
+from ...cpu.compile import part
+from ...cpu.copies import copies
+from ...cpu.memory import load_element, load_word, store_element, store_word
+from ...cpu.taps import tap_products, tap_products_by_channel
+from ...cpu.vector_ir import FLOATS
+from .weight_grad import share
 
 # The words of a block. Strides are in bytes; spatial axes are numbered 0, 1, 2.
 (GRAD, W, BIAS, DX, SCRATCH) = range(5)

@@ -25,11 +25,11 @@ from typing import Any
 
 from numba import njit, types
 
-from ..cpu.compile import part
-from ..cpu.copies import copies
-from ..cpu.memory import load_element, load_word, store_element
-from ..cpu.outer import outer_products
-from ..cpu.vector_ir import FLOATS
+from ...cpu.compile import part
+from ...cpu.copies import copies
+from ...cpu.memory import load_element, load_word, store_element
+from ...cpu.outer import outer_products
+from ...cpu.vector_ir import FLOATS
 
 # The words of a block. Strides are in bytes; spatial axes are numbered 0, 1, 2.
 (X, GRAD, DW, SCRATCH) = range(4)

@@ -1,0 +1,1 @@
+"""The compiled code of the conv kernels: what runs over an argument block."""
