@@ -21,6 +21,7 @@ from kernelwright.kernels.op import Sample, TensorSpec, get_op
 from kernelwright.kernels.prepack import prepack
 from kernelwright.kernels.registry import kernels_for
 from kernelwright.kernels.settings import clear_memos
+from kernelwright.kernels.spec import np_dtype
 
 SIDES = (2, 4)
 _FEW = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -325,3 +326,15 @@ def test_damaged_results_are_not_within_the_declared_error(damage: str) -> None:
         return run
 
     assert check_kernel(replace(kernel, function=wrong), sample).ok == (damage == "none")
+
+
+def test_no_other_kernel_computes_by_winograd_unasked() -> None:
+    """bfloat16 gradients run float32 kernels and declare no error: an infinity stays where it belongs."""
+    (kernel,) = (k for k in kernels_for("conv_input_grad") if k.name == "widened")
+    rng = np.random.default_rng(0)
+    grad = rng.standard_normal((1, 28, 28, 64)).astype(np_dtype("bfloat16"))
+    grad[0, 10, 10, 3] = np.inf
+    w = rng.standard_normal((64, 64, 3, 3)).astype(np_dtype("bfloat16"))
+    attrs = {"input_size": (28, 28), "padding": ((1, 1), (1, 1)), "layout": "NHWC"}
+    verdict = check_kernel(kernel, Sample("an infinity", (grad, w, None), attrs))
+    assert verdict.ok, verdict.text
