@@ -1,7 +1,10 @@
-"""What the first call costs a program: import, then one matmul, in fresh processes.
+"""What the first call costs a program: import, then one call, in fresh processes.
 
 With an empty cache directory the call compiles its kernel; with a warm one it loads it. The import is
 compared with that of NumPy alone, since no program that uses this package does without NumPy.
+
+The processes keep Python's byte code beside the source files, as Python does unless PYTHONDONTWRITEBYTECODE
+is set, and as an installed package has it: without, Python compiles this package's source in every process.
 """
 
 from __future__ import annotations
@@ -12,26 +15,72 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from ..kernels.errors import KernelwrightError
 from ..kernels.paths import CACHE_VARIABLE
 
-SIZE = 256
-_TIME_CALL = f"""
+
+@dataclass(frozen=True)
+class Example:
+    """One call that stands for its family, as Python text.
+
+    Attributes:
+        told: what the report says.
+        shapes: of the arrays x, y, z, ...: float32.
+        call: with `kw` and the arrays x, y, z.
+    """
+
+    told: str
+    shapes: tuple[tuple[int, ...], ...]
+    call: str
+
+
+_LSTM = ((50, 4, 128), (512, 128), (512, 128))
+EXAMPLES = {
+    "matmul": (Example("matmul, 256 x 256", ((256, 256), (256, 256)), "kw.matmul(x, y)"),),
+    "linear": (
+        Example(
+            "linear with bias and GELU, 64 x 768 by 768 x 768",
+            ((64, 768), (768, 768), (768,)),
+            "kw.linear(x, y, z, 'gelu')",
+        ),
+    ),
+    "conv": (
+        Example(
+            "conv2d 3x3, 56x56x64 to 64, NHWC",
+            ((1, 56, 56, 64), (64, 64, 3, 3)),
+            "kw.conv2d(x, y, padding=1, layout='NHWC')",
+        ),
+        Example("the same in NCHW", ((1, 64, 56, 56), (64, 64, 3, 3)), "kw.conv2d(x, y, padding=1)"),
+        Example("conv2d 1x1, 56x56x64 to 64, NCHW", ((1, 64, 56, 56), (64, 64, 1, 1)), "kw.conv2d(x, y)"),
+        Example(
+            "depthwise conv2d 3x3, 112x112x32, NHWC",
+            ((1, 112, 112, 32), (32, 1, 3, 3)),
+            "kw.conv2d(x, y, padding=1, groups=32, layout='NHWC')",
+        ),
+    ),
+    "lstm": (Example("lstm, T 50, B 4, H 128", _LSTM, "kw.lstm(x, None, y, z)"),),
+    "gru": (
+        Example("gru, T 50, B 4, H 128", ((50, 4, 128), (384, 128), (384, 128)), "kw.gru(x, None, y, z)"),
+    ),
+    "rnn": (
+        Example("rnn, T 50, B 4, H 128", ((50, 4, 128), (128, 128), (128, 128)), "kw.rnn(x, None, y, z)"),
+    ),
+}
+"""{op: the calls whose first one is timed}."""
+
+_TIME_CALL = """
 import json, time
-start = time.perf_counter()
-import kernelwright as kw
-imported = time.perf_counter()
 import numpy as np
-a = np.ones(({SIZE}, {SIZE}), np.float32)
+import kernelwright as kw
+x, y, *z = (np.full(shape, 0.01, np.float32) for shape in {shapes})
+z = z[0] if z else None
 before = time.perf_counter()
-c = np.asarray(kw.matmul(a, a))
-done = time.perf_counter()
-assert (c == {SIZE}).all(), "the first call gave a wrong result"
-print(json.dumps({{"import_s": imported - start, "call_s": done - before}}))
+{call}
+print(json.dumps({{"call_s": time.perf_counter() - before}}))
 """
 _TIME_IMPORT = """
 import json, time
@@ -50,14 +99,13 @@ class FirstCall:
     """Seconds, each in a fresh process.
 
     Attributes:
-        empty_s: the first matmul of 256 x 256 float32 with an empty cache directory: it compiles.
-        warm_s: the same with the directory that the first process filled (median).
+        calls: {what is called, in words: (with an empty cache directory: it compiles; with the directory that
+            the first process filled, the median)}, each after the import.
         import_s: `import kernelwright` (median).
         numpy_import_s: `import numpy` (median).
     """
 
-    empty_s: float
-    warm_s: float
+    calls: dict[str, tuple[float, float]]
     import_s: float
     numpy_import_s: float
 
@@ -66,18 +114,33 @@ class FirstCall:
         """How many times as long as NumPy's own import ours takes."""
         return self.import_s / self.numpy_import_s
 
-    def to_json(self) -> dict[str, float]:
-        return {**self.__dict__, "import_ratio": self.import_ratio}
+    def to_json(self) -> dict[str, Any]:
+        calls = [
+            {"call": told, "empty_s": empty, "warm_s": warm} for told, (empty, warm) in self.calls.items()
+        ]
+        return {
+            "calls": calls,
+            "import_s": self.import_s,
+            "numpy_import_s": self.numpy_import_s,
+            "import_ratio": self.import_ratio,
+        }
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> FirstCall:
-        return cls(**{name: record[name] for name in ("empty_s", "warm_s", "import_s", "numpy_import_s")})
+        """Reads what `to_json` made; documents of schema 2 and before have one call alone."""
+        listed = record["calls"] if "calls" in record else [{**record, "call": EXAMPLES["matmul"][0].told}]
+        calls = {one["call"]: (one["empty_s"], one["warm_s"]) for one in listed}
+        return cls(calls, record["import_s"], record["numpy_import_s"])
 
     def lines(self) -> list[str]:
-        """Two sentences for the report."""
+        """Sentences for the report."""
+        lines = [
+            f"First call of {told}: {empty:.2f} s with an empty cache (it compiles), {warm:.3f} s with a "
+            "warm one."
+            for told, (empty, warm) in self.calls.items()
+        ]
         return [
-            f"First matmul of {SIZE}x{SIZE} float32 after the import: {self.empty_s:.2f} s with an empty "
-            f"cache (it compiles), {self.warm_s:.3f} s with a warm one.",
+            *lines,
             f"import kernelwright takes {1e3 * self.import_s:.0f} ms, {self.import_ratio:.2f} times import "
             f"numpy ({1e3 * self.numpy_import_s:.0f} ms).",
         ]
@@ -97,12 +160,28 @@ def _fresh(code: str, environment: dict[str, str], timeout_s: float) -> dict[str
     return found
 
 
+def _call(
+    example: Example, environment: dict[str, str], repeats: int, timeout_s: float
+) -> tuple[float, float]:
+    """Seconds with an empty cache directory, and the median with the one that this filled."""
+    code = _TIME_CALL.format(shapes=example.shapes, call=example.call)
+    with tempfile.TemporaryDirectory(prefix="kernelwright-first-call-") as directory:
+        here = {**environment, CACHE_VARIABLE: directory}
+        empty = _fresh(code, here, timeout_s)["call_s"]
+        warm = [_fresh(code, here, timeout_s)["call_s"] for _ in range(repeats)]
+    return empty, statistics.median(warm)
+
+
 def measure(
-    repeats: int = 5, timeout_s: float = 120.0, progress: Callable[[str], None] | None = None
+    ops: Iterable[str] = ("matmul",),
+    repeats: int = 3,
+    timeout_s: float = 120.0,
+    progress: Callable[[str], None] | None = None,
 ) -> FirstCall:
     """Measures in fresh processes.
 
     Args:
+        ops: whose `EXAMPLES` are called; others are passed over.
         repeats: processes for each median; imports of the two packages take turns.
         timeout_s: the longest one process may take.
         progress: told what is being measured.
@@ -111,22 +190,19 @@ def measure(
         FreshProcessError: a process failed, or took longer than `timeout_s`.
     """
     tell = progress or (lambda text: None)
-    base = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
-    with tempfile.TemporaryDirectory(prefix="kernelwright-first-call-") as directory:
-        environment = {**base, CACHE_VARIABLE: directory}
-        tell("first call with an empty cache, in a fresh process")
-        empty = _fresh(_TIME_CALL, environment, timeout_s)
-        tell("first call with a warm cache, in fresh processes")
-        warm = [_fresh(_TIME_CALL, environment, timeout_s) for _ in range(repeats)]
-        numpy, ours = [], []
-        for _ in range(repeats):
-            numpy.append(_fresh(_TIME_IMPORT.format(module="numpy"), environment, timeout_s)["import_s"])
-            ours.append(
-                _fresh(_TIME_IMPORT.format(module="kernelwright"), environment, timeout_s)["import_s"]
-            )
+    ours = ("NUMBA_CACHE_DIR", "PYTHONDONTWRITEBYTECODE")
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    calls = {}
+    for op in ops:
+        for example in EXAMPLES.get(op, ()):
+            tell(f"first call of {example.told}, in fresh processes")
+            calls[example.told] = _call(example, environment, repeats, timeout_s)
+    imports: dict[str, list[float]] = {"numpy": [], "kernelwright": []}
+    for _ in range(repeats):
+        for module, seconds in imports.items():
+            seconds.append(_fresh(_TIME_IMPORT.format(module=module), environment, timeout_s)["import_s"])
     return FirstCall(
-        empty_s=empty["call_s"],
-        warm_s=statistics.median(w["call_s"] for w in warm),
-        import_s=statistics.median(ours),
-        numpy_import_s=statistics.median(numpy),
+        calls=calls,
+        import_s=statistics.median(imports["kernelwright"]),
+        numpy_import_s=statistics.median(imports["numpy"]),
     )

@@ -151,7 +151,8 @@ class Session:
         try:
             run.overhead = overhead.measure(probe, self.request.timing)
             self._save(run)
-            run.first_call = first_call.measure(progress=tell).to_json()
+            ops = dict.fromkeys(problem.op for problem in self.selection.problems)
+            run.first_call = first_call.measure(ops, progress=tell).to_json()
         except Exception as error:  # these are beside the point of a run, and must not cost it its results
             tell(f"not measured: {type(error).__name__}: {error}")
 

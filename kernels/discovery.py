@@ -7,6 +7,7 @@ when, and what happens when that fails. `registry` is its one user, holds the lo
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import os
@@ -18,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .collection import paused_collection
 from .errors import ExtensionWarning, RegistrationError
 from .op import Op
 
@@ -50,14 +52,16 @@ def discover(op: Op, device: str, book: Book) -> None:
     global _announced_done
     if not _announced_done:
         _announced_done = True
-        _load_announced(book)
+        with paused_collection():
+            _load_announced(book)
     key = (op.family, device)
     if key in _looked_in:
         return
     _looked_in.add(key)
     folder = Path(__file__).parent / op.family
-    for path in sorted(folder.glob(f"{device}_*.py")):
-        _import_built_in(key, f"{__package__}.{op.family}.{path.stem}")
+    with paused_collection():
+        for path in sorted(folder.glob(f"{device}_*.py")):
+            _import_built_in(key, f"{__package__}.{op.family}.{path.stem}")
 
 
 def missing(op: Op, device: str) -> tuple[str, ...]:
@@ -83,10 +87,34 @@ def _load_announced(book: Book) -> None:
         if path.strip():
             label = f"{KERNELS_VARIABLE}: {path.strip()}"
             _guarded(label, partial(load_file, path.strip(), book), book)
-    from importlib.metadata import entry_points
+    if _some_package_announces():
+        from importlib.metadata import entry_points
 
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        _guarded(f"entry point {point.name!r} ({point.value})", point.load, book)
+        for point in entry_points(group=ENTRY_POINT_GROUP):
+            _guarded(f"entry point {point.name!r} ({point.value})", point.load, book)
+
+
+def _some_package_announces() -> bool:
+    """Whether it is worth asking `importlib.metadata`: importing it alone takes a tenth of a first call.
+
+    A look at the files that installers write. What this can't look into counts as yes.
+    """
+    group = f"[{ENTRY_POINT_GROUP}]"
+    for folder in map(Path, sys.path):
+        try:
+            names = os.listdir(folder)
+        except FileNotFoundError:
+            continue
+        except OSError:  # an archive, for one
+            return True
+        for name in names:
+            if name.endswith(".egg"):
+                return True
+            if name.endswith((".dist-info", ".egg-info")):
+                with contextlib.suppress(OSError):
+                    if group in (folder / name / "entry_points.txt").read_text("utf-8", errors="replace"):
+                        return True
+    return False
 
 
 def _guarded(label: str, load: Callable[[], object], book: Book) -> None:

@@ -36,11 +36,14 @@ from typing import Any
 
 import numpy as np
 
+from ..collection import paused_collection
 from ..errors import CacheWarning, ConfigError
 from ..paths import cache_dir
 from .provenance import Captured, source_digest, stable
 
 _MAGIC = b"kernelwright-compiled-1\n"
+# Functions of Numba's run-time, which allocates. The wrappers that Python calls name one of them.
+_RUN_TIME = re.compile(rb"NRT_(?!Free)")
 _PATIENCE_S = 1.0
 # Numba numbers functions from 1; ours start at a random number from here to twice that.
 _FIRST_NUMBER = 1 << 60
@@ -107,6 +110,20 @@ def _renumber() -> None:
     FunctionIdentity._unique_ids = itertools.count(_FIRST_NUMBER + int.from_bytes(os.urandom(7), "little"))
 
 
+def _prepare_run_time(context: Any, code: bytes) -> None:
+    """Lets LLVM find those functions of Numba's run-time that the code names.
+
+    Numba compiles some of them in every process; ours hardly ever ask for those.
+    """
+    from llvmlite import binding
+    from numba.core.runtime import _nrt_python, rtsys
+
+    if _RUN_TIME.search(code):
+        rtsys.initialize(context)
+    else:
+        binding.add_symbol("NRT_Free", _nrt_python.c_helpers["Free"])
+
+
 @cache
 def _warn_unwritable(directory: str, problem: str) -> None:
     warnings.warn(
@@ -166,15 +183,10 @@ class DiskCache:
         """
         from numba.core.compiler_lock import global_compiler_lock
         from numba.core.registry import cpu_target
-        from numba.core.runtime import rtsys
 
-        with global_compiler_lock:
+        with global_compiler_lock, paused_collection():
             context = cpu_target.target_context
-            path = self._file(sig, context.codegen())
-            if not os.path.isfile(path):
-                return None
-            rtsys.initialize(context)
-            return self._load(path, context)
+            return self._load(self._file(sig, context.codegen()), context)
 
     def _load(self, path: Path, target_context: Any) -> Any:
         from numba.core import compiler
@@ -188,6 +200,7 @@ class DiskCache:
         try:
             if head != _MAGIC + hashlib.sha256(payload).digest():
                 raise ValueError("its checksum does not fit")
+            _prepare_run_time(target_context, payload)
             result = compiler.CompileResult._rebuild(target_context, *pickle.loads(payload))
         except Exception as problem:
             self._set_aside(path, problem)
@@ -335,7 +348,8 @@ class Compiled:
             if result is not None:
                 self._loaded[args] = result
         if result is None:
-            self.dispatcher.compile(args)
+            with paused_collection():
+                self.dispatcher.compile(args)
             result = self.dispatcher.overloads[args]
         return result.entry_point
 

@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 
-from kernelwright.bench.first_call import FirstCall, FreshProcessError, _fresh
+import kernelwright as kw
+from kernelwright.bench.first_call import EXAMPLES, FirstCall, FreshProcessError, _fresh
 
 
 def test_the_record_comes_back_and_speaks() -> None:
-    found = FirstCall(empty_s=2.5, warm_s=0.08, import_s=0.12, numpy_import_s=0.1)
+    found = FirstCall({"matmul": (2.5, 0.08), "lstm": (3.0, 0.1)}, import_s=0.12, numpy_import_s=0.1)
     assert FirstCall.from_json(found.to_json()) == found
     assert found.import_ratio == pytest.approx(1.2)
     said = " ".join(found.lines())
-    assert "2.50 s with an empty cache" in said
+    assert "First call of matmul: 2.50 s with an empty cache" in said
+    assert "First call of lstm: 3.00 s" in said
     assert "1.20 times import numpy" in said
+
+
+def test_a_record_of_one_call_is_read() -> None:
+    old = {"empty_s": 2.5, "warm_s": 0.08, "import_s": 0.12, "numpy_import_s": 0.1, "import_ratio": 1.2}
+    assert list(FirstCall.from_json(old).calls.values()) == [(2.5, 0.08)]
+
+
+@pytest.mark.parametrize("op", EXAMPLES)
+def test_each_example_is_a_call_that_runs(op: str) -> None:
+    with kw.using(backend="reference"):
+        for example in EXAMPLES[op]:
+            arrays = dict(zip("xyz", (np.ones(shape, np.float32) for shape in example.shapes), strict=False))
+            assert eval(example.call, {"kw": kw, **arrays}) is not None
 
 
 def test_a_fresh_process_reports_its_times() -> None:

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import types
 import warnings
 from pathlib import Path
 from typing import Any
@@ -265,22 +264,34 @@ def test_files_in_the_environment_are_loaded_and_a_broken_one_is_a_warning(
     assert "'missing.py' is no Python file" in texts[1]
 
 
-def test_entry_points_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = types.SimpleNamespace(name="mine", value="mypackage.kernels", load=lambda: add_kernel_quietly())
-    bad = types.SimpleNamespace(name="bad", value="bad.kernels", load=lambda: 1 / 0)
-
-    def entry_points(group: str) -> list[Any]:
-        return [bad, point] if group == "kernelwright.kernels" else []
-
-    monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
+def test_entry_points_are_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    package = tmp_path / "mine-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text(
+        "[kernelwright.kernels]\nbad = bad_kernels_of_a_test\nmine = kernels_of_a_test\n"
+    )
+    (tmp_path / "bad_kernels_of_a_test.py").write_text("1 / 0\n")
+    (tmp_path / "kernels_of_a_test.py").write_text(FILE)
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(discovery, "_announced_done", False)
-    with pytest.warns(ExtensionWarning, match=r"entry point 'bad' \(bad\.kernels\) .*ZeroDivisionError"):
+    with pytest.warns(ExtensionWarning, match=r"entry point 'bad' \(bad_kernels_of_a_test\) .*ZeroDivision"):
         found = registry.kernels_for("toy")
-    assert [kernel.name for kernel in found] == ["_bind"]
+    assert [kernel.name for kernel in found] == ["from_a_file"]
 
 
-def add_kernel_quietly() -> None:
-    registry.kernel("toy", binds=True)(_bind)
+@pytest.mark.parametrize("kind", ["archive", "egg"])
+def test_what_can_not_be_looked_into_may_announce_kernels(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    monkeypatch.setattr(discovery.sys, "path", [str(tmp_path / "missing"), str(tmp_path)])
+    assert not discovery._some_package_announces()
+    if kind == "archive":
+        (tmp_path / "all.zip").write_bytes(b"")
+        discovery.sys.path.append(str(tmp_path / "all.zip"))
+    else:
+        (tmp_path / "mine.egg").mkdir()
+    assert discovery._some_package_announces()
 
 
 def test_a_built_in_file_without_its_framework_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
