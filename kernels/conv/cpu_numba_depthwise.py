@@ -27,6 +27,11 @@ DTYPES = ("float32", "float64", "bfloat16")
 # Filters with code of their own: taps along w, and stride.
 WIDTHS = ((3, 1), (3, 2), (5, 1), (5, 2))
 RUN = 7  # pixels in a run: the accumulators, beside the taps of a row; it divides the usual image sizes
+# Where x and y come from memory and go there: pixels in a run with stride 2, of which each reads twice as many
+# lines (a longer run walks over them channel by channel, which is no order for the core's own prefetching),
+# and how far ahead lines are asked for, in bytes. Both measured.
+SHORT_RUN = 2
+AHEAD = 8192
 
 
 def depthwise_supports(specs: Specs, attrs: Attrs) -> str | None:
@@ -45,12 +50,14 @@ def depthwise_grid(p: Problem, threads: int) -> tuple[int, int, float]:
     lanes = lanes_of(p)
     lines, vectors = p.n * p.places[0] * p.places[1], ceil_div(p.groups, lanes)
     taps, stride = width_of(p)
-    columns = (RUN - 1) * stride + taps
-    runs = ceil_div(p.places[2], RUN)
+    run = run_of(p)
+    columns = (run - 1) * stride + taps
+    runs = ceil_div(p.places[2], run)
     entries = p.tap_count // taps
-    each = entries * (max(RUN * taps * 0.5, columns + taps * 0.5) + 6) + 2.5 * RUN + 10
-    lists = 60 + entries * (columns * 2.0 + 10)
-    moved = (p.n * p.groups * (p.size[0] * p.size[1] * p.size[2]) + p.pixels * p.groups) * p.itemsize
+    each = entries * (max(run * taps * 0.5, columns + taps * 0.5) + 6) + 2.5 * run + 10
+    listed = 60 + entries * (columns * 2.0 + 10)
+    lists = (listed * min(2, runs) + 15.0 * max(0, runs - 2)) / runs  # inside a line there is none
+    moved = moved_bytes(p)
     pack = p.groups * p.tap_count * GATHER if must_pack(p) else 0.0
     options = []
     for gm in range(1, threads + 1):
@@ -64,6 +71,22 @@ def depthwise_grid(p: Problem, threads: int) -> tuple[int, int, float]:
     alone = CALL + max(lines * runs * (lists + vectors * each), moved / FAR) + pack
     cycles, grid = min(*options, (alone, (1, 1)))
     return *grid, cycles
+
+
+def moved_bytes(p: Problem) -> int:
+    """Bytes of x and y."""
+    return (p.n * p.size[0] * p.size[1] * p.size[2] + p.pixels) * p.groups * p.itemsize
+
+
+def is_far(p: Problem) -> bool:
+    """Whether x and y are too large for the caches, so that y is written past them."""
+    here = machine()
+    return moved_bytes(p) > max(here.l3, 4 * here.l2) // 2
+
+
+def run_of(p: Problem) -> int:
+    """Pixels in a run."""
+    return SHORT_RUN if is_far(p) and width_of(p)[1] == 2 else RUN
 
 
 def width_of(p: Problem) -> tuple[int, int]:
@@ -97,10 +120,11 @@ def depthwise(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launc
     gm, gn, _ = depthwise_grid(p, threads)
     pack = must_pack(p)
     taps, stride = width_of(p)
-    columns = (RUN - 1) * stride + taps
+    run = run_of(p)
+    columns = (run - 1) * stride + taps
     page = lines_of_bytes(p.groups * p.itemsize)
     table_at = 2 * page
-    dump_at = table_at + lines_of_bytes(8 * (2 * RUN + p.tap_count // taps * (1 + columns)))
+    dump_at = table_at + lines_of_bytes(8 * (2 * run + p.tap_count // taps * (1 + columns)))
     weights_at = dump_at + page
     weights = lines_of_bytes(p.groups * p.tap_count * p.itemsize) if pack else 0
     task_bytes = ceil_div(weights_at + weights, PAGE) * PAGE + LINE
@@ -110,16 +134,17 @@ def depthwise(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launc
         "GN": gn,
         "LINES": p.n * p.places[0] * p.places[1],
         "PACK_TASKS": pack,
-        "ZEROS_BYTES": page if p.padded or p.places[2] % RUN else 0,
+        "ZEROS_BYTES": page if p.padded or p.places[2] % run else 0,
         "BIAS_AT": page,
         "TABLE_AT": table_at,
         "COPIES_AT": dump_at,
         "PANEL_AT": weights_at,
         "TASK_BYTES": task_bytes,
+        "AHEAD": AHEAD if is_far(p) else 0,
     }
     for name, value in facts.items():
         block[getattr(words, name)] = int(value)
-    key = (p.dtype, lanes_of(p), RUN, taps, stride, p.activation)
+    key = (p.dtype, lanes_of(p), run, taps, stride, p.activation)
     task = address_of_task(depthwise_task(*key), ("conv depthwise", *key), f"conv for {p.dtype}")
     return bind_phases(block, 5, [(task, gm * gn)], gm * gn * task_bytes)
 

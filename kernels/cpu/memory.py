@@ -182,6 +182,17 @@ def task_address(typingctx, task):
 
 
 @intrinsic
+def store_fence(typingctx):
+    """What this thread has written is in memory before anything that it writes later."""
+
+    def codegen(context, builder, sig, args):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
 def cpu_pause(typingctx):
     """Tells the core that this is a waiting loop."""
 

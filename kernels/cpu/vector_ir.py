@@ -102,6 +102,16 @@ class Vectors:
     def store(self, value: ir.Value, ptr: ir.Value) -> None:
         self.builder.store(value, ptr).align = 1
 
+    def store_past(self, value: ir.Value, ptr: ir.Value) -> None:
+        """Writes to memory past the caches. `ptr` is a multiple of the vector's size.
+
+        Such stores come in any order: whoever hands the memory to another thread needs a `store_fence` first.
+        """
+        store = self.builder.store(value, ptr)
+        store.align = self.nbytes
+        one = ir.Constant(I32, 1)
+        store.set_metadata("nontemporal", self.builder.module.add_metadata([one]))
+
     def load_masked(self, ptr: ir.Value, mask: ir.Value) -> ir.Value:
         """Lanes outside the mask are zero and their memory is not touched."""
         fn = self._intrinsic(

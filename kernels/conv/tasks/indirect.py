@@ -49,7 +49,8 @@ from .indirect_tile import indirect_tile
 (Y_C, LINES, LINE_PIXELS, BLOCK_CHANNELS, W_PACKED_ROWS) = range(70, 75)
 (COPY_RESIDUAL, SEGMENTS_AT, MOVES_AT, PANEL_AT, W_PAIRED, FLAT, LEFT, LEFT_AT) = range(75, 83)
 PANEL_TASK = 83  # the address of the task that fills panels
-WORDS = 84
+AHEAD = 84  # how far ahead lines of x are asked for, in bytes; 0: x and y stay in the caches
+WORDS = 85
 
 
 def _turned_rows(dtype: str, lanes: int) -> Any:
