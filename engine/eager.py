@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels import dispatch
+from ..kernels.allocate import Allocate, allocator
 from ..kernels.errors import DTypeError, LayoutError, OverlapError, RegistrationError, ShapeError
 from ..kernels.explain import Explanation
 from ..kernels.kernel import Launch
@@ -21,7 +22,7 @@ from ..kernels.op import Op, get_op
 from ..kernels.spec import TensorSpec, row_major
 from .array import Array
 
-_ndarray, _empty, _may_share = np.ndarray, np.empty, np.may_share_memory
+_ndarray, _may_share = np.ndarray, np.may_share_memory
 Operand = Array | NDArray[Any]
 _NO_ATTRS: Mapping[str, Any] = {}
 # Deciding whether two strided arrays share an element is NP-hard in general; this many steps (milliseconds)
@@ -83,7 +84,7 @@ def _run(
         arrays.append(array)
     if out is None:
         launch, outputs = dispatch.recall(op, tuple(key), attrs, lambda: _bound(op, arrays, attrs))
-        targets = [_empty(shape, dtype) for shape, dtype in outputs]
+        targets = [allocate(shape, dtype) for allocate, shape, dtype in outputs]
         launch(*arrays, *targets)
         return tuple(map(Array, targets))
     # Shape, dtype and layout of `out` are in the key; where it lies is looked at in each call.
@@ -98,8 +99,8 @@ def _run(
 
 def _bound(
     op: Op, arrays: Sequence[Any], attrs: Mapping[str, Any], out: NDArray[Any] | None = None
-) -> tuple[Launch, list[tuple[tuple[int, ...], np.dtype[Any]]]]:
-    """What runs a call, and the shape and dtype of each of its outputs; checks everything first."""
+) -> tuple[Launch, list[tuple[Allocate, tuple[int, ...], np.dtype[Any]]]]:
+    """What runs a call, and of each output its allocator, shape and dtype; checks everything first."""
     specs = tuple(map(TensorSpec.of, operands(op, arrays)))
     complete = op.complete(attrs)
     outputs = op.infer(specs, **complete)
@@ -108,7 +109,7 @@ def _bound(
         check_out(op, out, expected, arrays)
         outputs = (TensorSpec.of(out),)
     launch = dispatch.bind(op, (*specs, *outputs), complete)
-    return launch, [(spec.shape, spec.np_dtype) for spec in outputs]
+    return launch, [(allocator(s.shape, s.np_dtype), s.shape, s.np_dtype) for s in outputs]
 
 
 def operands(op: Op, inputs: Sequence[Operand | None]) -> list[NDArray[Any] | None]:

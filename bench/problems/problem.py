@@ -11,25 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from ...kernels.allocate import empty_aligned
 from ...kernels.op import AnyArray, Cost, Op, TensorSpec, get_op
 from ...kernels.spec import ABSENT, np_dtype
 from .training import training_op
 
-ALIGNMENT = 64
 Inputs = tuple[AnyArray | None, ...]
-
-
-def empty_aligned(shape: tuple[int, ...], dtype: str) -> AnyArray:
-    """An uninitialised row-major array whose data starts on a 64-byte line.
-
-    NumPy aligns to 16 bytes, torch to 64: timing one library on the other's alignment would measure the
-        allocator.
-    """
-    item = np_dtype(dtype).itemsize
-    count = math.prod(shape)
-    raw = np.empty(count * item + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + count * item].view(np_dtype(dtype)).reshape(shape)
 
 
 def poison(array: AnyArray) -> None:
@@ -84,7 +71,7 @@ class Operand:
         """
         if np_dtype(self.dtype).kind in "iub":
             raise ValueError(f"an operand of {self.dtype} needs an op with a `draw` that says what it means.")
-        stored = empty_aligned(self.stored_shape, self.dtype)
+        stored = empty_aligned(self.stored_shape, np_dtype(self.dtype))
         if self.dtype in ("float32", "float64"):
             rng.standard_normal(dtype=stored.dtype.type, out=stored)
         else:
@@ -93,7 +80,7 @@ class Operand:
 
     def copy_of(self, array: AnyArray) -> AnyArray:
         """The same contents and layout at another address."""
-        stored = empty_aligned(self.stored_shape, self.dtype)
+        stored = empty_aligned(self.stored_shape, np_dtype(self.dtype))
         view = self._view(stored)
         view[...] = array
         return view
@@ -204,7 +191,7 @@ class Problem:
 
     def empty_outputs(self) -> tuple[AnyArray, ...]:
         """Poisoned outputs, aligned to 64 bytes, so that an unwritten element can't look right."""
-        outputs = tuple(empty_aligned(spec.shape, spec.dtype) for spec in self.outputs)
+        outputs = tuple(empty_aligned(spec.shape, spec.np_dtype) for spec in self.outputs)
         for output in outputs:
             poison(output)
         return outputs

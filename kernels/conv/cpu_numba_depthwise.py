@@ -27,9 +27,9 @@ DTYPES = ("float32", "float64", "bfloat16")
 # Filters with code of their own: taps along w, and stride.
 WIDTHS = ((3, 1), (3, 2), (5, 1), (5, 2))
 RUN = 7  # pixels in a run: the accumulators, beside the taps of a row; it divides the usual image sizes
-# Where x and y come from memory and go there: pixels in a run with stride 2, of which each reads twice as many
-# lines (a longer run walks over them channel by channel, which is no order for the core's own prefetching),
-# and how far ahead lines are asked for, in bytes. Both measured.
+# Where x and y come from memory and go there: pixels in a run with stride 2, of which each reads twice as
+# many lines (a longer run walks over them channel by channel, which is no order for the core's own
+# prefetching), and how far ahead lines are asked for, in bytes. Both measured.
 SHORT_RUN = 2
 AHEAD = 8192
 

@@ -47,9 +47,9 @@ def run_of_pixels(
 
     Of kind "listed", the table has every address: `rows` of results, as many of the residual, every input
     pixel. "inside", it has one for each of these, of the first pixel of a line, and after that of a row of
-    taps how far ahead its lines are to be asked for; the call ends with `x_at, y_at, r_at`, how far the run is
-    from there in bytes, and `x_step, y_step, r_step`, bytes between pixels. "far" is the same, does ask for
-    lines, and writes past the caches: results are then aligned to vectors.
+    taps how far ahead its lines are to be asked for; the call ends with `x_at, y_at, r_at`, how far the run
+    is from there in bytes, and `x_step, y_step, r_step`, bytes between pixels. "far" is the same, does ask
+    for lines, and writes past the caches: results are then aligned to vectors.
     """
     listed = kind == "listed"
     columns = (rows - 1) * stride + taps
@@ -268,7 +268,7 @@ def depthwise_task(dtype: str, lanes: int, rows: int, taps: int, stride: int, ac
 
     @part(dtype, lanes, rows, taps, stride, activation)
     def write_line(block, table, n, d, h):
-        """The table of the line of pixels `h`, from its first one on; returns how many rows of taps it has."""
+        """The table of line `h`, from its first pixel on; returns how many rows of taps it has."""
         y = load(block, words.Y) + n * load(block, words.Y_N) + d * load(block, words.Y_D)
         r = load(block, words.RESIDUAL) + n * load(block, words.R_N) + d * load(block, words.R_D)
         store_word(table, 0, y + h * load(block, words.Y_H))
