@@ -127,7 +127,8 @@ def scales(
 
 def widened(inputs: Sequence[AnyArray | None]) -> list[AnyArray | None]:
     """The inputs as an op's reference takes them: floating-point ones as float64, None as None."""
-    return [x if x is None or x.dtype.kind in "iub" else x.astype(np.float64) for x in inputs]
+    with np.errstate(invalid="ignore"):  # behind a packed weight are bits that are no numbers of its dtype
+        return [x if x is None or x.dtype.kind in "iub" else x.astype(np.float64) for x in inputs]
 
 
 def error(

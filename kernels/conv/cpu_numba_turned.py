@@ -174,7 +174,7 @@ def turned_winograd4(specs: Specs, attrs: Attrs, config: Config, threads: int) -
 
 
 def _bind(specs: Specs, attrs: Attrs, threads: int, inner: Launch) -> Launch:
-    from ..cpu.memory import second_scratch
+    from ..cpu.memory import held_scratch
 
     call = turned_call(specs, attrs)
     xt, _, _, rt, yt = call.specs
@@ -184,7 +184,7 @@ def _bind(specs: Specs, attrs: Attrs, threads: int, inner: Launch) -> Launch:
     places = np.cumsum([0, *(-(-nbytes // 4096) * 4096 + 192 for nbytes in call.nbytes)]).tolist()
 
     def launch(x: AnyArray, w: AnyArray, b: AnyArray | None, residual: AnyArray | None, y: AnyArray) -> None:
-        room = second_scratch(places[3])
+        room = held_scratch("turned", places[3])
         x_last, y_last = _view(room, places[0], xt), _view(room, places[2], yt)
         r_last = None if residual_to_last is None else _view(room, places[1], rt)
         to_last(x, x_last)

@@ -29,12 +29,13 @@ from .plan import lanes_of
 from .prepack import transformed_row
 from .problem import Problem, problem_of
 from .tasks import winograd as words
+from .tasks.elements import computed
 from .tasks.winograd_transform import side
 from .tiles import register_tiles
 from .winograd_error import extra_error
-from .winograd_plan import WinogradPlan, tiles_of, winograd_plan
+from .winograd_plan import WinogradPlan, computed_bytes, tiles_of, winograd_plan
 
-DTYPES = ("float32", "float64")
+DTYPES = ("float32", "float64", "bfloat16")
 # Bytes of filters that a call may transform: they stay in the scratch of the thread.
 MOST_TRANSFORMED = 64 << 20
 
@@ -52,7 +53,7 @@ def supports(m: int, specs: Specs, attrs: Attrs) -> str | None:
         return "reads and writes vectors of channels, and those of x or y are not contiguous"
     if p.residual is not None and p.residual.c != p.itemsize:
         return "adds vectors of channels, and those of the residual are not contiguous"
-    if p.w is not None and side(m) ** 2 * p.cg * p.og * p.itemsize > MOST_TRANSFORMED:
+    if p.w is not None and side(m) ** 2 * p.cg * p.og * computed_bytes(p) > MOST_TRANSFORMED:
         return f"transforms at most {MOST_TRANSFORMED >> 20} MiB of filters in a call: pack them ahead"
     if p.w is None:
         if p.winograd != m:
@@ -114,7 +115,7 @@ def bind(m: int, specs: Specs, attrs: Attrs, config: Config, threads: int) -> La
         phases.append((address_of_task(packing, key, f"conv for {p.dtype}"), int(block[words.PACK_TASKS])))
     parts: tuple[tuple[str, Callable[..., Any], tuple[Any, ...]], ...] = (
         ("IMAGES", words.images_task, (p.dtype, lanes, m)),
-        ("PRODUCT", words.products_task, (p.dtype, lanes, mr, nv)),
+        ("PRODUCT", words.products_task, (computed(p.dtype), lanes, mr, nv)),
         ("RESULTS", words.results_task, (p.dtype, lanes, nv, m, p.activation, p.residual is not None)),
     )
     for name, factory, made_for in parts:
@@ -127,12 +128,12 @@ def bind(m: int, specs: Specs, attrs: Attrs, config: Config, threads: int) -> La
 
 def winograd_block(p: Problem, how: WinogradPlan, m: int, nr: int, threads: int) -> tuple[np.ndarray, int]:
     """The argument block, and the bytes of scratch."""
-    size, lanes, products = p.itemsize, lanes_of(p), side(m) ** 2
+    size, wide, lanes, products = p.itemsize, computed_bytes(p), lanes_of(p), side(m) ** 2
     panels = ceil_div(p.og, nr)
-    u_step = transformed_row(p.cg, nr) * size
-    v_row = ceil_div(p.cg, lanes) * lanes * size
+    u_step = transformed_row(p.cg, nr) * wide
+    v_row = ceil_div(p.cg, lanes) * lanes * wide
     v_step = _odd_lines(how.tiles * v_row)
-    m_step = _odd_lines(how.tiles * nr * size)
+    m_step = _odd_lines(how.tiles * nr * wide)
     zeros = lines_of_bytes(p.cg * size + lanes * size)
     trash_at = zeros
     bias_at = trash_at + lines_of_bytes(panels * nr * size)
@@ -144,7 +145,7 @@ def winograd_block(p: Problem, how: WinogradPlan, m: int, nr: int, threads: int)
     if p.w is not None:
         packed = panels * products * u_step
         pack_tasks = min(panels, threads if how.gm * how.gn > 1 else 1)
-        pack_bytes = lines_of_bytes(9 * how.pack_channels * nr * size)
+        pack_bytes = lines_of_bytes(9 * how.pack_channels * nr * wide)
     facts = {
         "B_STEP": p.b or 0,
         "CHANNELS": p.cg,

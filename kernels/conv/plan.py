@@ -12,6 +12,7 @@ from math import prod
 from ..cpu.cycles import CALL, FAR, HAND_OVER, NEAR, ceil_div, fma_cycles
 from ..kernel import Config
 from ..machine import machine, vector_bytes
+from .prepack import multiplies_pairs
 from .problem import Problem, Strides
 from .tasks.left_pixels import MOST_LEFT
 
@@ -21,6 +22,7 @@ ADDRESS = 3.0  # cycles to write one address of a list
 ENTRY = 14.0  # cycles to begin an entry of a list
 PACK = 0.5  # cycles to pack one weight
 GATHER = 1.2  # cycles to copy one number
+PAIRED = 0.55  # of the time of float32, for pairs of bfloat16
 MERGE_BELOW = 32  # channels of a tap up to which neighbouring taps are read as one
 LEFT_MOVE = 3.0  # cycles to gather one number of a pixel that is left over
 LEFT_SUM = 10.0  # cycles to add up and store one of its results
@@ -128,7 +130,9 @@ def _cycles(p: Problem, config: Config, plan: Plan, tiles: int, panels: int, thr
     mr, nv = config["mr"], config["nv"]
     k = p.cg * p.tap_count
     sweeps = ceil_div(plan.entries, plan.block_entries) * ceil_div(plan.length, plan.channels)
-    compute = tiles * panels * (k * mr * nv * fma_cycles(mr, nv) + plan.entries * (ENTRY + mr))
+    paired = multiplies_pairs(p.dtype, p.cg) and (p.paired or p.w is not None)
+    products = k * mr * nv * fma_cycles(mr, nv) * (PAIRED if paired else 1.0)
+    compute = tiles * panels * (products + plan.entries * (ENTRY + mr))
     compute += tiles * panels * sweeps * (TILE_START + 2 * mr * nv)
     lists = tiles * mr * (PIXEL + plan.entries * ADDRESS)
     copies = tiles * plan.copies / p.itemsize * GATHER if plan.gather else 0.0

@@ -43,7 +43,8 @@ WINOGRAD = "+winograd"
 _WINOGRAD_FROM = 8
 ROWS = "rows"
 _LINE = 64
-_APART = 16  # elements: a cache line or more, for any dtype that has transformed filters
+_APART = 16  # elements of a dtype that is computed with: a cache line or more
+_START = 32  # elements of any dtype: the same
 
 
 def panel_width(format: str) -> int:
@@ -64,7 +65,7 @@ def winograd_side(format: str) -> int:
 
 def panels_end(shape: Sequence[int], format: str) -> int:
     """Where what follows the panels of a format begins, in elements."""
-    return -(-packed_size(shape, 1, panel_width(format)) // _APART) * _APART
+    return -(-packed_size(shape, 1, panel_width(format)) // _START) * _START
 
 
 def prepack(
@@ -112,15 +113,15 @@ def prepack(
     for panel in range(view.shape[1]):
         part = filters[:, panel * nr : (panel + 1) * nr]
         view[:, panel, :, :, : part.shape[1]] = part.transpose(0, 3, 2, 1)
-    if not multiplies_pairs(dtype_name(weight.dtype), weight.shape[1]):
-        form = f"{PREFIX}{nr}"
-        if m:
-            form += f"{WINOGRAD}{m}"
-            data = _with_transformed(data, weight, m, form)
-        return Packed("conv", data, form, tuple(weight.shape))
-    couples = view.reshape(*view.shape[:3], -1, 2, nr)
-    couples[...] = couples.swapaxes(-1, -2).reshape(couples.shape).copy()
-    return Packed("conv", data, f"{PAIRS}{nr}", tuple(weight.shape))
+    form = f"{PREFIX}{nr}"
+    if multiplies_pairs(dtype_name(weight.dtype), weight.shape[1]):
+        form = f"{PAIRS}{nr}"
+        couples = view.reshape(*view.shape[:3], -1, 2, nr)
+        couples[...] = couples.swapaxes(-1, -2).reshape(couples.shape).copy()
+    if m:
+        form += f"{WINOGRAD}{m}"
+        data = _with_transformed(data, weight, m, form)
+    return Packed("conv", data, form, tuple(weight.shape))
 
 
 def unpack(data: AnyArray, format: str, shape: Sequence[int], groups: int) -> AnyArray:
@@ -130,7 +131,8 @@ def unpack(data: AnyArray, format: str, shape: Sequence[int], groups: int) -> An
         ShapeError: for an unknown format, or data of another size.
     """
     nr, m = panel_width(format), winograd_side(format)
-    if m and data.size == _winograd_size(shape, format):
+    # An oracle reads a weight of bfloat16 as float64.
+    if m and data.size in {_winograd_size(shape, format, kind) for kind in (data.dtype, "float16")}:
         data = data[: packed_size(shape, groups, nr)]
     if format == DEPTHWISE and data.size == prod(shape):
         return np.ascontiguousarray(data.reshape(-1, shape[0]).T).reshape(shape)
@@ -150,14 +152,14 @@ def unpack(data: AnyArray, format: str, shape: Sequence[int], groups: int) -> An
 
 def _winograd(weight: AnyArray, groups: int, asked: int | None, attrs: Mapping[str, Any]) -> int:
     """m of the transformed filters to pack, or 0."""
-    fits = weight.shape[2:] == (3, 3) and groups == 1 and weight.dtype != np_dtype("bfloat16")
+    fits = weight.shape[2:] == (3, 3) and groups == 1
     if asked:
         from .tasks.winograd_transform import POINTS
 
         if asked not in POINTS or not fits:
             raise ConfigError(
                 f"conv: winograd={asked!r} for a weight of {weight.dtype}{list(weight.shape)} with "
-                f"groups={groups}; it is 2 or 4, for 3 x 3 filters of one group in float32 or float64."
+                f"groups={groups}; it is 2 or 4, for 3 x 3 filters of one group."
             )
         return asked
     if asked == 0 or not fits or not current().allows_extra_error(dtype_name(weight.dtype)):
@@ -172,9 +174,10 @@ def _with_transformed(panels: AnyArray, weight: AnyArray, m: int, form: str) -> 
     from .tasks.winograd_transform import transformed_filters
 
     nr, (out, channels) = panel_width(form), weight.shape[:2]
-    data = aligned(_winograd_size(weight.shape, form), weight.dtype)
+    data = aligned(_winograd_size(weight.shape, form, weight.dtype), weight.dtype)
     data[: panels.size] = panels
-    rows = data[panels_end(weight.shape, form) :].reshape(-1, (m + 2) ** 2, transformed_row(channels, nr))
+    behind = data[panels_end(weight.shape, form) :].view(transformed_dtype(weight.dtype))
+    rows = behind.reshape(-1, (m + 2) ** 2, transformed_row(channels, nr))
     for panel in range(len(rows)):
         part = weight[panel * nr : min(out, (panel + 1) * nr)]
         view = rows[panel, :, : channels * nr].reshape(-1, channels, nr)
@@ -182,10 +185,16 @@ def _with_transformed(panels: AnyArray, weight: AnyArray, m: int, form: str) -> 
     return data
 
 
-def _winograd_size(shape: Sequence[int], form: str) -> int:
+def transformed_dtype(dtype: Any) -> np.dtype[Any]:
+    """Of the transformed filters of a weight: those of bfloat16 are float32, in the place of two elements."""
+    return np_dtype("float32") if np.dtype(dtype).itemsize < 4 else np.dtype(dtype)
+
+
+def _winograd_size(shape: Sequence[int], form: str, dtype: Any) -> int:
     """Elements of panels with transformed filters behind them."""
     nr, products = panel_width(form), (winograd_side(form) + 2) ** 2
-    return panels_end(shape, form) + -(-shape[0] // nr) * products * transformed_row(shape[1], nr)
+    behind = -(-shape[0] // nr) * products * transformed_row(shape[1], nr)
+    return panels_end(shape, form) + behind * transformed_dtype(dtype).itemsize // np.dtype(dtype).itemsize
 
 
 def transformed_row(channels: int, nr: int) -> int:

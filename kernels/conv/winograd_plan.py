@@ -43,6 +43,11 @@ class WinogradPlan:
     cycles: float
 
 
+def computed_bytes(p: Problem) -> int:
+    """Bytes of a number that is transformed: bfloat16 is widened."""
+    return max(4, p.itemsize)
+
+
 def side_by_side(p: Problem) -> bool:
     """Whether the weights of an output channel are [C, 3, 3] without gaps."""
     assert p.w is not None
@@ -64,7 +69,7 @@ def winograd_plan(p: Problem, m: int, config: Config, threads: int) -> WinogradP
     mr, nr = config["mr"], config["nv"] * lanes_of(p)
     all_tiles, panels = tiles_of(p, m), ceil_div(p.og, nr)
     channels = ceil_div(p.cg, ceil_div(p.cg, KC))
-    per_tile = side(m) ** 2 * p.cg * p.itemsize
+    per_tile = side(m) ** 2 * p.cg * computed_bytes(p)
     best: WinogradPlan | None = None
     for gm, gn in grids(threads, all_tiles, panels):
         mine = ceil_div(all_tiles, gm)
@@ -91,7 +96,7 @@ def _cycles(
 ) -> float:
     """Of a task with so many tiles and panels."""
     mr, nv, lanes = config["mr"], config["nv"], lanes_of(p)
-    products, size = side(m) ** 2, p.itemsize
+    products, size = side(m) ** 2, computed_bytes(p)
     full, last = divmod(tiles, plan.tiles)
     rows = [(plan.tiles, full), (last, 1 if last else 0)]
     terms = p.cg * nv * products * panels

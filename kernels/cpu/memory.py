@@ -287,12 +287,16 @@ def scratch(nbytes: int) -> int:
     return held[1]
 
 
-def second_scratch(nbytes: int) -> NDArray[np.uint8]:
-    """As `scratch`, for a launch that runs others, which have the first: an array that is aligned to 64."""
-    room: NDArray[np.uint8] | None = getattr(_scratch, "second", None)
+def held_scratch(owner: str, nbytes: int) -> NDArray[np.uint8]:
+    """As `scratch`, for a launch that runs others, which have that one: an array that is aligned to 64.
+
+    Each `owner` has its own: one that runs another keeps what it has written.
+    """
+    room: NDArray[np.uint8] | None = getattr(_scratch, owner, None)
     if room is None or room.size < nbytes:
         raw = _new_room(nbytes)
-        room = _scratch.second = raw[-raw.ctypes.data % ALIGNMENT :][: max(nbytes, 1 << 16)]
+        room = raw[-raw.ctypes.data % ALIGNMENT :][: max(nbytes, 1 << 16)]
+        setattr(_scratch, owner, room)
     return room
 
 

@@ -45,6 +45,11 @@ class BFloats(Vectors):
         return self.splat(b.bitcast(word, self.element))
 
 
+def computed(dtype: str) -> str:
+    """The dtype that numbers of this one are computed in, where they are not multiplied by pairs."""
+    return "float32" if dtype == "bfloat16" else dtype
+
+
 def vectors_of(builder: ir.IRBuilder, dtype: str, lanes: int) -> Vectors:
     """Vectors of `lanes` elements of a dtype that conv takes."""
     return BFloats(builder, lanes) if dtype == "bfloat16" else Vectors(builder, dtype, lanes)

@@ -6,6 +6,8 @@
                 for each of the (m + 2)^2 p    M[p][tile, nr] = V[p] U[panel][p]: the micro-kernel of matmul
                 for each tile of the block     y = activation(A^T M A + bias + residual)
 
+bfloat16 is widened on its way into V and U, and rounded once, when y is written.
+
 V, one panel's M and a p's share of a panel stay in the L2 cache; U streams past, once a block of tiles. A
 pixel beyond the image is read from a line of zeros, one beyond the result is written to a line that nobody
 reads: both are a matter of who writes the tables of addresses. Tasks split tiles and panels in a grid of
@@ -23,7 +25,7 @@ from ...cpu.memory import call_task, fetch_line, load_word, stack_words, store_w
 from ...cpu.microkernel import microkernel
 from ..block import LINE
 from ..winograd_plan import low_tile
-from .elements import elements
+from .elements import computed, elements
 from .winograd_transform import filter_transform, image_transform, result_transform, side
 
 # The words of a block. Strides are in bytes.
@@ -46,9 +48,10 @@ WORDS = 58
 @cache
 def pack_task(dtype: str, lanes: int, columns: int, m: int) -> Any:
     """The Numba function `task(block, index)` that transforms a share of the filters into panels."""
-    size, nr, products = elements(dtype).size, columns * lanes, side(m) ** 2
-    pack_rows = copies(dtype, lanes, columns).rows
-    transform = filter_transform(dtype, lanes, m)
+    wide, from_size = elements(computed(dtype)), elements(dtype).size
+    size, nr, products = wide.size, columns * lanes, side(m) ** 2
+    pack_rows = copies(computed(dtype), lanes, columns, dtype).rows
+    transform = filter_transform(computed(dtype), lanes, m)
 
     @part(dtype, lanes, columns, m)
     def task(block, index):
@@ -59,7 +62,8 @@ def pack_task(dtype: str, lanes: int, columns: int, m: int) -> Any:
         scratch, source = load_word(block, SCRATCH), load_word(block, W)
         room = scratch + load_word(block, PACK_AT) + index * load_word(block, PACK_BYTES)
         step, row = load_word(block, U_STEP), nr * size
-        contiguous = w_step == size and h_step == 3 * size and (c_step == 9 * size or c_all == 1)
+        contiguous = w_step == from_size and h_step == 3 * from_size
+        contiguous = contiguous and (c_step == 9 * from_size or c_all == 1)
         for at in range(load_word(block, PACK_BYTES) // 8):
             store_word(room, at, 0)
         total = (o_all + nr - 1) // nr
@@ -73,7 +77,7 @@ def pack_task(dtype: str, lanes: int, columns: int, m: int) -> Any:
                 count = min(at_once, c_all - c)
                 origin = source + panel * nr * o_step + c * c_step
                 if contiguous:
-                    pack_rows(room, row, origin, size, o_step, 9 * count, cols)
+                    pack_rows(room, row, origin, from_size, o_step, 9 * count, cols)
                 else:
                     for tap in range(9):
                         first = origin + tap // 3 * h_step + tap % 3 * w_step
@@ -219,7 +223,7 @@ def results_task(
     dtype: str, lanes: int, columns: int, m: int, activation: str | None, with_residual: bool
 ) -> Any:
     """`task(state, panel)`: y of the tiles of a block from the M of a panel."""
-    size, nr, squares = elements(dtype).size, columns * lanes, m * m
+    size, wide, nr, squares = elements(dtype).size, elements(computed(dtype)).size, columns * lanes, m * m
     finish = result_transform(dtype, lanes, m, activation, with_residual)
 
     @part(dtype, lanes, columns, m, activation, with_residual)
@@ -230,7 +234,7 @@ def results_task(
         bias, tables = scratch + load_word(block, BIAS_AT) + shift, scratch + load_word(block, TABLE_AT)
         for t in range(count):
             at = tables + 16 * squares * t
-            products = scratch + load_word(block, M_AT) + t * nr * size
+            products = scratch + load_word(block, M_AT) + t * nr * wide
             soon = tables + 16 * squares * min(t + 2, count - 1)
             finish(products, m_step, at, at + 8 * squares, soon, bias, shift, cols)
 

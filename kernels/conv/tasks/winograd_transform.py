@@ -27,6 +27,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from ...cpu.vector_ir import I64, Vectors, counted_loop, i64, offset, pointer, prefetch, times
+from .elements import computed, vectors_of
 
 TAPS = 3
 POINTS = {2: (1.0,), 4: (0.625, 1.5)}
@@ -197,19 +198,20 @@ def image_transform(dtype: str, lanes: int, m: int) -> Any:
     """`transform(table, to, step, channels)`: a tile of an image into (m + 2)^2 rows of channels.
 
     `table` holds the addresses of the (m + 2)^2 pixels, `to` is the first row, `step` the bytes from row to
-    row. Rows are written in whole vectors: the elements behind the last channel are zeros.
+    row. Rows are written in whole vectors: the elements behind the last channel are zeros. Images of bfloat16
+    are widened.
     """
     n, groups, matrix = side(m), image_rows(m), matrices(m)[2]
 
     @intrinsic
     def transform(typingctx, table, to, step, channels):
         def codegen(context, builder, sig, args):
-            v = Vectors(builder, dtype, lanes)
+            v, wide = vectors_of(builder, dtype, lanes), Vectors(builder, computed(dtype), lanes)
             table, to, step, channels = args
             words = pointer(builder, table)
 
             def vector(at: ir.Value, mask: Any) -> None:
-                first = builder.add(to, at)
+                first = builder.add(to, times(builder, at, wide.nbytes // v.nbytes))
 
                 def load(i: int, j: int) -> ir.Value:
                     address = builder.load(offset(builder, words, 8 * (i * n + j)), typ=I64)
@@ -218,7 +220,7 @@ def image_transform(dtype: str, lanes: int, m: int) -> Any:
 
                 def store(i: int, j: int, value: ir.Value) -> None:
                     place = builder.add(first, times(builder, step, i * n + j))
-                    v.store(value, pointer(builder, place))
+                    wide.store(value, pointer(builder, place))
 
                 _tile(v, m, groups, matrix, load, store)
 
@@ -251,7 +253,7 @@ def result_transform(dtype: str, lanes: int, m: int, activation: str | None, wit
     @intrinsic
     def finish(typingctx, products, step, to, residual, next, bias, shift, columns):
         def codegen(context, builder, sig, args):
-            v = Vectors(builder, dtype, lanes)
+            v, wide = vectors_of(builder, dtype, lanes), Vectors(builder, computed(dtype), lanes)
             products, step, to, residual, next, bias, shift, columns = args
             targets, others, coming = (pointer(builder, table) for table in (to, residual, next))
 
@@ -260,11 +262,12 @@ def result_transform(dtype: str, lanes: int, m: int, activation: str | None, wit
                 return pointer(builder, builder.add(address, at))
 
             def vector(at: ir.Value, mask: Any) -> None:
-                first, there = builder.add(products, at), builder.add(shift, at)
+                first = builder.add(products, times(builder, at, wide.nbytes // v.nbytes))
+                there = builder.add(shift, at)
                 added = v.load(pointer(builder, builder.add(bias, at)))
 
                 def load(i: int, j: int) -> ir.Value:
-                    return v.load(pointer(builder, builder.add(first, times(builder, step, i * n + j))))
+                    return wide.load(pointer(builder, builder.add(first, times(builder, step, i * n + j))))
 
                 def store(i: int, j: int, value: ir.Value) -> None:
                     value = v.add(value, added)

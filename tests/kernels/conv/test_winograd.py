@@ -40,13 +40,14 @@ def call(
     """A call with normal numbers; bias=True and residual=True add those."""
     rng = np.random.default_rng(c + 1000 * o)
     attrs = {"layout": "NHWC", "padding": padding, "activation": more.pop("activation", None)}
-    x = rng.standard_normal((batch, *size, c)).astype(dtype)
-    w = rng.standard_normal((o, c, 3, 3)).astype(dtype)
-    b = rng.standard_normal(o).astype(dtype) if more.pop("bias", False) else None
+    kind = np_dtype(dtype)
+    x = rng.standard_normal((batch, *size, c)).astype(kind)
+    w = rng.standard_normal((o, c, 3, 3)).astype(kind)
+    b = rng.standard_normal(o).astype(kind) if more.pop("bias", False) else None
     inputs: tuple[Any, ...] = (x, w, b, None)
     if more.pop("residual", False):
         (y,) = CONV.infer(tuple(map(TensorSpec.of, inputs)), **CONV.complete(attrs))
-        inputs = (x, w, b, rng.standard_normal(y.shape).astype(dtype))
+        inputs = (x, w, b, rng.standard_normal(y.shape).astype(kind))
     return Sample("winograd", inputs, attrs)
 
 
@@ -77,7 +78,7 @@ def test_the_matrices_compute_a_correlation(m: int) -> None:
         np.testing.assert_array_equal(matrix.astype("f4"), matrix, err_msg="exact in binary")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
 @pytest.mark.parametrize("m", SIDES)
 def test_it_computes_every_sample_that_it_takes(m: int, dtype: str) -> None:
     kernel, count = kernel_called(f"winograd{m}"), 0
@@ -149,7 +150,7 @@ def test_errors_are_of_the_size_that_the_declaration_says() -> None:
 
 @pytest.mark.parametrize("activation", [None, "silu"])
 def test_bias_residual_and_activation_are_part_of_the_result(activation: str | None) -> None:
-    for m, dtype in ((4, "float32"), (2, "float32"), (4, "float64")):
+    for m, dtype in ((4, "float32"), (2, "float32"), (4, "float64"), (4, "bfloat16")):
         sample = call(9, 21, (7, 10), dtype=dtype, bias=True, residual=True, activation=activation)
         for taken_one in (sample, packed(sample, m)):
             verdict = check_kernel(kernel_called(f"winograd{m}"), taken_one, threads=2)
@@ -195,6 +196,20 @@ def test_packed_filters_are_read_by_direct_where_no_extra_error_is_allowed() -> 
     np.testing.assert_allclose(first.transpose(0, 2, 3, 1), exact, rtol=0, atol=1e-3)
     assert prepack("conv", w).format == plain.format, "channels first: no Winograd kernel"
     assert prepack("conv", w, layout="NHWC", stride=(2, 2)).format == plain.format
+
+
+def test_bfloat16_is_computed_in_float32_and_rounded_once() -> None:
+    sample = call(64, 64, (12, 12), dtype="bfloat16")
+    x, w = sample.inputs[:2]
+    assert w is not None
+    held = prepack("conv", w, layout="NHWC")
+    assert held.format.endswith("+winograd4")
+    np.testing.assert_array_equal(unpack(held.data, held.format, held.shape, 1), w)
+    with kw.using(backend="winograd4", strict=True):
+        y = np.asarray(kw.conv2d(x, held, layout="NHWC", padding=1))  # type: ignore[arg-type]
+        wide = prepack("conv", w.astype("f4"), layout="NHWC")
+        exact = np.asarray(kw.conv2d(np.asarray(x, "f4"), wide, layout="NHWC", padding=1))
+    np.testing.assert_array_equal(y, exact.astype(np_dtype("bfloat16")))
 
 
 @pytest.mark.parametrize(("shape", "m"), [((8, 8, 1, 1), 4), ((8, 8, 3, 3), 3)])
