@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..cpu.cycles import ceil_div
+from ..machine import machine, vector_bytes
 from .problem import Problem
 from .tasks import indirect as words
 
@@ -15,6 +16,20 @@ PAGE = 4096
 def lines_of_bytes(nbytes: int) -> int:
     """So many bytes in whole cache lines."""
     return ceil_div(nbytes, LINE) * LINE
+
+
+def goes_past(p: Problem, *steps: int) -> bool:
+    """Whether y is too large for the caches, and all its vectors can start at lines.
+
+    Written past the caches, lines are not read first. Half of the last cache is where that begins to pay.
+
+    Args:
+        p: the problem.
+        steps: in bytes, from one run of vectors of y to others.
+    """
+    here = machine()
+    large = p.pixels * p.out * p.itemsize > max(here.l3, 4 * here.l2) // 2
+    return large and p.itemsize >= 4 and vector_bytes() == LINE and all(step % LINE == 0 for step in steps)
 
 
 def common_block(p: Problem) -> np.ndarray:

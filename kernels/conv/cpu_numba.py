@@ -17,7 +17,7 @@ from ..cpu.cycles import ceil_div, seconds
 from ..kernel import Config, Launch
 from ..op import Attrs, Specs
 from ..registry import kernel
-from .block import LINE, PAGE, common_block, lines_of_bytes
+from .block import LINE, PAGE, common_block, goes_past, lines_of_bytes
 from .plan import Plan, lanes_of, panels_of, plan
 from .prepack import multiplies_pairs
 from .problem import Problem, problem_of
@@ -124,6 +124,7 @@ def direct_block(p: Problem, how: Plan, mr: int, nr: int, threads: int) -> tuple
         "TABLE_AT": table_at,
         "TABLE_WORDS": table_words,
         "COPIES_AT": copies_at,
+        "PAST": goes_past(p, p.y.n, *p.y.space, p.og * p.itemsize),
     }
     for name, value in facts.items():
         block[getattr(words, name)] = int(value)

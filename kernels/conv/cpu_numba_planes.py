@@ -12,7 +12,7 @@ from ..cpu.cycles import ceil_div, seconds
 from ..kernel import Config, Launch
 from ..op import Attrs, Specs
 from ..registry import kernel
-from .block import LINE, PAGE, common_block, lines_of_bytes
+from .block import LINE, PAGE, common_block, goes_past, lines_of_bytes
 from .plan import PlanesPlan, lanes_of, plan_planes, plane
 from .problem import Problem, problem_of
 from .tasks import indirect as words
@@ -119,6 +119,7 @@ def planes_block(p: Problem, how: PlanesPlan, mr: int, nr: int, threads: int) ->
         "MOVES_AT": moves_at,
         "PANEL_AT": panel_at,
         "COPIES_AT": copies_at,
+        "PAST": goes_past(p, p.y.n, p.y.c, *(() if how.line_pixels > p.places[2] else p.y.space[:2])),
     }
     for name, value in facts.items():
         block[getattr(words, name)] = int(value)

@@ -24,7 +24,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from ...cpu.compile import part
-from ...cpu.memory import load_word, stack_words, store_word
+from ...cpu.memory import load_word, stack_words, store_fence, store_word
 from ...cpu.vector_ir import I64, Vectors, offset, pointer, times
 from .elements import elements
 from .indirect_tile import indirect_tile
@@ -50,7 +50,15 @@ from .indirect_tile import indirect_tile
 (COPY_RESIDUAL, SEGMENTS_AT, MOVES_AT, PANEL_AT, W_PAIRED, FLAT, LEFT, LEFT_AT) = range(75, 83)
 PANEL_TASK = 83  # the address of the task that fills panels
 AHEAD = 84  # how far ahead lines of x are asked for, in bytes; 0: x and y stay in the caches
-WORDS = 85
+PAST = 85  # whether y is too large to stay in the caches, and goes past them where its lines allow
+WORDS = 86
+LINE = 64
+
+
+@part()
+def past_caches(block):
+    """Whether y is to be written past the caches: its steps allow it if it starts at a line."""
+    return load_word(block, PAST) if load_word(block, Y) % LINE == 0 else 0
 
 
 def _turned_rows(dtype: str, lanes: int) -> Any:
@@ -357,12 +365,12 @@ def conv_task(
     move, _, size = elements(dtype)
     nr = columns * lanes
     tile = indirect_tile(dtype, lanes, mr, columns, paired=paired)
-    last_tile = indirect_tile(dtype, lanes, mr, columns, activation, paired=paired)
+    last_tile = indirect_tile(dtype, lanes, mr, columns, activation, paired=paired, streams=True)
     terms = 2 if paired else 1
     write_table = table_part(dtype, mr)
 
     @part(dtype, lanes, mr, columns, activation, paired)
-    def sweep(block, table, tiles, pixels, block_at, shift, length, w, bias, cols, column, first, last):
+    def sweep(block, table, tiles, pixels, block_at, shift, length, w, bias, cols, column, first, last, past):
         """All tiles of a block against one block of taps and channels of one panel."""
         step = 8 * load_word(block, TABLE_WORDS)
         residual = load_word(block, RESIDUAL)
@@ -375,12 +383,14 @@ def conv_task(
                 init = at + 8 * mr if residual != 0 else 0
             rows = min(mr, pixels - i * mr)
             if last:
-                last_tile(entries + 8, count, length, shift, w, at, init, bias, rows, cols, column, column)
+                last_tile(
+                    entries + 8, count, length, shift, w, at, init, bias, rows, cols, column, column, past
+                )
             else:
-                tile(entries + 8, count, length, shift, w, at, init, bias, rows, cols, column, column)
+                tile(entries + 8, count, length, shift, w, at, init, bias, rows, cols, column, column, 0)
 
     @part(dtype, lanes, mr, columns, activation, paired)
-    def panel(block, table, tiles, pixels, j, weights, bias):
+    def panel(block, table, tiles, pixels, j, weights, bias, past):
         """All tiles of a block against one panel of output channels."""
         cg, og = load_word(block, CG), load_word(block, OG)
         per_group = (og + nr - 1) // nr
@@ -412,6 +422,7 @@ def conv_task(
                     column,
                     first,
                     last,
+                    past if first else 0,
                 )
 
     @part(dtype, lanes, mr, columns, activation, paired)
@@ -453,7 +464,7 @@ def conv_task(
         bias = bias_of(block, scratch)
         table = scratch + load_word(block, TABLE_AT)
         step = 8 * load_word(block, TABLE_WORDS)
-        at_once = load_word(block, BLOCK_TILES)
+        at_once, past = load_word(block, BLOCK_TILES), past_caches(block)
         state = stack_words(4)
         begin(block, state, first_tile * mr)
         for start in range(first_tile, end_tile, at_once):
@@ -463,6 +474,8 @@ def conv_task(
                 left = pixels - (start + t) * mr
                 copies = write_table(block, table + t * step, state, left, scratch, copies, nr)
             for p in range(first_panel, end_panel):
-                panel(block, table, count, pixels - start * mr, p, weights, bias)
+                panel(block, table, count, pixels - start * mr, p, weights, bias, past)
+        if past != 0:
+            store_fence()
 
     return task

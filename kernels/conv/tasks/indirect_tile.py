@@ -21,6 +21,8 @@ from ...cpu.microkernel import Finish, Tile
 from ...cpu.vector_ir import I64, counted_loop, i64, offset, pointer, prefetch
 from .elements import vectors_of
 
+LINE = 64
+
 
 class IndirectTile(Tile):
     """Emits one micro-kernel over lists of addresses."""
@@ -132,31 +134,55 @@ class IndirectTile(Tile):
         rows: ir.Value,
         cols: ir.Value,
         finish: Any,
+        past: ir.Value | None,
     ) -> None:
-        """Writes the tile to the rows that `table` points at: whole vectors, or masked ones at the edge."""
+        """Writes the tile to the rows that `table` points at: whole vectors, or masked ones at the edge.
+
+        Whole vectors go past the caches if `past`; None where that is never asked for.
+        """
         b, v = self.builder, self.io
         full = b.icmp_signed(">=", cols, i64(self.columns * v.lanes))
+        if finish is not None:
+            acc = [finish(v, value, *divmod(place, self.columns)) for place, value in enumerate(acc)]
+
+        def near(value: ir.Value, at: ir.Value, j: int) -> None:
+            v.store(value, at)
+
+        def far(value: ir.Value, at: ir.Value, j: int) -> None:
+            v.store_past(value, at)
+
+        def masked(value: ir.Value, at: ir.Value, j: int) -> None:
+            v.store_masked(value, at, self.masks[j])
+
         with b.if_else(full) as (whole, partial):
-            for branch, masked in ((whole, False), (partial, True)):
-                with branch:
-                    done = b.append_basic_block("rows_done")
-                    for i in range(self.mr):
-                        line = pointer(b, b.add(self.word(table, i), shift))
-                        for j in range(self.columns):
-                            value = acc[i * self.columns + j]
-                            if finish is not None:
-                                value = finish(v, value, i, j)
-                            at = offset(b, line, j * v.nbytes)
-                            if masked:
-                                v.store_masked(value, at, self.masks[j])
-                            else:
-                                v.store(value, at)
-                        if i + 1 < self.mr:
-                            more = b.append_basic_block("row")
-                            b.cbranch(b.icmp_signed("<", i64(i + 1), rows), more, done)
-                            b.position_at_end(more)
-                    b.branch(done)
-                    b.position_at_end(done)
+            with whole:
+                if past is None:
+                    self._store_rows(acc, table, shift, rows, near)
+                else:
+                    with b.if_else(b.icmp_signed("!=", past, i64(0))) as (beyond, inside):
+                        with beyond:
+                            self._store_rows(acc, table, shift, rows, far)
+                        with inside:
+                            self._store_rows(acc, table, shift, rows, near)
+            with partial:
+                self._store_rows(acc, table, shift, rows, masked)
+
+    def _store_rows(
+        self, acc: list[ir.Value], table: ir.Value, shift: ir.Value, rows: ir.Value, store: Any
+    ) -> None:
+        """`store(vector, place, column)` for the rows that are there."""
+        b, v = self.builder, self.io
+        done = b.append_basic_block("rows_done")
+        for i in range(self.mr):
+            line = pointer(b, b.add(self.word(table, i), shift))
+            for j in range(self.columns):
+                store(acc[i * self.columns + j], offset(b, line, j * v.nbytes), j)
+            if i + 1 < self.mr:
+                more = b.append_basic_block("row")
+                b.cbranch(b.icmp_signed("<", i64(i + 1), rows), more, done)
+                b.position_at_end(more)
+        b.branch(done)
+        b.position_at_end(done)
 
 
 @cache
@@ -169,11 +195,12 @@ def indirect_tile(
     *,
     by_row: bool = False,
     paired: bool = False,
+    streams: bool = False,
     unroll: int = 4,
 ) -> Any:
-    """The micro-kernel for mr pixels by columns * lanes output channels, to be called inside Numba code.
+    """The micro-kernel for mr pixels by columns * lanes output channels, inside Numba code.
 
-    `tile(entries, count, length, shift, w, to, init, bias, rows, cols, column, from_column)`, all 64-bit:
+    `tile(entries, count, length, shift, w, to, init, bias, rows, cols, column, from_column, past)`:
 
         entries, count   the list: in words, the byte offset of its weights from `w`, then mr addresses
         length, shift    channels of an entry (with `paired`, pairs of them), and the byte offset that is
@@ -184,6 +211,7 @@ def indirect_tile(
         rows, cols       how much of the tile is there; all mr addresses must be readable
         column           the byte offset of the tile's first column in the rows of `to`
         from_column      the same in the rows of `init`
+        past             with `streams`: whether whole vectors go past the caches; rows start at lines then
     """
     finish: Finish | None = None
     if activation is not None:
@@ -193,22 +221,33 @@ def indirect_tile(
             return apply(v, activation, value)
 
     @intrinsic
-    def tile(typingctx, entries, count, length, shift, w, to, init, bias, rows, cols, column, from_column):
+    def tile(
+        typingctx, entries, count, length, shift, w, to, init, bias, rows, cols, column, from_column, past
+    ):
         def codegen(context, builder, sig, args):
-            entries, count, length, shift, w, to, init, bias, rows, cols, column, from_column = args
+            entries, count, length, shift, w, to, init, bias, rows, cols, column, from_column, past = args
             t = IndirectTile(builder, dtype, lanes, mr, columns, paired)
+            streams_here = streams and t.io.nbytes == LINE
             t.masks = [t.io.tail_mask(cols, j * lanes) for j in range(columns)]
             table = pointer(builder, to)
-            for i in range(mr):
-                line = pointer(builder, builder.add(t.word(table, i), column))
-                for j in range(0, columns * t.io.nbytes, 64):
-                    prefetch(builder, offset(builder, line, j), write=True)
+
+            def ask_for_results() -> None:
+                for i in range(mr):
+                    line = pointer(builder, builder.add(t.word(table, i), column))
+                    for j in range(0, columns * t.io.nbytes, LINE):
+                        prefetch(builder, offset(builder, line, j), write=True)
+
+            if streams_here:
+                with builder.if_then(builder.icmp_signed("==", past, i64(0))):
+                    ask_for_results()
+            else:
+                ask_for_results()
             acc = t.bias_by_row(bias) if by_row else t.bias_by_column(bias, to)
             acc = t.start(acc, init, from_column)
             acc = t.entries(acc, pointer(builder, entries), count, length, shift, w, unroll)
-            t.finish_rows(acc, table, column, rows, cols, finish)
+            t.finish_rows(acc, table, column, rows, cols, finish, past if streams_here else None)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 12), codegen
+        return types.void(*[types.int64] * 13), codegen
 
     return tile

@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any
 
 from ...cpu.compile import part
-from ...cpu.memory import call_task, fetch_line, load_word, store_word
+from ...cpu.memory import call_task, fetch_line, load_word, store_fence, store_word
 from . import indirect as words
 from .elements import elements
 from .indirect_tile import indirect_tile
@@ -53,7 +53,7 @@ def planes_task(dtype: str, lanes: int, mr: int, columns: int, activation: str |
     move, _, size = elements(dtype)
     nr = columns * lanes
     tile = indirect_tile(dtype, lanes, mr, columns, by_row=True)
-    last_tile = indirect_tile(dtype, lanes, mr, columns, activation, by_row=True)
+    last_tile = indirect_tile(dtype, lanes, mr, columns, activation, by_row=True, streams=True)
     products = left_products(dtype, lanes, mr, activation)
     tile_words = 5 * mr + 1  # of a tile of output channels: y, residual, bias; 0 and the rows of W; copies
 
@@ -115,7 +115,7 @@ def planes_task(dtype: str, lanes: int, mr: int, columns: int, activation: str |
         return load(block, words.X) + (q // per_line + 1) * load(block, words.X_N)
 
     @part(dtype, lanes, mr, columns, activation)
-    def sweep(block, order, table, tiles, left, zeros, held, ahead, room):
+    def sweep(block, order, table, tiles, left, zeros, held, ahead, room, past):
         """All tiles of output channels of one group (`left` channels) against one panel."""
         residual, copied = load(block, words.RESIDUAL), load(block, words.COPY_RESIDUAL)
         panel, cols, column = load(order, PANEL), load(order, PIXELS), load(order, COLUMN)
@@ -143,9 +143,10 @@ def planes_task(dtype: str, lanes: int, mr: int, columns: int, activation: str |
                     if copied != 0:
                         init = at + 8 * (4 * mr + 1)
                 if c + channels < cg:
-                    tile(at + 24 * mr, 1, kb, shift, panel, at, init, bias, rows, cols, column, start)
+                    tile(at + 24 * mr, 1, kb, shift, panel, at, init, bias, rows, cols, column, start, 0)
                     continue
-                last_tile(at + 24 * mr, 1, kb, shift, panel, at, init, bias, rows, cols, column, start)
+                far = past if c == 0 else 0
+                last_tile(at + 24 * mr, 1, kb, shift, panel, at, init, bias, rows, cols, column, start, far)
                 if room != 0:
                     products(room, cg * taps, at + 8 * (3 * mr + 1), at, added, at + 16 * mr, rows)
 
@@ -180,6 +181,7 @@ def planes_task(dtype: str, lanes: int, mr: int, columns: int, activation: str |
         copies = scratch + load(block, words.COPIES_AT)
         rows_table(block, table, weights, scratch, copies, first_tile, end_tile)
         copied, ask = load(block, words.COPY_RESIDUAL) != 0, load(block, words.PANEL_TASK)
+        past = words.past_caches(block)
         for q in range(i * panels // gm, (i + 1) * panels // gm):
             store_word(order, LINE, q // per_line)
             store_word(order, FIRST, q % per_line * nr)
@@ -206,6 +208,9 @@ def planes_task(dtype: str, lanes: int, mr: int, columns: int, activation: str |
                     0 if copied else load(at, 5),
                     ahead + g * load(block, words.CG) * load(block, words.X_C) if ahead != 0 else 0,
                     room,
+                    past,
                 )
+        if past != 0:
+            store_fence()
 
     return task
