@@ -21,15 +21,20 @@ def lines_of_bytes(nbytes: int) -> int:
 def goes_past(p: Problem, *steps: int) -> bool:
     """Whether y is too large for the caches, and all its vectors can start at lines.
 
-    Written past the caches, lines are not read first. Half of the last cache is where that begins to pay.
+    Written past the caches, lines are not read first.
 
     Args:
         p: the problem.
         steps: in bytes, from one run of vectors of y to others.
     """
+    fits = p.itemsize >= 4 and vector_bytes() == LINE and all(step % LINE == 0 for step in steps)
+    return fits and is_large(p.pixels * p.out * p.itemsize)
+
+
+def is_large(nbytes: int) -> bool:
+    """Whether so many bytes do not stay in the caches for whoever reads them next."""
     here = machine()
-    large = p.pixels * p.out * p.itemsize > max(here.l3, 4 * here.l2) // 2
-    return large and p.itemsize >= 4 and vector_bytes() == LINE and all(step % LINE == 0 for step in steps)
+    return nbytes > max(here.l3, 4 * here.l2) // 2
 
 
 def common_block(p: Problem) -> np.ndarray:

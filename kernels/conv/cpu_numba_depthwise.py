@@ -15,7 +15,7 @@ from ..kernel import Config, Launch
 from ..machine import machine
 from ..op import Attrs, Specs
 from ..registry import kernel
-from .block import LINE, PAGE, common_block, lines_of_bytes
+from .block import LINE, PAGE, common_block, is_large, lines_of_bytes
 from .plan import GATHER, lanes_of
 from .problem import Problem, problem_of
 from .tasks import indirect as words
@@ -80,8 +80,7 @@ def moved_bytes(p: Problem) -> int:
 
 def is_far(p: Problem) -> bool:
     """Whether x and y are too large for the caches, so that y is written past them."""
-    here = machine()
-    return moved_bytes(p) > max(here.l3, 4 * here.l2) // 2
+    return is_large(moved_bytes(p))
 
 
 def run_of(p: Problem) -> int:

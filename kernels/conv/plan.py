@@ -26,6 +26,8 @@ PAIRED = 0.55  # of the time of float32, for pairs of bfloat16
 MERGE_BELOW = 32  # channels of a tap up to which neighbouring taps are read as one
 LEFT_MOVE = 3.0  # cycles to gather one number of a pixel that is left over
 LEFT_SUM = 10.0  # cycles to add up and store one of its results
+FIND = 8.0  # cycles to find where a vector of a panel is read (measured)
+FIND_EDGE = 38.0  # more, beside padding or across the end of a row (measured)
 COPIES_BUDGET = 256 * 1024  # bytes of copies a block of tiles
 MOST_TILES = 64
 
@@ -215,6 +217,9 @@ def _planes_cycles(
     easy = p.stride[2] <= 2 and p.x.space[2] == p.itemsize
     row = nv * 3.5 * p.stride[2] if easy else 10.0 * runs + GATHER * nr
     copies = panels * groups * k * row
+    # Panels that end a row of pixels, or have padding beside them, find each vector's lanes one by one.
+    edges = min(1.0, (1 + p.padded) * nr / p.places[2])
+    copies += panels * p.tap_count * nv * (FIND + edges * FIND_EDGE)
     pack = 0.0
     if p.w is None:
         pack = k * p.out * PACK / (threads if tasks > 1 else 1) + HAND_OVER

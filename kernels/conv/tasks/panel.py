@@ -232,6 +232,41 @@ def panel_task(dtype: str, lanes: int, columns: int) -> Any:
         return (further - start) // (8 * MOVE)
 
     @part(dtype, lanes, columns)
+    def within_line(block, segment):
+        """Whether a run of pixels has no tap beside x on its left or right."""
+        reach = (load(segment, 0) - 1) * load(block, words.STRIDE_W) + load(block, words.REACH_W)
+        return load(segment, 4) >= 0 and load(segment, 4) + reach < load(block, words.SIZE_W)
+
+    @part(dtype, lanes, columns)
+    def line_moves(block, segment, moves):
+        """What `list_moves` writes for one such run and vectors: the masks are those of all taps."""
+        run, first, step = load(segment, 0), load(segment, 1), load(block, words.STRIDE_W)
+        td, th = load(segment, 2), load(segment, 3)
+        kd, kh, kw = load(block, words.TAPS_D), load(block, words.TAPS_H), load(block, words.TAPS_W)
+        dd, dh, dw = load(block, words.DIL_D), load(block, words.DIL_H), load(block, words.DIL_W)
+        xd, xh, xw = load(block, words.X_D), load(block, words.X_H), load(block, words.X_W)
+        sd, sh = load(block, words.SIZE_D), load(block, words.SIZE_H)
+        for v in range(columns):
+            mask = (1 << min(max(run - v * lanes, 0), lanes)) - 1
+            low, high = mask, 0
+            if step == 2:
+                low, high = spread(mask) & all_lanes, spread(mask) >> lanes
+            at, row = moves + 8 * MOVE * v, v * lanes * size
+            lane = first + v * lanes * step * size
+            for d in range(kd):
+                for h in range(kh):
+                    here = td + d * dd >= 0 and td + d * dd < sd and th + h * dh >= 0 and th + h * dh < sh
+                    source = lane + d * dd * xd + h * dh * xh
+                    for w in range(kw):
+                        store_word(at, 0, row)
+                        store_word(at, 1, source + w * dw * xw)
+                        store_word(at, 2, low if here else 0)
+                        store_word(at, 3, high if here else 0)
+                        store_word(at, 4, mask if here else 0)
+                        at += 8 * MOVE * columns
+                        row += nr * size
+
+    @part(dtype, lanes, columns)
     def one_by_one(to, x, low, end, run, step):
         """A move whose pixels do not lie side by side."""
         for i in range(low):
@@ -288,7 +323,11 @@ def panel_task(dtype: str, lanes: int, columns: int) -> Any:
         """Finds the pixels of a panel, and what their taps read."""
         at, moves = load(order, SEGMENTS), load(order, MOVES)
         count, column = segments(block, at, load(order, LINE), load(order, FIRST), load(order, PIXELS))
-        number = list_moves(block, at, count, moves, by_vectors(block))
+        if count == 1 and by_vectors(block) and within_line(block, at):
+            line_moves(block, at, moves)
+            number = 0
+        else:
+            number = list_moves(block, at, count, moves, by_vectors(block))
         store_word(order, COUNT, count)
         store_word(order, NUMBER, number)
         store_word(order, COLUMN, column)
