@@ -114,9 +114,8 @@ def gru(
             mm = from_h[:, 2 * k :]
             inner = r * mm + rm * m
         else:
-            mm = inner = (rm * h[rows]) @ np.abs(w_hh[2 * k :]).T + _bias(
-                None if b_hh is None else b_hh[2 * k :]
-            )
+            w_n, b_n = w_hh[2 * k :], None if b_hh is None else b_hh[2 * k :]
+            mm = inner = (rm * h[rows]) @ np.abs(w_n).T + _bias(b_n) + _carried(r * hm[rows], w_n.T)
         nm = (1 - n * n) * (from_x[:, 2 * k :] + inner) + n
         hm[rows] = (1 - z) * nm + z * hm[rows] + (n + h[rows]) * zm + n + h[rows]
         h[rows] = np.abs(y[times, rows])
