@@ -71,6 +71,13 @@ def test_one_term_that_was_left_out_is_caught(kind: str, name: str) -> None:
     assert not judge_forward(kind, getattr(reference, kind)(*wide(made), None, **ATTRS[kind]))
 
 
+@pytest.mark.parametrize("name", ["w_ih", "w_hh"])
+def test_one_term_is_caught_where_gru_resets_first(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ATTRS, "gru", {**ATTRS["gru"], "reset_after": False})
+    test_the_definition_itself_passes("gru")
+    test_one_term_that_was_left_out_is_caught("gru", name)
+
+
 @pytest.mark.parametrize("kind", ["lstm", "lstmp", "gru"])
 def test_swapped_gates_are_caught(kind: str) -> None:
     made = made_for(kind)
