@@ -9,7 +9,7 @@ import numpy as np
 
 from ...kernels.errors import DTypeError, ShapeError
 from ...kernels.op import Op
-from ...kernels.recurrent.op import GRU, GRU_CELL, LSTM, LSTM_CELL, RNN, RNN_CELL
+from ...kernels.recurrent.op import GRU, GRU_CELL, LSTM, LSTM_CELL, LSTMP, RNN, RNN_CELL
 from ..array import Array
 from ..eager import Operand, call_all
 
@@ -26,6 +26,7 @@ def lstm(
     b_hh: Operand | None = None,
     lengths: Lengths | None = None,
     *,
+    w_hr: Operand | None = None,
     reverse: bool = False,
     batch_first: bool = False,
 ) -> tuple[Array, tuple[Array, Array]]:
@@ -39,6 +40,9 @@ def lstm(
         b_ih, b_hh: [4 H] each, added up; zeros for None.
         lengths: [B] whole numbers in 0..T, in any order: how many steps of each sequence count. Beyond them,
             nothing is computed and y is 0.
+        w_hr: [P, H], of the dtype of w_ih, projects h: h' = w_hr (o tanh(c')), so that h is [B, P], w_hh
+            [4 H, P] and y [T, B, P] (Sak, Senior, Beaufays 2014; PyTorch's proj_size). For `kw.explain` and
+            errors that is the op `lstmp`.
         reverse: from each sequence's last step to its first.
         batch_first: x and y are [B, T, ...].
 
@@ -51,8 +55,9 @@ def lstm(
         DTypeError: for other or mixed dtypes, or a state that is no pair.
     """
     attrs = {"reverse": reverse, "batch_first": batch_first}
-    inputs = (x, *_pair(state), w_ih, w_hh, b_ih, b_hh, _checked(LSTM, x, lengths, batch_first))
-    y, h, c = call_all(LSTM, inputs, attrs)
+    op, weights = (LSTM, (w_ih, w_hh)) if w_hr is None else (LSTMP, (w_ih, w_hh, w_hr))
+    inputs = (x, *_pair(state), *weights, b_ih, b_hh, _checked(op, x, lengths, batch_first))
+    y, h, c = call_all(op, inputs, attrs)
     return y, (h, c)
 
 

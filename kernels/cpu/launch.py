@@ -25,7 +25,7 @@ from .compile import compiled
 from .memory import load_word, scratch, stack_words, store_word, task_address
 from .team import run_tasks, team_address
 
-MOST_WORDS = 128
+MOST_WORDS = 160
 
 # NumPy's array object starts with Python's object head, and then the address of the data. Reading it there
 # takes any dtype and rank, and a tenth of the time of `array.ctypes.data`. A tuple's items stand behind its

@@ -14,7 +14,8 @@ FIRST = 24  # arrays and scratch stand before
 NAMES = (
     # Which array.
     *("X", "H0", "C0", "W_IH", "W_HH", "B_IH", "B_HH", "LENGTHS", "Y", "H_N", "C_N", "GATES", "CELLS"),
-    *("DY", "DH_N", "DC_N", "DX", "DH0", "DC0", "DW_IH", "DW_HH", "DB_IH", "DB_HH", "SCRATCH"),
+    *("DY", "DH_N", "DC_N", "DX", "DH0", "DC0", "DW_IH", "DW_HH", "DB_IH", "DB_HH", "W_HR", "DW_HR"),
+    "SCRATCH",
     # Strides: of time, of the batch, of rows and columns.
     *("X_TS", "X_BS", "X_CS", "H0_BS", "H0_CS", "C0_BS", "C0_CS", "WI_RS", "WI_CS", "WH_RS", "WH_CS"),
     *("BI_S", "BH_S", "LENGTHS_S", "Y_TS", "Y_BS", "G_TS", "G_BS", "CE_TS", "CE_BS", "HN_BS", "CN_BS"),
@@ -32,11 +33,15 @@ NAMES = (
     *("WIDE_IH", "WIDE_HH", "WIDEI_AT", "WIDEH_AT", "COUNT_G"),
     # Rows of both weights; rows of w_hh whose product is with h itself; r h for the others.
     *("SEEN", "RBUF_AT"),
+    # The width of h (P; H where it is not projected) and its panels; w_hr, packed; z = o tanh(c) of a step,
+    # or its gradient; the gradients of h, and z, of all steps.
+    *("NP", "P_PANELS", "HR_RS", "HR_CS", "HR_AT", "Z_AT", "DHBUF_AT", "ZBUF_AT"),
 )
 # fmt: off
 (
     X, H0, C0, W_IH, W_HH, B_IH, B_HH, LENGTHS, Y, H_N, C_N, GATES, CELLS,
-    DY, DH_N, DC_N, DX, DH0, DC0, DW_IH, DW_HH, DB_IH, DB_HH, SCRATCH,
+    DY, DH_N, DC_N, DX, DH0, DC0, DW_IH, DW_HH, DB_IH, DB_HH, W_HR, DW_HR,
+    SCRATCH,
     X_TS, X_BS, X_CS, H0_BS, H0_CS, C0_BS, C0_CS, WI_RS, WI_CS, WH_RS, WH_CS,
     BI_S, BH_S, LENGTHS_S, Y_TS, Y_BS, G_TS, G_BS, CE_TS, CE_BS, HN_BS, CN_BS,
     DY_TS, DY_BS, DX_TS, DX_BS, DHN_BS, DHN_CS, DCN_BS, DCN_CS,
@@ -45,7 +50,7 @@ NAMES = (
     STATE_RS, STATE_STEP, G_RS, G_STEP, XBUF_RS, XBUF_STEP, HBUF_RS,
     DG_RS, DGX_AT, DGH_AT, DXBUF_AT, PROD_AT, PROD_STEP, DX_IN_PLACE, TASKS, DY_CS, DYBUF_AT,
     W16_IH, W16_HH, W16I_RS, W16I_CS, W16H_RS, W16H_CS, WIDE_IH, WIDE_HH, WIDEI_AT, WIDEH_AT, COUNT_G,
-    SEEN, RBUF_AT,
+    SEEN, RBUF_AT, NP, P_PANELS, HR_RS, HR_CS, HR_AT, Z_AT, DHBUF_AT, ZBUF_AT,
 ) = range(FIRST, FIRST + len(NAMES))
 # fmt: on
 WORD = {name: FIRST + place for place, name in enumerate(NAMES)}

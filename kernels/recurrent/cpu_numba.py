@@ -4,6 +4,7 @@
     input     gates = x w_ih^T, one product for as many steps as stay in the cache
     step      6 (8, 6) sequences x 4 (3, 4) vectors of gates: h w_hh^T in registers, then bias, activations,
               c' and h', all before anything is stored (tiles.py)
+    project   LSTM with projections: 6 sequences x 4 vectors of w_hr z, once z of all units is there
 
 Threads have sequences each, or hidden units each, by `model.py`; either way a call is two hand-overs to them,
 whatever the number of steps (forward.py, team.py). Lengths cost nothing but a sort.
@@ -21,7 +22,7 @@ from ..registry import kernel
 from . import model
 from .layout import LINE, Scratch, array_words, fill, round_up
 from .op import SAVED, STATES, sizes
-from .tiles_shape import SLOTS, UNITS, WEIGHTS
+from .tiles_shape import COLUMNS, SLOTS, UNITS, WEIGHTS
 
 DTYPES = ("float32", "float64")
 # Bytes of gates that a chunk of steps gives: they are written and read once, and should still be near then.
@@ -51,15 +52,18 @@ def tall(kind: str) -> int:
 def work(op: str, specs: Specs, attrs: Attrs) -> model.Work:
     """The sizes that the model counts with."""
     the_op = get_op(op)
-    t, b, i, h = sizes(the_op, specs[: len(the_op.inputs)], attrs)
+    t, b, i, h, p = sizes(the_op, specs[: len(the_op.inputs)], attrs)
     kind, size = kind_of(op, attrs), specs[0].itemsize
     units = UNITS[kind] * vector_bytes() // size
     gates = WEIGHTS[kind] // UNITS[kind]
-    return model.Work(t, b, i, h, -(-h // units), WEIGHTS[kind], vector_bytes(), gates, size)
+    wide = -(-p * size // (COLUMNS * vector_bytes())) if kind == "lstmp" else 0
+    return model.Work(t, b, i, h, -(-h // units), WEIGHTS[kind], vector_bytes(), gates, size, p, wide)
 
 
 def forward_supports(op: str, specs: Specs, attrs: Attrs) -> str | None:
-    """Results with contiguous rows."""
+    """Results with contiguous rows; something to project, and something to project it to."""
+    if op == "lstmp" and not specs[get_op(op).inputs.index("w_hr")].size:
+        return "takes one hidden unit or more, and projects to one or more"
     for spec in specs[len(get_op(op).inputs) :]:
         if spec.size and spec.strides[-1] != spec.itemsize:
             return "writes results whose last axis is contiguous"
@@ -92,10 +96,12 @@ def bind_forward(op: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
     stored = roles["w_hh"].dtype
     kept = stored if rows <= MOST_NARROW_ROWS else dtype
     kept_width = width // 2 if kept != dtype else width
+    projection = w.p_panels * COLUMNS * vector_bytes()
+    projects = w.p_panels > 0
     g_rs = -(-w.panels // cut.units) * SLOTS * vector_bytes() + LINE
     near = max(CHUNK_BYTES // g_rs, LEAST_CHUNK_ROWS)
     chunk = max(rows, min(rows * max(w.t, 1), MOST_CHUNK_ROWS, near))
-    state_rs = w.panels * units * size + LINE
+    state_rs = max(w.panels * units * size, round_up(projection, LINE)) + LINE
     xbuf_rs = round_up(w.i * size, LINE) + LINE
     x = roles["x"]
     b_stride, t_stride = (
@@ -115,6 +121,8 @@ def bind_forward(op: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
         NB=w.b,
         NI=w.i,
         NH=w.h,
+        NP=w.p,
+        P_PANELS=w.p_panels,
         REVERSE=attrs["reverse"],
         ROW_PARTS=cut.rows,
         UNIT_PARTS=cut.units,
@@ -132,14 +140,18 @@ def bind_forward(op: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
         BIAS_AT=memory.take(w.panels * SLOTS * vector_bytes()),
         H_AT=memory.take(2 * w.b * state_rs),
         C_AT=memory.take(w.b * state_rs),
-        WH_AT=memory.take(w.panels * w.h * kept_width),
+        WH_AT=memory.take(w.panels * w.p * kept_width),
         WIDEH_AT=memory.take(tasks * STAGE * width if kept != dtype else 0),
         WI_AT=memory.take(w.panels * w.i * width),
         G_AT=memory.take(tasks * chunk * g_rs),
         XBUF_AT=memory.take(0 if in_place else tasks * chunk * xbuf_rs),
+        HR_AT=memory.take(w.h * projection),
+        Z_AT=memory.take(w.b * state_rs if projects else 0),
     )
     name, first = f"{op} for {dtype}", (kind, dtype, lanes, stored, kept)
-    second = (kind, dtype, lanes, mr, kept)
+    second: tuple[Any, ...] = (kind, dtype, lanes, mr, kept)
+    if projects:
+        second += (6 if many_registers() else 3,)
     phases = [
         (address_of_task(prepare_task(*first), first, name), tasks),
         (address_of_task(run_task(*second), second, name), tasks),
@@ -159,6 +171,12 @@ def _model(op: str) -> Any:
 def panels(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Gates i, f, g, o of the same units in one register tile."""
     return bind_forward("lstm", specs, attrs, threads)
+
+
+@kernel("lstmp", dtypes=DTYPES, supports=_supports("lstmp"), model=_model("lstmp"), binds=True, name="panels")
+def lstmp_panels(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
+    """Gates i, f, g, o of the same units in one register tile, then the projection of all units."""
+    return bind_forward("lstmp", specs, attrs, threads)
 
 
 @kernel("gru", dtypes=DTYPES, supports=_supports("gru"), model=_model("gru"), binds=True, name="panels")

@@ -52,7 +52,7 @@ def sequence(op: str, specs: Specs, attrs: Attrs) -> tuple[Specs, dict[str, Any]
 def _parts(op: str, specs: Specs, attrs: Attrs, threads: int) -> tuple[int, float]:
     """Into how many parts `direct` cuts the units, and the cycles expected."""
     the_op = get_op(f"{op}_cell")
-    _, b, i, h = sizes(the_op, specs[: len(the_op.inputs)], attrs)
+    _, b, i, h, _ = sizes(the_op, specs[: len(the_op.inputs)], attrs)
     lanes = vector_bytes() // specs[0].itemsize
     blocks, gates = ceil_div(h, lanes), GATES[op]
     nbytes = gates * h * (i + h) * specs[the_op.inputs.index("w_ih")].itemsize
@@ -98,7 +98,7 @@ def bind_direct(op: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
     from . import cell_task as words
 
     the_op = get_op(f"{op}_cell")
-    _, b, i, h = sizes(the_op, specs[: len(the_op.inputs)], attrs)
+    _, b, i, h, _ = sizes(the_op, specs[: len(the_op.inputs)], attrs)
     kind = kind_of(op, attrs)
     dtype, size = specs[0].dtype, specs[0].itemsize
     lanes = vector_bytes() // size

@@ -8,6 +8,9 @@ A task of `run` has some of the sequences (rows) or some of the hidden units. Ro
 parts of the units wait for each other once a step (`team.py`). The sequences that still run are the first
 rows of the sorted order, so a step computes nothing for those that have ended. What a step reads and writes
 is scratch, whole vectors without masks; results are copied to where the caller wants them.
+
+GRU with the reset before the product, and LSTM with projections, take a step in two stages, each with all
+parts of the units: r h before n, and z = o tanh(c) before h = w_hr z.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from functools import cache
 from typing import Any
 
 from ..cpu.compile import part
-from ..cpu.copies import row_copy
+from ..cpu.copies import copies, row_copy
 from ..cpu.memory import load_word
 from ..cpu.microkernel import microkernel
 from ..cpu.narrow import stored_bytes
@@ -34,9 +37,10 @@ from .block import (
     steps_of,
 )
 from .pack import STAGE, packing
+from .products import panel_product
 from .team import LINE, clear_counters, together
 from .tiles import gate_copy, step_tile, zeros
-from .tiles_shape import SLOTS, UNITS, WEIGHTS
+from .tiles_shape import COLUMNS, SLOTS, UNITS, WEIGHTS
 
 K_BLOCK = 256  # of I at a time: what a panel's block takes in the nearest caches (512 / 256 / 128 alike)
 
@@ -53,12 +57,14 @@ def prepare_task(kind: str, dtype: str, lanes: int, stored: str, kept: str) -> A
     pack = packing(kind, dtype, lanes, stored)
     pack_panel, pack_bias, pack_narrow, narrow = pack.panel, pack.bias, pack.narrow, kept != dtype
     row, clear = row_copy(dtype, lanes), zeros(dtype, lanes)
-    width, has_cell = WEIGHTS[kind] * lanes * size, kind == "lstm"
+    width, projects = WEIGHTS[kind] * lanes * size, kind == "lstmp"
+    has_cell = kind in ("lstm", "lstmp")
+    nr, pack_projection = COLUMNS * lanes, copies(dtype, lanes, COLUMNS, stored).panels
 
     @part(kind, dtype, lanes, stored, kept)
-    def first_state(block, to, given, bs, cs):
-        """The sequences' first states, in sorted order; zeros behind H, and where none were given."""
-        b, h, rs = load_word(block, word.NB), load_word(block, word.NH), load_word(block, word.STATE_RS)
+    def first_state(block, to, given, bs, cs, h):
+        """The sequences' first states, in sorted order; zeros behind H (or P), and where none were given."""
+        b, rs = load_word(block, word.NB), load_word(block, word.STATE_RS)
         order = order_at(block)
         for i in range(b):
             clear(to + i * rs, rs // size)
@@ -80,6 +86,7 @@ def prepare_task(kind: str, dtype: str, lanes: int, stored: str, kept: str) -> A
                 array(block, word.H0),
                 load_word(block, word.H0_BS),
                 load_word(block, word.H0_CS),
+                load_word(block, word.NP),
             )
             if has_cell:
                 first_state(
@@ -88,7 +95,9 @@ def prepare_task(kind: str, dtype: str, lanes: int, stored: str, kept: str) -> A
                     array(block, word.C0),
                     load_word(block, word.C0_BS),
                     load_word(block, word.C0_CS),
+                    h,
                 )
+        k = load_word(block, word.NP)
         w_ih, w_hh = array(block, word.W_IH), array(block, word.W_HH)
         to_ih, to_hh = scratch_at(block, word.WI_AT), scratch_at(block, word.WH_AT)
         wi_rs, wi_cs = load_word(block, word.WI_RS), load_word(block, word.WI_CS)
@@ -97,10 +106,17 @@ def prepare_task(kind: str, dtype: str, lanes: int, stored: str, kept: str) -> A
             pack_panel(to_ih + p * i * width, w_ih, wi_rs, wi_cs, i, h, p)
             if narrow:
                 stage = scratch_at(block, word.WIDEH_AT) + index * STAGE * width
-                pack_narrow(to_hh + p * h * (width // 2), stage, w_hh, wh_rs, wh_cs, h, h, p)
+                pack_narrow(to_hh + p * k * (width // 2), stage, w_hh, wh_rs, wh_cs, k, h, p)
             else:
-                pack_panel(to_hh + p * h * width, w_hh, wh_rs, wh_cs, h, h, p)
+                pack_panel(to_hh + p * k * width, w_hh, wh_rs, wh_cs, k, h, p)
             pack_bias(block, scratch_at(block, word.BIAS_AT) + p * SLOTS * lanes * size, p)
+        if projects:
+            panels = load_word(block, word.P_PANELS)
+            w_hr, to_hr = array(block, word.W_HR), scratch_at(block, word.HR_AT)
+            rs, cs = load_word(block, word.HR_RS), load_word(block, word.HR_CS)
+            for p in range(index * panels // parts, (index + 1) * panels // parts):
+                # Rows of a panel are the columns of w_hr.
+                pack_projection(to_hr + p * h * nr * size, w_hr + p * nr * rs, cs, rs, h, min(nr, k - p * nr))
 
     return task
 
@@ -197,25 +213,29 @@ def panel_part(kind: str, dtype: str, lanes: int, mr: int, kept: str) -> Any:
 
 
 @cache
-def run_task(kind: str, dtype: str, lanes: int, mr: int, kept: str) -> Any:
+def run_task(kind: str, dtype: str, lanes: int, mr: int, kept: str, low: int = 0) -> Any:
     """The task of the second phase, `task(block, index)`; ROW_PARTS * UNIT_PARTS of them.
 
     Args:
         kept: the dtype of the panels of w_hh.
+        low: rows of the highest tile of the projection (`lstmp`).
     """
+    key = (kind, dtype, lanes, mr, kept, low)
     size = FLOATS[dtype][1]
     width, units = WEIGHTS[kind] * lanes * stored_bytes(kept), UNITS[kind]
     slots = SLOTS * lanes * size
-    chunk = chunk_part(kind, dtype, lanes, mr)
-    stages = 2 if kind == "gru_before" else 1
-    last_stage = panel_part("gru_before_n" if stages == 2 else kind, dtype, lanes, mr, kept)
+    projects = kind == "lstmp"
+    tiles = "lstm" if projects else kind
+    chunk = chunk_part(tiles, dtype, lanes, mr)
+    stages = 2 if projects or kind == "gru_before" else 1
+    last_stage = panel_part("gru_before_n" if kind == "gru_before" else tiles, dtype, lanes, mr, kept)
     row, spread, clear = row_copy(dtype, lanes), gate_copy(dtype, lanes), zeros(dtype, lanes)
-    has_cell, has_gates = kind == "lstm", kind != "rnn_tanh" and kind != "rnn_relu"
+    has_cell, has_gates = tiles == "lstm", kind != "rnn_tanh" and kind != "rnn_relu"
     old_is_c = kind in ("gru", "gru_before")
 
-    @part(kind, dtype, lanes, mr, kept)
+    @part(*key)
     def write(block, row_part, s, g, new, c, u0, u1, panels):
-        """Copies a step's results to where the caller wants them: units u0 to u1."""
+        """Copies a step's results to where the caller wants them: units u0 to u1; projections later."""
         parts, rs = load_word(block, word.ROW_PARTS), load_word(block, word.STATE_RS)
         g_rs = load_word(block, word.G_RS)
         order, lengths, reverse = order_at(block), lengths_at(block), load_word(block, word.REVERSE)
@@ -224,8 +244,9 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int, kept: str) -> Any:
         for r in range(row_part, load_word(active_at(block), s), parts):
             t, b = load_word(lengths, r) - 1 - s if reverse else s, load_word(order, r)
             i = r // parts
-            to = y + t * load_word(block, word.Y_TS) + b * load_word(block, word.Y_BS) + u0 * size
-            row(to, new + i * parts * rs, size, u1 - u0)
+            if not projects:
+                to = y + t * load_word(block, word.Y_TS) + b * load_word(block, word.Y_BS) + u0 * size
+                row(to, new + i * parts * rs, size, u1 - u0)
             if has_gates and gates != 0:
                 to = gates + t * load_word(block, word.G_TS) + b * load_word(block, word.G_BS) + u0 * size
                 spread(to, gate_step, g + i * g_rs, panels, u1 - u0)
@@ -233,23 +254,23 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int, kept: str) -> Any:
                 to = cells + t * load_word(block, word.CE_TS) + b * load_word(block, word.CE_BS) + u0 * size
                 row(to, c + i * parts * rs, size, u1 - u0)
 
-    @part(kind, dtype, lanes, mr, kept)
-    def finish(block, row_part, u0, u1):
-        """The last states, and zeros beyond each sequence's length."""
+    @part(*key)
+    def finish(block, row_part, u0, u1, v0, v1):
+        """The last states, and zeros beyond each sequence's length: units u0 to u1, and v0 to v1 of h."""
         parts, rs = load_word(block, word.ROW_PARTS), load_word(block, word.STATE_RS)
         step = load_word(block, word.STATE_STEP)
         order, lengths, h = order_at(block), lengths_at(block), load_word(block, word.NH)
-        states, y, n = scratch_at(block, word.H_AT), array(block, word.Y), u1 - u0
+        states, y, n = scratch_at(block, word.H_AT) + v0 * size, array(block, word.Y) + v0 * size, u1 - u0
         gates, cells = array(block, word.GATES), array(block, word.CELLS)
         for r in range(row_part, load_word(block, word.NB), parts):
             b, length = load_word(order, r), load_word(lengths, r)
-            last = states + length % 2 * step + r * rs + u0 * size
-            row(array(block, word.H_N) + b * load_word(block, word.HN_BS) + u0 * size, last, size, n)
+            last = states + length % 2 * step + r * rs
+            row(array(block, word.H_N) + b * load_word(block, word.HN_BS) + v0 * size, last, size, v1 - v0)
             if has_cell:
                 last = scratch_at(block, word.C_AT) + r * rs + u0 * size
                 row(array(block, word.C_N) + b * load_word(block, word.CN_BS) + u0 * size, last, size, n)
             for t in range(length, load_word(block, word.NT)):
-                clear(y + t * load_word(block, word.Y_TS) + b * load_word(block, word.Y_BS) + u0 * size, n)
+                clear(y + t * load_word(block, word.Y_TS) + b * load_word(block, word.Y_BS), v1 - v0)
                 if has_gates and gates != 0:
                     to = gates + t * load_word(block, word.G_TS) + b * load_word(block, word.G_BS) + u0 * size
                     for j in range(SLOTS):
@@ -258,10 +279,10 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int, kept: str) -> Any:
                     to = cells + t * load_word(block, word.CE_TS) + b * load_word(block, word.CE_BS)
                     clear(to + u0 * size, n)
 
-    if stages == 2:
+    if kind == "gru_before":
         first_stage = panel_part("gru_before_rz", dtype, lanes, mr, kept)
 
-        @part(kind, dtype, lanes, mr, kept)
+        @part(*key)
         def step_panel(turn, h, old, rs, w, g, g_rs, bias, cell, new, inner, at, n):
             # r h of all units stands in the place of the cells, which GRU has not.
             if turn % 2 == 0:
@@ -270,11 +291,48 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int, kept: str) -> Any:
                 last_stage(h, inner, rs, w, g, g_rs, bias, cell, new, n)
     else:
 
-        @part(kind, dtype, lanes, mr, kept)
+        @part(*key)
         def step_panel(turn, h, old, rs, w, g, g_rs, bias, cell, new, inner, at, n):
             last_stage(h, old, rs, w, g, g_rs, bias, cell, new, n)
 
-    @part(kind, dtype, lanes, mr, kept)
+    if projects:
+        nr, times = COLUMNS * lanes, panel_product(dtype, lanes, low)
+
+        @part(*key)
+        def project(block, row_part, s, q0, q1, v0, v1):
+            """h = w_hr z of a step, from all its z: panels q0 to q1, which are units v0 to v1 of h."""
+            parts, h = load_word(block, word.ROW_PARTS), load_word(block, word.NH)
+            rs, active = load_word(block, word.STATE_RS), load_word(active_at(block), s)
+            n = (active - row_part + parts - 1) // parts
+            z = scratch_at(block, word.Z_AT) + row_part * rs
+            new = scratch_at(block, word.H_AT) + (s + 1) % 2 * load_word(block, word.STATE_STEP)
+            for p in range(q0, q1):
+                w = scratch_at(block, word.HR_AT) + p * h * nr * size
+                times(h, z, parts * rs, w, new + row_part * rs + p * nr * size, parts * rs, n, 0)
+            order, lengths, reverse = order_at(block), lengths_at(block), load_word(block, word.REVERSE)
+            y = array(block, word.Y) + v0 * size
+            for r in range(row_part, active, parts):
+                t, b = load_word(lengths, r) - 1 - s if reverse else s, load_word(order, r)
+                to = y + t * load_word(block, word.Y_TS) + b * load_word(block, word.Y_BS)
+                row(to, new + r * rs + v0 * size, size, v1 - v0)
+
+        @part(*key)
+        def share_of_h(block, unit_part, u0, u1):
+            """Panels q0 to q1, and units v0 to v1 of h, that a part of the units computes."""
+            panels, shares = load_word(block, word.P_PANELS), load_word(block, word.UNIT_PARTS)
+            q0, q1 = unit_part * panels // shares, (unit_part + 1) * panels // shares
+            return q0, q1, q0 * nr, min(load_word(block, word.NP), q1 * nr)
+    else:
+
+        @part(*key)
+        def project(block, row_part, s, q0, q1, v0, v1):
+            pass
+
+        @part(*key)
+        def share_of_h(block, unit_part, u0, u1):
+            return 0, 0, u0, u1
+
+    @part(*key)
     def item(block, row_part, unit_part, turn):
         """One part of a step, or of a stage of it; one turn after the last, what is left to do."""
         s = turn // stages
@@ -283,8 +341,12 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int, kept: str) -> Any:
         p0, p1 = unit_part * panels // shares, (unit_part + 1) * panels // shares
         h, u0 = load_word(block, word.NH), p0 * units * lanes
         u1 = min(h, p1 * units * lanes)
+        q0, q1, v0, v1 = share_of_h(block, unit_part, u0, u1)
         if s == steps_of(block):
-            finish(block, row_part, u0, u1)
+            finish(block, row_part, u0, u1, v0, v1)
+            return
+        if projects and turn % 2 == 1:
+            project(block, row_part, s, q0, q1, v0, v1)
             return
         own = row_part * shares + unit_part
         g0 = scratch_at(block, word.G_AT) + own * load_word(block, word.G_STEP)
@@ -296,24 +358,24 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int, kept: str) -> Any:
         g = g0 + load_word(place_at(block), s) * g_rs
         rs, step = load_word(block, word.STATE_RS), load_word(block, word.STATE_STEP)
         states = scratch_at(block, word.H_AT) + row_part * rs
-        old, new = states + s % 2 * step, states + (s + 1) % 2 * step
+        old, new, k = states + s % 2 * step, states + (s + 1) % 2 * step, h
+        if projects:
+            new, k = scratch_at(block, word.Z_AT) + row_part * rs, load_word(block, word.NP)
         c = scratch_at(block, word.C_AT) + row_part * rs
         for p in range(p0, p1):
             at = p * units * lanes * size
-            w = scratch_at(block, word.WH_AT) + p * h * width
+            w = scratch_at(block, word.WH_AT) + p * k * width
             bias = scratch_at(block, word.BIAS_AT) + p * slots
             cell = old + at if old_is_c else c + at
             step_panel(
-                turn, h, old, parts * rs, w, g + (p - p0) * slots, g_rs, bias, cell, new + at, c, at, n
+                turn, k, old, parts * rs, w, g + (p - p0) * slots, g_rs, bias, cell, new + at, c, at, n
             )
-        if turn % stages == stages - 1:
-            write(
-                block, row_part, s, g, states + (s + 1) % 2 * step + u0 * size, c + u0 * size, u0, u1, p1 - p0
-            )
+        if projects or turn % stages == stages - 1:
+            write(block, row_part, s, g, new + u0 * size, c + u0 * size, u0, u1, p1 - p0)
 
-    items = together(item, (kind, dtype, lanes, mr, kept))
+    items = together(item, key)
 
-    @part(kind, dtype, lanes, mr, kept)
+    @part(*key)
     def task(block, index):
         shares = load_word(block, word.UNIT_PARTS)
         row_part, unit_part = index // shares, index % shares

@@ -19,6 +19,7 @@ _AXES = {
     "c0": ("C0_BS", "C0_CS"),
     "w_ih": ("WI_RS", "WI_CS"),
     "w_hh": ("WH_RS", "WH_CS"),
+    "w_hr": ("HR_RS", "HR_CS"),
     "b_ih": ("BI_S",),
     "b_hh": ("BH_S",),
     "lengths": ("LENGTHS_S",),
@@ -60,7 +61,7 @@ def array_words(
     """A block with the places and strides of a call's arrays filled in, and the specs by role.
 
     Args:
-        widened: weights of 16 bits are read from where `widen_phases` puts them.
+        widened: w_ih and w_hh of 16 bits are read from where `widen_phases` puts them.
     """
     names = (*op.inputs, *outputs)
     block = np.zeros(words.WORDS, np.int64)
@@ -70,7 +71,7 @@ def array_words(
     for place, (name, spec) in enumerate(roles.items()):
         if not spec.present:
             continue
-        if widened and spec.dtype == "bfloat16":
+        if widened and spec.dtype == "bfloat16" and name in ("w_ih", "w_hh"):
             _widened(block, name, place, spec)
             continue
         block[getattr(words, name.upper())] = place
@@ -93,7 +94,7 @@ def _widened(block: NDArray[np.int64], name: str, place: int, spec: TensorSpec) 
 
 
 def widen_phases(block: NDArray[np.int64], roles: dict[str, TensorSpec], memory: Scratch, tasks: int) -> Any:
-    """The phase that widens bfloat16 weights, in a list; none for others."""
+    """The phase that widens w_ih and w_hh from bfloat16, in a list; none for others."""
     if roles["w_ih"].dtype != "bfloat16":
         return []
     from ..cpu.launch import address_of_task

@@ -49,12 +49,28 @@ def lstm(
     **attrs: Any,
 ) -> Outputs:
     """For the outputs of `lstm`."""
+    return lstmp(x, h0, c0, w_ih, w_hh, None, b_ih, b_hh, lengths, **attrs)
+
+
+def lstmp(
+    x: AnyArray,
+    h0: Any,
+    c0: Any,
+    w_ih: AnyArray,
+    w_hh: AnyArray,
+    w_hr: AnyArray | None,
+    b_ih: Any,
+    b_hh: Any,
+    lengths: Any,
+    **attrs: Any,
+) -> Outputs:
+    """For the outputs of `lstmp`; of `lstm` without w_hr."""
     train, first = attrs["train"], attrs["batch_first"]
-    outputs = reference.lstm(x, h0, c0, w_ih, w_hh, b_ih, b_hh, lengths, **{**attrs, "train": True})
+    outputs = reference.lstmp(x, h0, c0, w_ih, w_hh, w_hr, b_ih, b_hh, lengths, **{**attrs, "train": True})
     y, gates, cells = (_out(outputs[place], first) for place in (0, 3, 4))
     x = _out(x, first)
-    (t, b, _), k = x.shape, w_hh.shape[1]
-    h, c, hm, cm = _states(t, b, k, h0), _states(t, b, k, c0), _states(t, b, k, h0), _states(t, b, k, c0)
+    (t, b, _), k, p = x.shape, len(w_hh) // 4, w_hh.shape[1]
+    h, c, hm, cm = _states(t, b, p, h0), _states(t, b, k, c0), _states(t, b, p, h0), _states(t, b, k, c0)
     ym, gm, sm = np.zeros_like(y), np.zeros_like(gates), np.zeros_like(cells)
     for rows, times in Steps(t, b, lengths, attrs["reverse"]).forward():
         pre = np.abs(x[times, rows]) @ np.abs(w_ih).T + h[rows] @ np.abs(w_hh).T + _bias(b_ih, b_hh)
@@ -67,7 +83,8 @@ def lstm(
         cm[rows] = f * cm[rows] + c[rows] * fm + i * gm_ + g * im
         c[rows] = np.abs(cells[times, rows])
         th = np.tanh(c[rows])
-        hm[rows] = o * (1 - th * th) * cm[rows] + th * om + o * th
+        zm = o * (1 - th * th) * cm[rows] + th * om + o * th
+        hm[rows] = zm if w_hr is None else (o * th) @ np.abs(w_hr).T + _carried(zm, w_hr.T)
         h[rows] = np.abs(y[times, rows])
         ym[times, rows], gm[times, rows], sm[times, rows] = hm[rows], m, cm[rows]
     found = (_out(ym, first), hm, cm)
@@ -97,9 +114,8 @@ def gru(
             mm = from_h[:, 2 * k :]
             inner = r * mm + rm * m
         else:
-            mm = inner = (rm * h[rows]) @ np.abs(w_hh[2 * k :]).T + _bias(
-                None if b_hh is None else b_hh[2 * k :]
-            )
+            w_n, b_n = w_hh[2 * k :], None if b_hh is None else b_hh[2 * k :]
+            mm = inner = (rm * h[rows]) @ np.abs(w_n).T + _bias(b_n) + _carried(r * hm[rows], w_n.T)
         nm = (1 - n * n) * (from_x[:, 2 * k :] + inner) + n
         hm[rows] = (1 - z) * nm + z * hm[rows] + (n + h[rows]) * zm + n + h[rows]
         h[rows] = np.abs(y[times, rows])
@@ -160,12 +176,35 @@ def lstm_grad(
     **attrs: Any,
 ) -> Outputs:
     """For the outputs of `lstm_grad`."""
+    more = (y, gates, cells, dy, dh_n, dc_n, lengths)
+    found = lstmp_grad(x, h0, c0, w_ih, w_hh, None, *more, **attrs)
+    return (*found[:5], *found[6:])
+
+
+def lstmp_grad(
+    x: AnyArray,
+    h0: Any,
+    c0: Any,
+    w_ih: AnyArray,
+    w_hh: AnyArray,
+    w_hr: AnyArray | None,
+    y: AnyArray,
+    gates: AnyArray,
+    cells: AnyArray,
+    dy: Any,
+    dh_n: Any,
+    dc_n: Any,
+    lengths: Any,
+    **attrs: Any,
+) -> Outputs:
+    """For the outputs of `lstmp_grad`; of `lstm_grad`, and one more, without w_hr."""
     first = attrs["batch_first"]
     x, y, gates, cells = (_out(a, first) for a in (x, y, gates, cells))
     dy = reference.swapped(dy, first)
-    (t, b, _), k = x.shape, w_hh.shape[1]
-    h0, c0, dh, dc = (np.zeros((b, k)) if s is None else np.array(s) for s in (h0, c0, dh_n, dc_n))
-    dhm, dcm, sums = np.abs(dh), np.abs(dc), _Sums(x, w_ih, w_hh)
+    (t, b, _), k, p = x.shape, len(w_hh) // 4, w_hh.shape[1]
+    h0, dh = (np.zeros((b, p)) if s is None else np.array(s) for s in (h0, dh_n))
+    c0, dc = (np.zeros((b, k)) if s is None else np.array(s) for s in (c0, dc_n))
+    dhm, dcm, sums, dw_hr = np.abs(dh), np.abs(dc), _Sums(x, w_ih, w_hh), np.zeros((p, k))
     for rows, times, start, before in Steps(t, b, lengths, attrs["reverse"]).backward():
         if not len(rows):
             continue
@@ -173,6 +212,9 @@ def lstm_grad(
         i, f, g, o = np.split(gates[times, rows], 4, axis=1)
         th, given = np.tanh(cells[times, rows]), 0 if dy is None else dy[times, rows]
         now, size = dh[rows] + given, dhm[rows] + np.abs(given)
+        if w_hr is not None:
+            dw_hr += size.T @ np.abs(o * th)
+            now, size = now @ w_hr, np.abs(now) @ np.abs(w_hr) + _carried(size, w_hr)
         cell = dc[rows] + now * o * (1 - th * th)
         cell_size = dcm[rows] + size * np.abs(o) * (1 + th * th)
         slopes = [g * i * (1 - i), c_prev * f * (1 - f), i * (1 - g * g)]
@@ -182,7 +224,8 @@ def lstm_grad(
         dc[rows], dcm[rows] = cell * f, cell_size * np.abs(f)
         dh[rows], dhm[rows] = d @ w_hh, np.abs(d) @ np.abs(w_hh) + _carried(m, w_hh)
         sums.add((times, rows), m, m, h_prev)
-    return sums.outputs((dhm, dcm), first)
+    found = sums.outputs((dhm, dcm), first)
+    return (*found[:5], dw_hr, *found[5:])
 
 
 def gru_grad(

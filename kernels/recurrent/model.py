@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ..cpu.cycles import CALL, FAR, HAND_OVER, NEAR, TURNED, ceil_div
 from ..machine import machine
+from .tiles_shape import COLUMNS
 
 MEET = 700.0  # cycles for two threads to wait for each other
 ROW = 60.0  # cycles for the activations of one sequence and one panel
@@ -22,7 +23,8 @@ WORK_PER_THREAD = 40_000.0  # cycles below which a second thread is not worth it
 class Work:
     """A layer's sizes: t steps of b sequences, i inputs, h units of `gates` gates and `size` bytes.
 
-    `panels` of `weights` vectors of `vector` bytes are what a step multiplies with.
+    `panels` of `weights` vectors of `vector` bytes are what a step multiplies with. Where h is projected, it
+    has p units in `p_panels` panels of the projection or, backward, of w_hh; else `h` and 0.
     """
 
     t: int
@@ -34,6 +36,8 @@ class Work:
     vector: int
     gates: int
     size: int
+    p: int
+    p_panels: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,25 +58,39 @@ def step_cycles(w: Work, k: int, rows: int, panels: int) -> float:
     return max(compute, stream) + 0.2 * min(compute, stream)
 
 
+def projection_cycles(w: Work, k: int, rows: int, panels: int, unit_parts: int) -> float:
+    """The product with w_hr in one step of one task: all of `panels` panels, which `unit_parts` share."""
+    mine, tiles = ceil_div(panels, unit_parts), ceil_div(rows, 6)
+    compute = k * mine * COLUMNS * max(0.53 * rows, 0.6 * tiles + 0.2 * rows)
+    return compute + (MEET if unit_parts > 1 else 0.0)
+
+
 def forward_cycles(w: Work, row_parts: int, unit_parts: int) -> float:
     """A whole forward call."""
     rows, panels = ceil_div(w.b, row_parts), ceil_div(w.panels, unit_parts)
     parts = row_parts * unit_parts
-    pack = (w.i + w.h) * w.panels * w.weights * w.vector / TURNED / parts
+    pack = (w.i + w.p) * w.panels * w.weights * w.vector / TURNED / parts
     products = 0.56 * w.t * rows * panels * w.weights * w.i + w.i * panels * w.weights * w.vector / FAR
-    steps = w.t * (step_cycles(w, w.h, rows, panels) + (MEET if unit_parts > 1 else 0.0))
+    steps = w.t * (step_cycles(w, w.p, rows, panels) + (MEET if unit_parts > 1 else 0.0))
+    if w.p_panels:
+        pack += w.h * w.p_panels * COLUMNS * w.vector / TURNED / parts
+        steps += w.t * projection_cycles(w, w.h, rows, w.p_panels, unit_parts)
     return CALL + pack + products + steps + (2 * HAND_OVER if parts > 1 else 0.0)
 
 
 def backward_cycles(w: Work, row_parts: int, unit_parts: int) -> float:
     """A whole backward call; `w.panels` of four vectors of units, `w.gates` gates."""
-    rows, panels = ceil_div(w.b, row_parts), ceil_div(w.panels, unit_parts)
+    rows, panels = ceil_div(w.b, row_parts), ceil_div(w.p_panels or w.panels, unit_parts)
     parts = row_parts * unit_parts
     k = w.gates * w.h
-    pack = k * w.panels * w.weights * w.vector / NEAR / parts
+    pack = k * (w.p_panels or w.panels) * w.weights * w.vector / NEAR / parts
     lanes = w.vector / (4 if w.size == 4 else 8)
-    products = 0.6 * w.t * w.b * k * (2 * w.i + w.h) / lanes / parts
+    products = 0.6 * w.t * w.b * k * (2 * w.i + w.p) / lanes / parts
     steps = w.t * (step_cycles(w, k, rows, panels) + (MEET if unit_parts > 1 else 0.0))
+    if w.p_panels:
+        pack += w.p * w.panels * w.weights * w.vector / NEAR / parts
+        products += 0.6 * w.t * w.b * w.p * w.h / lanes / parts
+        steps += w.t * projection_cycles(w, w.p, rows, w.panels, unit_parts)
     return CALL + pack + products + steps + (4 * HAND_OVER if parts > 1 else 0.0)
 
 

@@ -9,6 +9,9 @@ h_n and c_n are the states after its last step; in reverse, it starts at its own
 forward op has what the gradient needs as further outputs. `w_ih` and `w_hh` may be bfloat16 where all else is
 float32. The definitions are in `reference.py`.
 
+`lstmp` is LSTM with projections (`kw.lstm` with `w_hr`): h and y are P wide instead of H, c stays H wide, and
+w_hh: [4 H, P], w_hr: [P, H].
+
 Rounding errors do not add up like those of one sum here: each step damps what it inherits by its activation's
 slope and the norm of w_hh, and adds those of sums of I + H terms (w_ih x + w_hh h) and of a few elementwise
 roundings. So the reduction length is I + H + 16, beside magnitudes that are sums of absolute terms
@@ -28,11 +31,11 @@ from ..op import AnyArray, Cost, Op, Specs, register_op
 from ..spec import ABSENT, TensorSpec
 from . import magnitude, reference, samples
 
-GATES = {"lstm": 4, "gru": 3, "rnn": 1}
-SAVED = {"lstm": ("gates", "cells"), "gru": ("gates",), "rnn": ()}
-STATES = {"lstm": ("h0", "c0"), "gru": ("h0",), "rnn": ("h0",)}
+GATES = {"lstm": 4, "lstmp": 4, "gru": 3, "rnn": 1}
+SAVED = {"lstm": ("gates", "cells"), "lstmp": ("gates", "cells"), "gru": ("gates",), "rnn": ()}
+STATES = {"lstm": ("h0", "c0"), "lstmp": ("h0", "c0"), "gru": ("h0",), "rnn": ("h0",)}
 NONLINEARITIES = ("tanh", "relu")
-_WEIGHTS = ("w_ih", "w_hh")
+_WEIGHTS = ("w_ih", "w_hh", "w_hr")
 _ELEMENTWISE = 16  # roundings of a step beside those of its sums: activations, products, the state's update
 
 
@@ -47,13 +50,16 @@ def _expect(op: Op, name: str, spec: TensorSpec, shape: tuple[int, ...], means: 
 
 
 def _check_weights(op: Op, given: Mapping[str, TensorSpec], dtype: str) -> None:
-    for name in _WEIGHTS:
+    names = [name for name in _WEIGHTS if name in given]
+    both = "both" if len(names) == 2 else "all"
+    for name in names:
         allowed = (dtype, "bfloat16") if dtype == "float32" else (dtype,)
         if given[name].dtype not in allowed or given[name].dtype != given["w_ih"].dtype:
+            *most, last = (f"{n} {given[n].dtype}" for n in names)
             raise DTypeError(
-                f"{op.name}: x is {dtype}, w_ih {given['w_ih'].dtype} and w_hh {given['w_hh'].dtype}; both "
-                f"weights must be {' or both '.join(allowed)}; nothing is converted silently. Convert them "
-                f"yourself: kw.array({name}, dtype={dtype!r})."
+                f"{op.name}: x is {dtype}, {', '.join(most)} and {last}; {both} weights must be "
+                f"{f' or {both} '.join(allowed)}; nothing is converted silently. Convert them yourself: "
+                f"kw.array({name}, dtype={dtype!r})."
             )
     lengths = given.get("lengths", ABSENT)
     if lengths.present and lengths.dtype != "int64":
@@ -72,8 +78,30 @@ def _check_flags(op: Op, attrs: Mapping[str, Any]) -> None:
             raise DTypeError(f"{op.name}: {name} is {value!r}; write True or False.")
 
 
-def sizes(op: Op, specs: Specs, attrs: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    """T, B, I and H of a call, its weights and states checked; T is 1 for a cell.
+def _hidden(op: Op, given: Mapping[str, TensorSpec], gates: int) -> tuple[int, int]:
+    """H, and the width of h: P where it is projected, else H."""
+    w_hh = given["w_hh"]
+    if "w_hr" in given:
+        w_hr = given["w_hr"]
+        if w_hr.ndim != 2:
+            raise ShapeError(
+                f"{op.name}: w_hr is {w_hr}, but must be [P, H], which makes h of o tanh(c); leave it out "
+                "for an LSTM without projections."
+            )
+        p, h = w_hr.shape
+        means = f"[{gates} H, P]; P = {p}, H = {h} from w_hr"
+        _expect(op, "w_hh", w_hh, (gates * h, p), means)
+        return h, p
+    if w_hh.ndim != 2 or w_hh.shape[0] != gates * w_hh.shape[1]:
+        raise ShapeError(
+            f"{op.name}: w_hh is {w_hh}, but must be [{gates} H, H]"
+            + (", the gates one above the other." if gates > 1 else ".")
+        )
+    return w_hh.shape[1], w_hh.shape[1]
+
+
+def sizes(op: Op, specs: Specs, attrs: Mapping[str, Any]) -> tuple[int, int, int, int, int]:
+    """T, B, I, H and P of a call, its weights and states checked; T is 1 for a cell, P is the width of h.
 
     Raises:
         ShapeError, DTypeError: when the inputs do not fit.
@@ -82,7 +110,7 @@ def sizes(op: Op, specs: Specs, attrs: Mapping[str, Any]) -> tuple[int, int, int
     _check_flags(op, attrs)
     given = named(op, specs)
     _check_weights(op, given, dtype)
-    x, w_ih, w_hh = given["x"], given["w_ih"], given["w_hh"]
+    x, w_ih = given["x"], given["w_ih"]
     cell = op.name.endswith("_cell")
     axes = "[B, I]" if cell else "[B, T, I]" if attrs["batch_first"] else "[T, B, I]"
     if x.ndim != (2 if cell else 3):
@@ -91,21 +119,22 @@ def sizes(op: Op, specs: Specs, attrs: Mapping[str, Any]) -> tuple[int, int, int
     t = 1
     if not cell:
         b, t = x.shape[:2] if attrs["batch_first"] else (x.shape[1], x.shape[0])
-    g = GATES[op.name[: 4 if op.name.startswith("lstm") else 3]]
-    if w_hh.ndim != 2 or w_hh.shape[0] != g * w_hh.shape[1]:
-        raise ShapeError(
-            f"{op.name}: w_hh is {w_hh}, but must be [{g} H, H]"
-            + (", the gates one above the other." if g > 1 else ".")
-        )
-    h = w_hh.shape[1]
-    means = f"B = {b}, I = {i} from x {axes}, H = {h} from w_hh"
+    g = GATES[op.name.partition("_")[0]]
+    h, p = _hidden(op, given, g)
+    projects = "w_hr" in given
+    means = f"B = {b}, I = {i} from x {axes}, " + (
+        f"P = {p}, H = {h} from w_hr" if projects else f"H = {h} from w_hh"
+    )
     _expect(op, "w_ih", w_ih, (g * h, i), f"[{g} H, I]; {means}")
-    for name in ("h", "c", "h0", "c0", "dh_n", "dc_n"):
+    for name in ("h", "h0", "dh_n"):
+        shape = "[B, P]" if projects else "[B, H]"
+        _expect(op, name, given.get(name, ABSENT), (b, p), f"{shape}; {means}")
+    for name in ("c", "c0", "dc_n"):
         _expect(op, name, given.get(name, ABSENT), (b, h), f"[B, H]; {means}")
     for name in ("b_ih", "b_hh"):
         _expect(op, name, given.get(name, ABSENT), (g * h,), f"[{g} H]; {means}")
     _expect(op, "lengths", given.get("lengths", ABSENT), (b,), f"[B]; {means}")
-    return t, b, i, h
+    return t, b, i, h, p
 
 
 def _sequence(t: int, b: int, n: int, attrs: Mapping[str, Any]) -> tuple[int, int, int]:
@@ -115,9 +144,9 @@ def _sequence(t: int, b: int, n: int, attrs: Mapping[str, Any]) -> tuple[int, in
 def _infer(kind: str, specs: Specs, **attrs: Any) -> Specs:
     """The specs of y and the last states, and with `train` of what the gradient needs."""
     op = _OPS[kind]
-    t, b, _, h = sizes(op, specs, attrs)
+    t, b, _, h, p = sizes(op, specs, attrs)
     dtype, device = specs[0].dtype, specs[0].device
-    shapes = [_sequence(t, b, h, attrs), *[(b, h)] * len(STATES[kind])]
+    shapes = [_sequence(t, b, p, attrs), (b, p), *[(b, h)] * (len(STATES[kind]) - 1)]
     if attrs.get("train"):
         widths = {"gates": 4 * h, "cells": h}
         shapes += [_sequence(t, b, widths[name], attrs) for name in SAVED[kind]]
@@ -125,30 +154,32 @@ def _infer(kind: str, specs: Specs, **attrs: Any) -> Specs:
 
 
 def _infer_grad(kind: str, specs: Specs, **attrs: Any) -> Specs:
-    """The specs of dx, the gradients of the first states, dw_ih, dw_hh, db_ih and db_hh."""
+    """The specs of dx, the gradients of the first states, of the weights, db_ih and db_hh."""
     op = _OPS[f"{kind}_grad"]
-    t, b, _, h = sizes(op, specs, attrs)
+    t, b, _, h, p = sizes(op, specs, attrs)
     given, dtype = named(op, specs), specs[0].dtype
-    for name, width in (("y", h), ("dy", h), ("gates", 4 * h), ("cells", h)):
+    for name, width in (("y", p), ("dy", p), ("gates", 4 * h), ("cells", h)):
         shape = _sequence(t, b, width, attrs)
         _expect(op, name, given.get(name, ABSENT), shape, f"as the forward op returned it, T = {t}")
-    w_ih, w_hh = given["w_ih"].shape, given["w_hh"].shape
-    shapes = [given["x"].shape, *[(b, h)] * len(STATES[kind]), w_ih, w_hh, w_ih[:1], w_ih[:1]]
+    weights = [given[name].shape for name in _WEIGHTS if name in given]
+    states = [(b, p), *[(b, h)] * (len(STATES[kind]) - 1)]
+    shapes = [given["x"].shape, *states, *weights, weights[0][:1], weights[0][:1]]
     return tuple(TensorSpec(shape, dtype, specs[0].device) for shape in shapes)
 
 
 def _infer_cell(kind: str, specs: Specs, **attrs: Any) -> Specs:
     """The specs of the new states."""
-    _, b, _, h = sizes(_OPS[f"{kind}_cell"], specs, attrs)
+    _, b, _, h, _ = sizes(_OPS[f"{kind}_cell"], specs, attrs)
     return (TensorSpec((b, h), specs[0].dtype, specs[0].device),) * len(STATES[kind])
 
 
 def _cost(name: str, specs: Specs, **attrs: Any) -> Cost:
     """Multiply-adds of the products with the weights; elementwise work is not counted. Full lengths."""
     op = _OPS[name]
-    t, b, i, h = sizes(op, specs, attrs)
+    t, b, i, h, p = sizes(op, specs, attrs)
     kind, _, what = name.partition("_")
-    work = 2 * t * b * GATES[kind] * h * (i + h) * (2 if what == "grad" else 1)
+    projection = p * h if kind == "lstmp" else 0
+    work = 2 * t * b * (GATES[kind] * h * (i + p) + projection) * (2 if what == "grad" else 1)
     inputs = specs[: len(op.inputs)]
     moved = sum(spec.nbytes for spec in (*inputs, *op.infer(inputs, **attrs)) if spec.present)
     return Cost(flops=work, bytes=moved)
@@ -156,9 +187,11 @@ def _cost(name: str, specs: Specs, **attrs: Any) -> Cost:
 
 def _reduction_length(name: str, specs: Specs, **attrs: Any) -> int:
     op = _OPS[name]
-    t, b, i, h = sizes(op, specs, attrs)
-    more = GATES[name[:-5]] * h + t * b if name.endswith("_grad") else 0
-    return i + h + more + _ELEMENTWISE
+    t, b, i, h, p = sizes(op, specs, attrs)
+    kind, _, what = name.partition("_")
+    more = GATES[kind] * h + t * b if what == "grad" else 0
+    projection = h if kind == "lstmp" else 0
+    return i + p + projection + more + _ELEMENTWISE
 
 
 def _precisely(compute: Callable[..., tuple[AnyArray, ...]], *arrays: AnyArray | None, **attrs: Any) -> Any:
@@ -207,29 +240,38 @@ def _op(
 _DIRECTION = {"reverse": False, "batch_first": False}
 _OWN: dict[str, dict[str, Any]] = {
     "lstm": {},
+    "lstmp": {},
     "gru": {"reset_after": True},
     "rnn": {"nonlinearity": "tanh"},
 }
 _OPS: dict[str, Op] = {}
-for _kind, _title in (("lstm", "LSTM"), ("gru", "GRU"), ("rnn", "plain recurrent layer")):
-    _first = STATES[_kind]
+for _kind, _title in (
+    ("lstm", "LSTM"),
+    ("lstmp", "LSTM with projections"),
+    ("gru", "GRU"),
+    ("rnn", "plain recurrent layer"),
+):
+    _first, _weights = STATES[_kind], _WEIGHTS[: 3 if _kind == "lstmp" else 2]
+    _y, _last = ("[T, B, P]", "h: [B, P], c: [B, H]") if _kind == "lstmp" else ("[T, B, H]", "[B, H]")
     _OPS[_kind] = _op(
         _kind,
         partial(_infer, _kind),
-        ("x", *_first, "w_ih", "w_hh", "b_ih", "b_hh", "lengths"),
+        ("x", *_first, *_weights, "b_ih", "b_hh", "lengths"),
         (*_first, "b_ih", "b_hh", "lengths"),
-        f"{_title} over x: [T, B, I] -> y: [T, B, H] and the last states [B, H].",
+        f"{_title} over x: [T, B, I] -> y: {_y} and the last states {_last}.",
         attrs={**_DIRECTION, **_OWN[_kind], **({} if _kind == "rnn" else {"train": False})},
     )
-    _grads = ("dy", "dh_n", "dc_n")[: 3 if _kind == "lstm" else 2]
+    _grads = ("dy", "dh_n", "dc_n")[: 1 + len(_first)]
     _OPS[f"{_kind}_grad"] = _op(
         f"{_kind}_grad",
         partial(_infer_grad, _kind),
-        ("x", *_first, "w_ih", "w_hh", "y", *SAVED[_kind], *_grads, "lengths"),
+        ("x", *_first, *_weights, "y", *SAVED[_kind], *_grads, "lengths"),
         (*_first, *_grads, "lengths"),
         f"Gradients of {_kind} for x, the first states, the weights and the biases.",
         attrs={**_DIRECTION, **_OWN[_kind]},
     )
+    if _kind == "lstmp":  # its cell: a sequence of one step
+        continue
     _OPS[f"{_kind}_cell"] = _op(
         f"{_kind}_cell",
         partial(_infer_cell, _kind),
@@ -240,5 +282,6 @@ for _kind, _title in (("lstm", "LSTM"), ("gru", "GRU"), ("rnn", "plain recurrent
     )
 
 LSTM, LSTM_GRAD, LSTM_CELL = (_OPS[name] for name in ("lstm", "lstm_grad", "lstm_cell"))
+LSTMP, LSTMP_GRAD = _OPS["lstmp"], _OPS["lstmp_grad"]
 GRU, GRU_GRAD, GRU_CELL = (_OPS[name] for name in ("gru", "gru_grad", "gru_cell"))
 RNN, RNN_GRAD, RNN_CELL = (_OPS[name] for name in ("rnn", "rnn_grad", "rnn_cell"))

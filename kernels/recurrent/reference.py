@@ -2,6 +2,7 @@
 
     LSTM   i, f, o = sigmoid(...), g = tanh(...) of w_ih x + b_ih + w_hh h + b_hh
            c' = f c + i g,  h' = o tanh(c')              (Hochreiter, Schmidhuber 1997; Gers et al. 2000)
+    LSTMP  h' = w_hr (o tanh(c')), all else as LSTM      (Sak, Senior, Beaufays 2014; PyTorch's proj_size)
     GRU    r, z = sigmoid(...),  n = tanh(w_in x + b_in + r (w_hn h + b_hn))     (reset_after: PyTorch, cuDNN)
                              or  n = tanh(w_in x + b_in + w_hn (r h) + b_hn)     (Cho et al. 2014; ONNX)
            h' = (1 - z) n + z h
@@ -63,6 +64,12 @@ def _start(state: AnyArray | None, b: int, h: int, dtype: Any) -> AnyArray:
     return np.zeros((b, h), dtype) if state is None else np.array(state, dtype)
 
 
+def _one_minus_square(x: AnyArray) -> AnyArray:
+    """1 - x^2. Its square rounded, an x within 1e-8 of 1 has lost half of all digits, even in long double."""
+    result: AnyArray = (1 - x) * (1 + x)
+    return result
+
+
 def _plus(x: AnyArray, bias: AnyArray | None) -> AnyArray:
     return x if bias is None else x + bias
 
@@ -82,17 +89,38 @@ def lstm(
     train: bool,
 ) -> Outputs:
     """(y, h_n, c_n), and with `train` the gates [T, B, 4 H] after their functions and the cells [T, B, H]."""
+    attrs = {"reverse": reverse, "batch_first": batch_first, "train": train}
+    return lstmp(x, h0, c0, w_ih, w_hh, None, b_ih, b_hh, lengths, **attrs)
+
+
+def lstmp(
+    x: AnyArray,
+    h0: AnyArray | None,
+    c0: AnyArray | None,
+    w_ih: AnyArray,
+    w_hh: AnyArray,
+    w_hr: AnyArray | None,
+    b_ih: AnyArray | None,
+    b_hh: AnyArray | None,
+    lengths: AnyArray | None,
+    *,
+    reverse: bool,
+    batch_first: bool,
+    train: bool,
+) -> Outputs:
+    """As `lstm`, h projected by w_hr where there is one: y: [T, B, P], h_n: [B, P]."""
     x = x.swapaxes(0, 1) if batch_first else x
-    (t, b, _), h_size = x.shape, w_hh.shape[1]
-    h, c = _start(h0, b, h_size, x.dtype), _start(c0, b, h_size, x.dtype)
-    y, cells = np.zeros((t, b, h_size), x.dtype), np.zeros((t, b, h_size), x.dtype)
+    (t, b, _), h_size, p = x.shape, len(w_hh) // 4, w_hh.shape[1]
+    h, c = _start(h0, b, p, x.dtype), _start(c0, b, h_size, x.dtype)
+    y, cells = np.zeros((t, b, p), x.dtype), np.zeros((t, b, h_size), x.dtype)
     gates = np.zeros((t, b, 4 * h_size), x.dtype)
     for rows, times in Steps(t, b, lengths, reverse).forward():
         pre = _plus(x[times, rows] @ w_ih.T, b_ih) + _plus(h[rows] @ w_hh.T, b_hh)
         i, f, g, o = np.split(pre, 4, axis=1)
         i, f, g, o = sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)
         c[rows] = f * c[rows] + i * g
-        h[rows] = o * np.tanh(c[rows])
+        z = o * np.tanh(c[rows])
+        h[rows] = z if w_hr is None else z @ w_hr.T
         y[times, rows], cells[times, rows] = h[rows], c[rows]
         gates[times, rows] = np.concatenate([i, f, g, o], axis=1)
     outputs = (y, gates, cells)
@@ -118,13 +146,37 @@ def lstm_grad(
     batch_first: bool,
 ) -> Outputs:
     """(dx, dh0, dc0, dw_ih, dw_hh, db_ih, db_hh)."""
+    more = (y, gates, cells, dy, dh_n, dc_n, lengths)
+    found = lstmp_grad(x, h0, c0, w_ih, w_hh, None, *more, reverse=reverse, batch_first=batch_first)
+    return (*found[:5], *found[6:])
+
+
+def lstmp_grad(
+    x: AnyArray,
+    h0: AnyArray | None,
+    c0: AnyArray | None,
+    w_ih: AnyArray,
+    w_hh: AnyArray,
+    w_hr: AnyArray | None,
+    y: AnyArray,
+    gates: AnyArray,
+    cells: AnyArray,
+    dy: AnyArray | None,
+    dh_n: AnyArray | None,
+    dc_n: AnyArray | None,
+    lengths: AnyArray | None,
+    *,
+    reverse: bool,
+    batch_first: bool,
+) -> Outputs:
+    """(dx, dh0, dc0, dw_ih, dw_hh, dw_hr, db_ih, db_hh)."""
     x, y, gates, cells = (a.swapaxes(0, 1) if batch_first else a for a in (x, y, gates, cells))
     dy = swapped(dy, batch_first)
-    (t, b, _), h_size = x.shape, w_hh.shape[1]
-    h0, c0 = _start(h0, b, h_size, x.dtype), _start(c0, b, h_size, x.dtype)
-    dh, dc = _start(dh_n, b, h_size, x.dtype), _start(dc_n, b, h_size, x.dtype)
+    (t, b, _), h_size, p = x.shape, len(w_hh) // 4, w_hh.shape[1]
+    h0, c0 = _start(h0, b, p, x.dtype), _start(c0, b, h_size, x.dtype)
+    dh, dc = _start(dh_n, b, p, x.dtype), _start(dc_n, b, h_size, x.dtype)
     dx, dw_ih, dw_hh = np.zeros_like(x), np.zeros(w_ih.shape, x.dtype), np.zeros(w_hh.shape, x.dtype)
-    db = np.zeros(len(w_ih), x.dtype)
+    dw_hr, db = np.zeros((p, h_size), x.dtype), np.zeros(len(w_ih), x.dtype)
     for rows, times, first, before in Steps(t, b, lengths, reverse).backward():
         if not len(rows):
             continue
@@ -133,15 +185,18 @@ def lstm_grad(
         i, f, g, o = np.split(gates[times, rows], 4, axis=1)
         tanh_c = np.tanh(cells[times, rows])
         dh_now = dh[rows] if dy is None else dh[rows] + dy[times, rows]
-        dc_now = dc[rows] + dh_now * o * (1 - tanh_c * tanh_c)
-        d = [dc_now * g * i * (1 - i), dc_now * c_prev * f * (1 - f), dc_now * i * (1 - g * g)]
-        dgates = np.concatenate([*d, dh_now * tanh_c * o * (1 - o)], axis=1)
+        dz = dh_now if w_hr is None else dh_now @ w_hr
+        dc_now = dc[rows] + dz * o * _one_minus_square(tanh_c)
+        d = [dc_now * g * i * (1 - i), dc_now * c_prev * f * (1 - f), dc_now * i * _one_minus_square(g)]
+        dgates = np.concatenate([*d, dz * tanh_c * o * (1 - o)], axis=1)
         dc[rows], dh[rows] = dc_now * f, dgates @ w_hh
         dx[times, rows] = dgates @ w_ih
         dw_ih += dgates.T @ x[times, rows]
         dw_hh += dgates.T @ h_prev
+        if w_hr is not None:
+            dw_hr += dh_now.T @ (o * tanh_c)
         db += dgates.sum(axis=0)
-    return dx.swapaxes(0, 1) if batch_first else dx, dh, dc, dw_ih, dw_hh, db, db.copy()
+    return dx.swapaxes(0, 1) if batch_first else dx, dh, dc, dw_ih, dw_hh, dw_hr, db, db.copy()
 
 
 def gru(
@@ -207,7 +262,7 @@ def gru_grad(
         r, z, n, from_h = np.split(gates[times, rows], 4, axis=1)
         dh_now = dh[rows] if dy is None else dh[rows] + dy[times, rows]
         dz = dh_now * (h_prev - n) * z * (1 - z)
-        dn = dh_now * (1 - z) * (1 - n * n)
+        dn = dh_now * (1 - z) * _one_minus_square(n)
         if reset_after:
             dr, dn_h, inner = dn * from_h * r * (1 - r), dn * r, h_prev
             carried = dh_now * z + dn_h @ w_hh[2 * k :]
@@ -277,7 +332,7 @@ def rnn_grad(
             continue
         h_prev, h_now = h0[rows] if first[0] else y[before, rows], y[times, rows]
         dh_now = dh[rows] if dy is None else dh[rows] + dy[times, rows]
-        d = dh_now * ((1 - h_now * h_now) if nonlinearity == "tanh" else (h_now > 0))
+        d = dh_now * (_one_minus_square(h_now) if nonlinearity == "tanh" else (h_now > 0))
         dh[rows], dx[times, rows] = d @ w_hh, d @ w_ih
         dw_ih += d.T @ x[times, rows]
         dw_hh += d.T @ h_prev

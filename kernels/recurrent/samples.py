@@ -11,7 +11,8 @@ from ..op import AnyArray, Sample, Specs
 from ..spec import np_dtype
 from . import reference
 
-_GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+_GATES = {"lstm": 4, "lstmp": 4, "gru": 3, "rnn": 1}
+_WEIGHTS = ("w_ih", "w_hh", "w_hr")
 # T, B, I, H. Around the widths of vectors and register tiles; zeros and ones.
 _SIZES = (
     (0, 2, 3, 4),
@@ -29,24 +30,30 @@ _SIZES = (
 
 
 def contents(
-    kind: str, rng: np.random.Generator, t: int, b: int, i: int, h: int, dtype: str
+    kind: str, rng: np.random.Generator, t: int, b: int, i: int, h: int, dtype: str, p: int = 0
 ) -> dict[str, AnyArray]:
-    """Inputs of a forward call, time-major: weights and biases as PyTorch starts them, all else normal."""
-    g, bound = _GATES[kind], max(h, 1) ** -0.5
+    """Inputs of a forward call, time-major: weights and biases as PyTorch starts them, all else normal.
+
+    `lstmp` projects to p, half of h unless given.
+    """
+    g, bound, width = _GATES[kind], max(h, 1) ** -0.5, h
+    if kind == "lstmp":
+        width = p or (h + 1) // 2
 
     def uniform(*shape: int) -> AnyArray:
         return rng.uniform(-bound, bound, shape).astype(dtype)
 
     made = {
         "x": rng.standard_normal((t, b, i)).astype(dtype),
-        "h0": rng.uniform(-1, 1, (b, h)).astype(dtype),
+        "h0": rng.uniform(-1, 1, (b, width)).astype(dtype),
         "c0": rng.standard_normal((b, h)).astype(dtype),
         "w_ih": uniform(g * h, i),
-        "w_hh": uniform(g * h, h),
+        "w_hh": uniform(g * h, width),
+        **({"w_hr": uniform(width, h)} if kind == "lstmp" else {}),
         "b_ih": uniform(g * h),
         "b_hh": uniform(g * h),
     }
-    if kind != "lstm":
+    if kind in ("gru", "rnn"):
         del made["c0"]
     return made
 
@@ -68,12 +75,15 @@ def _inputs(made: dict[str, AnyArray], *without: str, **other: AnyArray) -> tupl
 
 def forward(kind: str, rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
     """Calls of `lstm`, `gru` and `rnn`."""
-    states = ("h0", "c0") if kind == "lstm" else ("h0",)
+    states = ("h0", "c0") if kind.startswith("lstm") else ("h0",)
     trains: list[dict[str, Any]] = [{}] if kind == "rnn" else [{}, {"train": True}]
     for own in _attributes(kind):
         for place, size in enumerate(_SIZES):
             attrs = {**own, **trains[place % len(trains)]}
             yield Sample("x".join(map(str, size)), _inputs(contents(kind, rng, *size, dtype)), attrs)
+        for p in (1, 16, 21, 70, 130) if kind == "lstmp" else ():
+            made = contents(kind, rng, 4, 7, 9, 21, dtype, p)
+            yield Sample(f"projected to {p}", _inputs(made), trains[p % 2])
         made = contents(kind, rng, 5, 6, 9, 19, dtype)
         lengths = np.array([3, 0, 5, 1, 5, 2], np.int64)
         for reverse in (False, True):
@@ -101,7 +111,8 @@ def forward(kind: str, rng: np.random.Generator, dtype: str) -> Iterator[Sample]
 def _halved(made: dict[str, AnyArray], step: int = 1) -> dict[str, AnyArray]:
     """The same contents with the weights as bfloat16, their numbers `step` places apart."""
     half = np_dtype("bfloat16")
-    narrow = {n: np.repeat(made[n], step, axis=1).astype(half)[:, ::step] for n in ("w_ih", "w_hh")}
+    weights = [n for n in _WEIGHTS if n in made]
+    narrow = {n: np.repeat(made[n], step, axis=1).astype(half)[:, ::step] for n in weights}
     return {**made, **narrow}
 
 
@@ -138,8 +149,9 @@ def _gradient_call(
     with np.errstate(all="ignore"):
         outputs = getattr(reference, kind)(*wide, **attrs, **train)
     outputs = [out.astype(dtype) for out in outputs]
-    count = 2 if kind == "lstm" else 1
-    x, states, weights = sample.inputs[0], sample.inputs[1 : 1 + count], sample.inputs[1 + count : 3 + count]
+    count, places = (2 if kind.startswith("lstm") else 1), 3 if kind == "lstmp" else 2
+    x, states = sample.inputs[0], sample.inputs[1 : 1 + count]
+    weights = sample.inputs[1 + count : 1 + count + places]
     saved = outputs[1 + count :]
     grads: list[AnyArray | None] = [
         rng.standard_normal(out.shape).astype(dtype) for out in outputs[: 1 + count]
@@ -180,7 +192,7 @@ def draw(
 ) -> tuple[AnyArray | None, ...]:
     """Contents to time with: weights +-1/sqrt(H), gates in 0..1, lengths uniform in 1..T, all else normal."""
     given = dict(zip(inputs, specs, strict=True))
-    bound = max(given["w_hh"].shape[1], 1) ** -0.5
+    bound = max(given["w_hr" if "w_hr" in given else "w_hh"].shape[1], 1) ** -0.5
     x = given["x"].shape
     t = 1 if len(x) < 3 else x[1] if attrs.get("batch_first") else x[0]
     drawn: list[AnyArray | None] = []
@@ -189,7 +201,7 @@ def draw(
             drawn.append(None)
         elif place == "lengths":
             drawn.append(rng.integers(min(1, t), t + 1, spec.shape).astype(np.int64))
-        elif place in ("w_ih", "w_hh", "b_ih", "b_hh"):
+        elif place in (*_WEIGHTS, "b_ih", "b_hh"):
             drawn.append(rng.uniform(-bound, bound, spec.shape).astype(np_dtype(spec.dtype)))
         elif place == "gates":
             drawn.append(rng.uniform(0.05, 0.95, spec.shape).astype(spec.np_dtype))

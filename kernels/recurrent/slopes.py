@@ -2,7 +2,7 @@
 
 LSTM   dc += dh o (1 - tanh(c)^2)
        di = dc g i (1 - i)    df = dc c_prev f (1 - f)    dg = dc i (1 - g^2)    do = dh tanh(c) o (1 - o)
-       dc_prev = dc f
+       dc_prev = dc f                                   (with projections, dh stands for dz = dh w_hr)
 GRU    dz = dh (h_prev - n) z (1 - z)    dn = dh (1 - z) (1 - n^2)    dr = dn m r (1 - r)
        as h sees them: dr, dz, dn r;  m = w_hn h + b_hn;  dh_prev += dh z
        (reset before: m = w_hn (r h), as h sees them: dr, dz, dn;
@@ -45,7 +45,7 @@ def slopes_of(kind: str, dtype: str, lanes: int) -> Any:
     Call: `slopes(n, g, gate_step, c, c_prev, h_prev, dy, dh, dc, dgx, dgh)`: n units; `g` the saved gates,
     `gate_step` bytes from gate to gate (RNN: the state after the step); dh and dc are read and set to what
     the step before it starts from; dgx and dgh get the gradients of the gates as x and as h see them (one
-    and the same but for GRU).
+    and the same but for GRU). With projections dh is dz, and dgh gets z = o tanh(c).
     """
 
     @intrinsic
@@ -67,7 +67,7 @@ def slopes_of(kind: str, dtype: str, lanes: int) -> Any:
                     v.store_masked(value, offset(builder, ptr, times(builder, gate_step, gate)), mask)
 
                 total = v.add(v.load(dh), read(dy))
-                if kind == "lstm":
+                if kind in ("lstm", "lstmp"):
                     i, f, m, o = (read(g, j) for j in range(4))
                     th = tanh(v, read(c))
                     dcell = v.fma(v.mul(total, o), _one_minus_square(v, th), v.load(dc))
@@ -75,6 +75,8 @@ def slopes_of(kind: str, dtype: str, lanes: int) -> Any:
                     write(v.mul(v.mul(dcell, read(c_prev)), _slope(v, f)), dgx, 1)
                     write(v.mul(v.mul(dcell, i), _one_minus_square(v, m)), dgx, 2)
                     write(v.mul(v.mul(total, th), _slope(v, o)), dgx, 3)
+                    if kind == "lstmp":
+                        write(v.mul(o, th), dgh)
                     v.store(v.mul(dcell, f), dc)
                     v.store(v.zero, dh)
                 elif kind == "gru":
@@ -142,6 +144,33 @@ def reset_slopes(dtype: str, lanes: int) -> Any:
         return types.void(*[types.int64] * 7), codegen
 
     return slopes
+
+
+@cache
+def taken(dtype: str, lanes: int) -> Any:
+    """`take(n, dh, dy, to)`: n elements of dh + dy go to `to`, and dh becomes 0."""
+
+    @intrinsic
+    def take(typingctx, n, dh, dy, to):
+        def codegen(context, builder, sig, args):
+            v = Vectors(builder, dtype, lanes)
+            pointers = [pointer(builder, a) for a in args[1:]]
+
+            def body(carried):
+                left, at = carried
+                mask = v.tail_mask(left)
+                dh, dy, to = (offset(builder, p, at) for p in pointers)
+                v.store_masked(v.add(v.load_masked(dh, mask), v.load_masked(dy, mask)), to, mask)
+                v.store_masked(v.zero, dh, mask)
+                return [builder.sub(left, i64(lanes)), builder.add(at, i64(v.nbytes))]
+
+            steps = builder.sdiv(builder.add(args[0], i64(lanes - 1)), i64(lanes))
+            counted_loop(builder, steps, [args[0], i64(0)], body)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 4), codegen
+
+    return take
 
 
 @cache

@@ -68,7 +68,7 @@ def widen_task(lanes: int) -> Any:
     @part(lanes)
     def task(block, index):
         tasks, g, i = load_word(block, word.TASKS), load_word(block, word.COUNT_G), load_word(block, word.NI)
-        h = load_word(block, word.NH)
+        h = load_word(block, word.NP)
         first, end = index * g // tasks, (index + 1) * g // tasks
         ih, hh = scratch_at(block, word.WIDEI_AT), scratch_at(block, word.WIDEH_AT)
         wi, wi_rs = array(block, word.W16_IH), load_word(block, word.W16I_RS)

@@ -34,11 +34,8 @@ MATRICES = ("linear", "matmul", "bmm", "addmm")
 CONVS = tuple(f"conv{way}{n}d" for way in ("", "_transpose") for n in (1, 2, 3))
 MODULES = ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")
 STATES = {"lstm": 2, "gru": 1, "rnn": 1}
-NO_PROJECTION = "kw.lstm has no projection of its states (proj_size)"
-# What we have no call for, by words of the refusal.
-KNOWN_REFUSALS = {
-    "LSTM": "proj_size",
-}
+# What we have no call for, by words of the refusal: nothing.
+KNOWN_REFUSALS: dict[str, str] = {}
 
 
 @dataclass
@@ -234,17 +231,19 @@ class Layers:
 
     def __init__(self, kind: str, module: Any):
         self.kind, self.module = kind, module
+        self.op = "lstmp" if getattr(module, "proj_size", 0) else kind
         self.own = {"nonlinearity": module.nonlinearity} if kind == "rnn" else {}
         self.tape: list[list[tuple[Any, ...]]] = []
 
     def weights(self, layer: int, back: int) -> list[Any]:
-        names = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if self.module.bias else ()))
-        found = [getattr(self.module, f"{name}_l{layer}{'_reverse' if back else ''}") for name in names]
-        return [*map(array, found), *[None] * (4 - len(found))]
+        names = ["weight_ih", "weight_hh", *(["weight_hr"] if self.op == "lstmp" else [])]
+        names += ["bias_ih", "bias_hh"]
+        found = [getattr(self.module, f"{name}_l{layer}{'_reverse' if back else ''}", None) for name in names]
+        return [w if w is None else array(w) for w in found]
 
     def forward(self, x: np.ndarray, states: list[np.ndarray | None]) -> tuple[np.ndarray, Arrays]:
         """x: [T, B, I] and states [layers * directions, B, H] -> y and the last states."""
-        op, last = get_op(self.kind), []
+        op, last = get_op(self.op), []
         ways = 2 if self.module.bidirectional else 1
         for layer in range(self.module.num_layers):
             ys, steps = [], []
@@ -267,12 +266,14 @@ class Layers:
         """kw.lstm and its like must give the bits of the op that also keeps what the gradient needs."""
         x, *first = inputs[: 1 + STATES[self.kind]]
         state = tuple(first) if self.kind == "lstm" and first[0] is not None else first[0]
-        y, _ = functional.get(self.kind)(x, state, *inputs[1 + STATES[self.kind] :], **attrs)
+        rest = list(inputs[1 + STATES[self.kind] :])
+        more = {"w_hr": rest.pop(2)} if self.op == "lstmp" else {}
+        y, _ = functional.get(self.kind)(x, state, *rest, **more, **attrs)
         assert np.asarray(y).shape[:2] == x.shape[:2]
 
     def backward(self, dy: np.ndarray, dlast: Arrays) -> tuple[np.ndarray, list[Any]]:
         """The gradients of x, and of the weights in the order of the module's parameters."""
-        grad = get_op(f"{self.kind}_grad")
+        grad, weights = get_op(f"{self.op}_grad"), 3 if self.op == "lstmp" else 2
         count, found = STATES[self.kind], []
         ways = 2 if self.module.bidirectional else 1
         for layer in reversed(range(self.module.num_layers)):
@@ -284,10 +285,12 @@ class Layers:
                 part = np.ascontiguousarray(dy[..., back * width : (back + 1) * width])
                 states = [d[layer * ways + back] for d in dlast]
                 saved = (outputs[0], *outputs[1 + count :])
-                results = call_all(grad, (*inputs[: 3 + count], *saved, part, *states, None), attrs)
-                arrays = [np.asarray(result) for result in results]
-                dx = dx + arrays[0]
-                ours.append(arrays[1 + count : 5 + count if self.module.bias else 3 + count])
+                results = call_all(grad, (*inputs[: 1 + count + weights], *saved, part, *states, None), attrs)
+                dx = dx + np.asarray(results[0])
+                dws, dbs = results[1 + count : 1 + count + weights], results[1 + count + weights :]
+                # In the order of torch's parameters: w_hr behind the biases.
+                ordered = (*dws[:2], *(dbs if self.module.bias else ()), *dws[2:])
+                ours.append([np.asarray(d) for d in ordered])
             found = [*(g for way in ours for g in way), *found]
             dy = dx
         return dy, found
@@ -304,8 +307,6 @@ def module_samples(name: str, dtype: str) -> Iterator[tuple[str, Callable[[], No
         args, options = sample.constructor_input.args, sample.constructor_input.kwargs
 
         def check(sample: Any = sample, args: Any = args, options: Any = options) -> None:
-            if options.get("proj_size"):
-                raise Refusal(NO_PROJECTION)
             module = info.module_cls(*args, **options).to(getattr(torch, dtype))
             (_check_cell if name.endswith("Cell") else _check_layers)(kind, module, sample.forward_input)
 

@@ -6,14 +6,18 @@ from typing import Any
 
 import numpy as np
 
+import kernelwright as kw
 from kernelwright.kernels.accuracy import Verdict, check_kernel
 from kernelwright.kernels.kernel import Kernel
 from kernelwright.kernels.op import ABSENT, AnyArray, Sample, TensorSpec, get_op
 from kernelwright.kernels.recurrent import reference, samples
 from kernelwright.kernels.registry import kernels_for
 
-KINDS = ("lstm", "gru", "rnn")
-STATES = {"lstm": 2, "gru": 1, "rnn": 1}
+KINDS = ("lstm", "lstmp", "gru", "rnn")
+CELLS = ("lstm", "gru", "rnn")
+STATES = {"lstm": 2, "lstmp": 2, "gru": 1, "rnn": 1}
+# Of inputs; "bfloat16": the weights, beside float32.
+DTYPES = ("float32", "float64", "bfloat16")
 
 
 def kernels_of(op: str) -> tuple[Kernel, ...]:
@@ -42,12 +46,16 @@ def strided(rng: np.random.Generator, x: AnyArray) -> AnyArray:
 
 
 def random_sample(op: str, seed: int, dtype: str = "float32") -> Sample:
-    """One random call: sizes, lengths, direction, layouts, and what is left out."""
+    """One random call of a dtype of DTYPES: sizes, lengths, direction, layouts, and what is left out."""
     rng = np.random.default_rng(seed)
     kind, _, what = op.partition("_")
+    narrow, dtype = dtype == "bfloat16", "float32" if dtype == "bfloat16" else dtype
     t, b = int(rng.integers(1, 9)), int(rng.integers(1, 15))
     i, h = (int(rng.choice([rng.integers(1, 9), rng.integers(1, 40), rng.integers(1, 90)])) for _ in range(2))
-    made = samples.contents(kind, rng, 1 if what == "cell" else t, b, i, h, dtype)
+    p = int(rng.choice([rng.integers(1, 9), rng.integers(1, h + 1), 90])) if kind == "lstmp" else 0
+    made = samples.contents(kind, rng, 1 if what == "cell" else t, b, i, h, dtype, p)
+    if narrow:
+        made = samples._halved(made)
     lengths = rng.integers(0, t + 1, b).astype(np.int64) if rng.integers(2) else None
     attrs: dict[str, Any] = {}
     if kind == "gru":
@@ -90,22 +98,41 @@ def specs_of(arrays: Any) -> tuple[TensorSpec, ...]:
     return tuple(ABSENT if a is None else TensorSpec.of(a) for a in arrays)
 
 
-def torch_layer(kind: str, made: dict[str, AnyArray], attrs: dict[str, Any], dtype: str) -> Any:
-    """torch's layer with these weights; `nonlinearity` from the attributes."""
+# torch's names of the weights. It projects to fewer units than there are: `made` must, too.
+NAMES = {
+    "w_ih": "weight_ih",
+    "w_hh": "weight_hh",
+    "w_hr": "weight_hr",
+    "b_ih": "bias_ih",
+    "b_hh": "bias_hh",
+}
+
+
+def torch_layer(
+    kind: str, made: dict[str, AnyArray], attrs: dict[str, Any], dtype: str, back: bool = False
+) -> Any:
+    """torch's layer with these weights, also for the way back; `nonlinearity` from the attributes."""
     import torch
 
-    i, h = made["w_ih"].shape[1], made["w_hh"].shape[1]
-    more = {"nonlinearity": attrs["nonlinearity"]} if kind == "rnn" else {}
-    layer = getattr(torch.nn, kind.upper())(i, h, dtype=getattr(torch, dtype), **more)
+    i, h = made["w_ih"].shape[1], len(made["w_hh"]) // samples._GATES[kind]
+    more: dict[str, Any] = {"nonlinearity": attrs["nonlinearity"]} if kind == "rnn" else {}
+    if kind == "lstmp":
+        more["proj_size"] = len(made["w_hr"])
+    name = kind.removesuffix("p").upper()
+    layer = getattr(torch.nn, name)(i, h, dtype=getattr(torch, dtype), bidirectional=back, **more)
     with torch.no_grad():
-        for ours, theirs in (
-            ("w_ih", "weight_ih"),
-            ("w_hh", "weight_hh"),
-            ("b_ih", "bias_ih"),
-            ("b_hh", "bias_hh"),
-        ):
-            getattr(layer, f"{theirs}_l0").copy_(torch.from_numpy(made[ours]))
+        for ours, theirs in NAMES.items():
+            for way in ("", "_reverse") if back else ("",):
+                if ours in made:
+                    getattr(layer, f"{theirs}_l0{way}").copy_(torch.from_numpy(made[ours]))
     return layer
+
+
+def public(kind: str, made: dict[str, AnyArray], state: Any, lengths: Any = None, **attrs: Any) -> Any:
+    """The public function of a kind, `kw.lstm` for `lstmp`."""
+    more = {"w_hr": made["w_hr"]} if kind == "lstmp" else {}
+    weights = [made[n] for n in ("w_ih", "w_hh", "b_ih", "b_hh")]
+    return getattr(kw, kind.removesuffix("p"))(made["x"], state, *weights, lengths, **more, **attrs)
 
 
 __all__ = ["KINDS", "STATES", "judged", "kernels_of", "random_sample", "reference", "torch_layer", "why_not"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recurrent_calls import KINDS, STATES, torch_layer
+from recurrent_calls import CELLS, KINDS, NAMES, STATES, public, torch_layer
 
 import kernelwright as kw
 from kernelwright.engine.eager import call_all
@@ -33,7 +33,7 @@ def close(ours: Any, theirs: Any, dtype: str) -> bool:
 
 def states_of(kind: str, made: dict[str, AnyArray]) -> Any:
     states = [torch.from_numpy(made[name])[None].requires_grad_() for name in ("h0", "c0")[: STATES[kind]]]
-    return states, tuple(states) if kind == "lstm" else states[0]
+    return states, tuple(states) if STATES[kind] == 2 else states[0]
 
 
 def run_torch(kind: str, layer: Any, x: Any, state: Any, lengths: AnyArray | None) -> tuple[Any, list[Any]]:
@@ -44,7 +44,7 @@ def run_torch(kind: str, layer: Any, x: Any, state: Any, lengths: AnyArray | Non
         packed = torch.nn.utils.rnn.pack_padded_sequence(x, torch.from_numpy(lengths), enforce_sorted=False)
         y, last = layer(packed, state)
         y = torch.nn.utils.rnn.pad_packed_sequence(y, total_length=x.shape[0])[0]
-    return y, list(last) if kind == "lstm" else [last]
+    return y, list(last) if STATES[kind] == 2 else [last]
 
 
 @pytest.mark.parametrize(("kind", "dtype", "size"), CASES)
@@ -69,13 +69,12 @@ def test_results_and_gradients_are_torchs(
     total = (y * torch.from_numpy(grads[0])).sum()
     total = total + sum((z[0] * torch.from_numpy(g)).sum() for z, g in zip(last, grads[1:], strict=True))
     total.backward()
-    inputs = [made["x"], *(made[n] for n in ("h0", "c0")[:count]), made["w_ih"], made["w_hh"], ours[0]]
+    names = [*STATE_NAMES[:count], *(n for n in NAMES if n in made)]
+    inputs = [made[n] for n in ("x", *names[:-2])] + [ours[0]]
     found = call_all(get_op(f"{kind}_grad"), [*inputs, *ours[1 + count :], *grads, lengths], attrs)
     theirs = [x.grad, *(s.grad[0] for s in states)]
-    theirs += [getattr(layer, f"{name}_l0").grad for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-    for name, a, z in zip(
-        ("x", *STATE_NAMES[:count], "w_ih", "w_hh", "b_ih", "b_hh"), found, theirs, strict=True
-    ):
+    theirs += [getattr(layer, f"{NAMES[name]}_l0").grad for name in names[count:]]
+    for name, a, z in zip(("x", *names), found, theirs, strict=True):
         assert close(a, z, dtype), name
 
 
@@ -86,25 +85,15 @@ STATE_NAMES = ("h0", "c0")
 def test_the_reverse_direction_is_torchs(kind: str) -> None:
     rng = np.random.default_rng(5)
     made, attrs = samples.contents(kind, rng, 6, 4, 7, 18, "float32"), own_attrs(kind, 0)
-    more = {"nonlinearity": "tanh"} if kind == "rnn" else {}
-    layer = getattr(torch.nn, kind.upper())(7, 18, bidirectional=True, **more)
-    for ours, theirs in (
-        ("w_ih", "weight_ih"),
-        ("w_hh", "weight_hh"),
-        ("b_ih", "bias_ih"),
-        ("b_hh", "bias_hh"),
-    ):
-        getattr(layer, f"{theirs}_l0_reverse").data.copy_(torch.from_numpy(made[ours]))
+    layer = torch_layer(kind, made, attrs, "float32", back=True)
     lengths = np.array([6, 2, 1, 4], np.int64)
     x = torch.from_numpy(made["x"])
     packed = torch.nn.utils.rnn.pack_padded_sequence(x, torch.from_numpy(lengths), enforce_sorted=False)
-    y = torch.nn.utils.rnn.pad_packed_sequence(layer(packed)[0])[0][..., 18:]
-    weights = [made[n] for n in ("w_ih", "w_hh", "b_ih", "b_hh")]
-    ours = getattr(kw, kind)(made["x"], None, *weights, lengths, reverse=True, **attrs)[0]
-    assert close(ours, y, "float32")
+    y = torch.nn.utils.rnn.pad_packed_sequence(layer(packed)[0])[0][..., made["h0"].shape[1] :]
+    assert close(public(kind, made, None, lengths, reverse=True, **attrs)[0], y, "float32")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CELLS)
 def test_cells_are_torchs(kind: str) -> None:
     rng = np.random.default_rng(6)
     for b, i, h in ((1, 30, 40), (3, 5, 17), (40, 33, 64)):
@@ -148,7 +137,7 @@ def test_gradients_match_finite_differences(kind: str, reverse: bool, reset_afte
 
     outputs = forward(made)
     grads = [rng.standard_normal(out.shape) for out in outputs[: 1 + count]]
-    names = ["x", *STATE_NAMES[:count], "w_ih", "w_hh"]
+    names = ["x", *STATE_NAMES[:count], *(n for n in ("w_ih", "w_hh", "w_hr") if n in made)]
     inputs = [*(made[n] for n in names), outputs[0], *outputs[1 + count :], *grads, lengths]
     found = call_all(get_op(f"{kind}_grad"), inputs, attrs)
     step = 1e-6

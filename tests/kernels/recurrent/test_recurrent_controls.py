@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recurrent_calls import KINDS, kernels_of
+from recurrent_calls import CELLS, KINDS, STATES, kernels_of, public
 
 import kernelwright as kw
 from kernelwright.engine.eager import call_all
@@ -29,6 +29,7 @@ def wide(made: dict[str, Any]) -> list[Any]:
 
 ATTRS = {
     "lstm": {"reverse": False, "batch_first": False, "train": False},
+    "lstmp": {"reverse": False, "batch_first": False, "train": False},
     "gru": {"reverse": False, "batch_first": False, "train": False, "reset_after": True},
     "rnn": {"reverse": False, "batch_first": False, "nonlinearity": "tanh"},
 }
@@ -59,8 +60,9 @@ def test_a_step_that_was_skipped_is_caught(kind: str) -> None:
     assert not judge_forward(kind, (y, *outputs[1:]))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["w_ih", "w_hh"])
+@pytest.mark.parametrize(
+    ("kind", "name"), [*((kind, name) for kind in KINDS for name in ("w_ih", "w_hh")), ("lstmp", "w_hr")]
+)
 def test_one_term_that_was_left_out_is_caught(kind: str, name: str) -> None:
     made = made_for(kind)
     row = np.abs(made[name][0])
@@ -69,10 +71,17 @@ def test_one_term_that_was_left_out_is_caught(kind: str, name: str) -> None:
     assert not judge_forward(kind, getattr(reference, kind)(*wide(made), None, **ATTRS[kind]))
 
 
-@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("name", ["w_ih", "w_hh"])
+def test_one_term_is_caught_where_gru_resets_first(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ATTRS, "gru", {**ATTRS["gru"], "reset_after": False})
+    test_the_definition_itself_passes("gru")
+    test_one_term_that_was_left_out_is_caught("gru", name)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "lstmp", "gru"])
 def test_swapped_gates_are_caught(kind: str) -> None:
     made = made_for(kind)
-    order = [1, 0, *range(2, 4 if kind == "lstm" else 3)]
+    order = [1, 0, *range(2, 3 if kind == "gru" else 4)]
     for name in ("w_ih", "w_hh", "b_ih", "b_hh"):
         parts = np.split(made[name], len(order))
         made[name] = np.concatenate([parts[i] for i in order])
@@ -112,9 +121,9 @@ def test_a_gradient_without_one_step_is_caught(kind: str) -> None:
 
 def run(kind: str, made: dict[str, Any], lengths: Any) -> list[Any]:
     """All outputs of forward and backward."""
-    train, count = ({} if kind == "rnn" else {"train": True}), 2 if kind == "lstm" else 1
+    train, count = ({} if kind == "rnn" else {"train": True}), STATES[kind]
     out = call_all(get_op(kind), [*made.values(), lengths], train)
-    names = ("x", *("h0", "c0")[:count], "w_ih", "w_hh")
+    names = ("x", *("h0", "c0")[:count], "w_ih", "w_hh", *(("w_hr",) if kind == "lstmp" else ()))
     states = [None] * count
     grad = [*(made[n] for n in names), out[0], *out[1 + count :], out[0], *states, lengths]
     return [np.asarray(o) for o in (*out, *call_all(get_op(f"{kind}_grad"), grad))]
@@ -158,7 +167,7 @@ def test_two_python_threads_at_once_are_right(kind: str, cut_for_threads: str) -
 @pytest.mark.parametrize("kind", KINDS)
 def test_results_are_the_kernels_and_not_the_references(kind: str) -> None:
     made = made_for(kind)
-    for what in ("", "_grad", "_cell"):
+    for what in ("", "_grad", *(("_cell",) if kind in CELLS else ())):
         assert kernels_of(f"{kind}{what}")
     explanation = str(kw.explain(kind, *made.values(), None))
     assert f"{kind}/cpu_numba/panels" in explanation
@@ -185,6 +194,21 @@ def test_bad_input_is_refused_with_what_to_write() -> None:
         kw.lstm(x, None, *weights, [1.5, 2, 3, 4])  # type: ignore[list-item]
     with pytest.raises(ShapeError, match=r"lengths is .* must be \[4\]"):
         kw.lstm(x, None, *weights, [1, 2])
+    projected = made_for("lstmp")
+    with pytest.raises(ShapeError, match=r"w_hr is f32\[20\]@cpu, but must be \[P, H\]"):
+        public("lstmp", {**projected, "w_hr": projected["w_hr"][0]}, None)
+    with pytest.raises(
+        ShapeError, match=r"w_hh .* must be \[80, 9\] here \(\[4 H, P\]; P = 9, H = 20 from w_hr"
+    ):
+        public("lstmp", {**projected, "w_hr": projected["w_hr"][1:]}, None)
+    with pytest.raises(ShapeError, match=r"h0 .* must be \[4, 10\] here \(\[B, P\];"):
+        public("lstmp", projected, (projected["c0"], projected["c0"]))
+    with pytest.raises(ShapeError, match=r"c0 .* must be \[4, 20\] here \(\[B, H\];"):
+        public("lstmp", projected, (projected["h0"], projected["h0"]))
+    with pytest.raises(DTypeError, match="w_hh float32 and w_hr float64; all weights must be float32 or all"):
+        public("lstmp", {**projected, "w_hr": projected["w_hr"].astype(np.float64)}, None)
+    with pytest.raises(ShapeError, match=r"w_hh is .*must be \[4 H, H\]"):
+        kw.lstm(x, None, *(projected[n] for n in ("w_ih", "w_hh", "b_ih", "b_hh")))
     rnn = made_for("rnn")
     with pytest.raises(DTypeError, match="nonlinearity is 'sigmoid'; write 'tanh' or 'relu'"):
         kw.rnn(rnn["x"], None, rnn["w_ih"], rnn["w_hh"], nonlinearity="sigmoid")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from recurrent_calls import KINDS, judged, kernels_of, random_sample
+from problem_count import problem_count
+from recurrent_calls import CELLS, DTYPES, KINDS, judged, kernels_of, random_sample
 
 from kernelwright.kernels.op import get_op
 from kernelwright.kernels.recurrent import cpu_numba_cell
 from kernelwright.kernels.settings import clear_memos
 
-OPS = tuple(f"{kind}{what}" for kind in KINDS for what in ("", "_grad", "_cell"))
+OPS = (*(f"{kind}{what}" for kind in KINDS for what in ("", "_grad")), *(f"{kind}_cell" for kind in CELLS))
+USUAL = dict(zip(DTYPES, (240, 100, 60), strict=True))  # random calls of a daily run
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -26,17 +28,19 @@ def test_samples_are_right(op: str, dtype: str) -> None:
         assert ran >= 10
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("op", OPS)
-def test_hundreds_of_random_calls_are_right(op: str) -> None:
+def test_hundreds_of_random_calls_are_right(op: str, dtype: str) -> None:
+    """As many of each dtype as KERNELWRIGHT_TEST_PROBLEMS says."""
     for kernel in kernels_of(op):
-        ran = 0
-        for seed in range(400):
-            verdict = judged(kernel, random_sample(op, seed, "float64" if seed % 4 == 0 else "float32"))
+        ran, count = 0, problem_count(USUAL[dtype])
+        for seed in range(count):
+            verdict = judged(kernel, random_sample(op, seed, dtype))
             if verdict is not None:
-                assert verdict.ok, f"{kernel.id}: seed {seed}: {verdict.text}"
+                assert verdict.ok, f"{kernel.id}: {dtype}, seed {seed}: {verdict.text}"
                 ran += 1
         # The cells' `direct` refuses strided rows.
-        assert ran >= (130 if kernel.name == "direct" else 200)
+        assert ran >= count * (0.3 if kernel.name == "direct" else 0.5)
 
 
 @pytest.mark.parametrize("op", OPS)
@@ -47,7 +51,7 @@ def test_random_calls_cut_for_threads_are_right(op: str, cut_for_threads: str) -
             assert verdict is None or verdict.ok, f"{kernel.id}: seed {seed}: {verdict.text}"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CELLS)
 def test_cells_cut_for_threads_are_right(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """However small; one of three parts may have no units at all."""
     monkeypatch.setattr(cpu_numba_cell, "_parts", lambda *call: (3, 1.0))
@@ -59,7 +63,7 @@ def test_cells_cut_for_threads_are_right(kind: str, monkeypatch: pytest.MonkeyPa
     clear_memos()
 
 
-@pytest.mark.parametrize("op", ["lstm", "lstm_grad"])
+@pytest.mark.parametrize("op", ["lstm", "lstm_grad", "lstmp", "lstmp_grad"])
 def test_narrower_vectors_are_right(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERNELWRIGHT_VECTOR_BYTES", "32")
     clear_memos()
