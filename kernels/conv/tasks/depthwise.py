@@ -344,40 +344,12 @@ def depthwise_task(dtype: str, lanes: int, rows: int, taps: int, stride: int, ac
                     continue
                 count = write_line(block, table, n, d, h)
                 while w <= last:
+                    call = (table, count, weights, channels * size, bias, residual, first * size, end - first)
+                    place = (w * step * xw, w * yw, w * rw, hop, yw, rw)
                     if far:
-                        run_far(
-                            table,
-                            count,
-                            weights,
-                            channels * size,
-                            bias,
-                            residual,
-                            first * size,
-                            end - first,
-                            w * step * xw,
-                            w * yw,
-                            w * rw,
-                            hop,
-                            yw,
-                            rw,
-                        )
+                        run_far(*call, *place)
                     else:
-                        run_inside(
-                            table,
-                            count,
-                            weights,
-                            channels * size,
-                            bias,
-                            residual,
-                            first * size,
-                            end - first,
-                            w * step * xw,
-                            w * yw,
-                            w * rw,
-                            hop,
-                            yw,
-                            rw,
-                        )
+                        run_inside(*call, *place)
                     w += rows
         if far:
             store_fence()
