@@ -48,6 +48,7 @@ IN_TILE, IN_ROWS, IN_C = range(3)
 # Bytes from what a tile reads of B to what it asks for: the next page, which no core asks for by itself. All
 # lines of a row, and into the nearest cache: one in four, or into L2, came slower from far away.
 AHEAD = 4096
+LINE = 64
 ROW_PAD = 64  # bytes between packed rows of A, so that they do not fall into the same cache sets
 
 
@@ -148,8 +149,9 @@ def gemm_task(
     step_bytes = unit * group
     nr = columns * lanes
     half = low_tile(mr, ends)
-    tile = microkernel(dtype, lanes, mr, columns, ahead=ends)
-    tile_half = microkernel(dtype, lanes, half, columns, ahead=ends)
+    tile = microkernel(dtype, lanes, mr, columns, ahead=ends, far=ends)
+    tile_half = microkernel(dtype, lanes, half, columns, ahead=ends, far=ends)
+    line_columns = nr * size // LINE
     # A B that is read in place must not be read past its last column.
     edge = tile if pack_b else microkernel(dtype, lanes, mr, columns, masked_b=True)
     pack = pair_copies(lanes, columns) if dtype == "pairs" else copies(dtype, lanes, columns, stored)
@@ -157,7 +159,7 @@ def gemm_task(
     behind = ENDING if ends else 0
 
     @part(dtype, lanes, mr, columns, pack_b, stored, ends)
-    def plain_panel(kb, a, a_rs, b, b_rs, c, c_rs, c_step, m, n, add, ending):
+    def plain_panel(kb, a, a_rs, b, b_rs, c, c_rs, c_step, m, n, add, ending, far):
         """All row tiles of a block of A against one panel of B."""
         for i in range(0, m, mr):
             left, to = m - i, c + i * c_step
@@ -169,14 +171,24 @@ def gemm_task(
                 tile_half(kb, a + i * a_rs, a_rs, b, b_rs, to, c_rs, left, n, add)
 
     @part(dtype, lanes, mr, columns, pack_b, stored, ends)
-    def ended_panel(kb, a, a_rs, b, b_rs, c, c_rs, c_step, m, n, add, ending):
-        """The same; finished unless `ending` is 0. Each tile asks for what it will read a page later."""
+    def ended_panel(kb, a, a_rs, b, b_rs, c, c_rs, c_step, m, n, add, ending, far):
+        """The same; finished unless `ending` is 0.
+
+        Each tile asks for what it will read a page later. What comes after this piece of B, at `far`, has the
+        time of all tiles to arrive: each step of the first ones asks for a line of it, or two where tiles are
+        few.
+        """
+        nbytes = 2 * LINE if m <= (line_columns - 1) * mr else LINE
+        asking = line_columns * LINE // nbytes * mr if m > mr else 0
         for i in range(0, m, mr):
             left, to = m - i, c + i * c_step
+            soon = b
+            if i < asking:
+                soon, far = far, far + nbytes * kb
             if left > half:
-                tile(kb, a + i * a_rs, a_rs, b, b_rs, to, c_rs, min(left, mr), n, add, AHEAD)
+                tile(kb, a + i * a_rs, a_rs, b, b_rs, to, c_rs, min(left, mr), n, add, AHEAD, soon, nbytes)
             else:
-                tile_half(kb, a + i * a_rs, a_rs, b, b_rs, to, c_rs, left, n, add, AHEAD)
+                tile_half(kb, a + i * a_rs, a_rs, b, b_rs, to, c_rs, left, n, add, AHEAD, soon, nbytes)
             if ending != 0:
                 end_rows(ending, i, to, c_rs, min(left, mr))
 
@@ -230,6 +242,10 @@ def gemm_task(
                         panel_rs = nr * size
                     else:
                         panels, panel_step, panel_rs = b + k0 * b_rs + jc * size, nr * size, b_rs
+                    # The next piece of a packed B comes from far away; another is asked for what it has.
+                    next_piece = 0
+                    if ends and load_word(facts, PANELS) != 0:
+                        next_piece = panel_step if nc > nr else steps * panel_rs
                     for ic in range(i0, i_end, mc):
                         m = min(i_end - ic, mc)
                         a_block, block_rs = a + ic * a_rs + k0 * a_cs, a_rs
@@ -243,9 +259,9 @@ def gemm_task(
                             if ends and k0 + kc >= k:
                                 place_ending(ending, block, facts, c, r, ic, j, min(nr, n))
                                 last = ending
-                            panel(
-                                steps, a_block, block_rs, at, panel_rs, to, sums_rs, row_step, m, n, k0, last
-                            )
+                            rows = sums_rs, row_step
+                            far = at + next_piece
+                            panel(steps, a_block, block_rs, at, panel_rs, to, *rows, m, n, k0, last, far)
 
     @part(dtype, lanes, mr, columns, pack_b, stored, ends)
     def task(block, index):

@@ -41,6 +41,10 @@ class Tile:
         self.masked_b = masked_b
         self.masks: list[ir.Value] = []
         self.ahead: ir.Value | None = None  # bytes from a row of B to one that will be wanted soon
+        # What is wanted later, of which each step asks for one line or two, and the bytes of these; where
+        # that is for the first step of an unrolled group.
+        self.far: tuple[ir.Value, ir.Value] | None = None
+        self.line: ir.Value | None = None
 
     def step(
         self, u: int, acc: list[ir.Value], a: list[ir.Value], b: ir.Value, b_rs: ir.Value
@@ -56,6 +60,10 @@ class Tile:
         if self.ahead is not None:
             for j in range(0, self.columns * v.nbytes, 64):
                 prefetch(builder, offset(builder, offset(builder, row, self.ahead), j))
+        if self.far is not None:
+            line = offset(builder, self.line, builder.mul(self.far[1], i64(u)))
+            prefetch(builder, line, locality=2)
+            prefetch(builder, offset(builder, line, builder.sub(self.far[1], i64(64))), locality=2)
         out = list(acc)
         for i in range(self.mr):
             element = v.broadcast(offset(builder, a[i], u * v.itemsize))
@@ -74,6 +82,9 @@ class Tile:
             def body(carried: Any) -> Any:
                 b_now, a_off, values = carried[0], carried[1], list(carried[2:])
                 rows = [offset(builder, p, a_off) for p in a]
+                if self.far is not None:
+                    done = builder.mul(a_off, builder.sdiv(self.far[1], i64(v.itemsize)))
+                    self.line = offset(builder, self.far[0], done)
                 for u in range(size):
                     values = self.step(u, values, rows, b_now, b_rs)
                 b_next = offset(builder, b_now, times(builder, b_rs, size))
@@ -164,6 +175,7 @@ def microkernel(
     unroll: int = 4,
     masked_b: bool = False,
     ahead: bool = False,
+    far: bool = False,
 ) -> Any:
     """The micro-kernel for a tile of `mr` rows by `columns * lanes` columns, to be called inside Numba code.
 
@@ -178,6 +190,8 @@ def microkernel(
         masked_b: also mask the loads of B, for a B read in place whose rows must not be read past their end.
         ahead: the call has one more argument, the distance in bytes from a row of B to one that is asked
             for meanwhile.
+        far: and two more, an address from which on each step asks for one line or two, into the second cache,
+            and how many bytes these are: 64 or 128.
     """
 
     def emit(context, builder, sig, args):
@@ -185,6 +199,8 @@ def microkernel(
         t = Tile(builder, dtype, lanes, mr, columns, masked_b)
         if ahead:
             t.ahead = args[10]
+        if far:
+            t.far = pointer(builder, args[11]), args[12]
         if masked_b:
             t.masks = [t.v.tail_mask(cols, j * lanes) for j in range(columns)]
         c_ptr = pointer(builder, c)
@@ -208,4 +224,8 @@ def microkernel(
     def tile_ahead(typingctx, k, a, a_rs, b, b_rs, c, c_rs, rows, cols, add, distance):
         return types.void(*[types.int64] * 11), emit
 
-    return tile_ahead if ahead else tile
+    @intrinsic
+    def tile_far(typingctx, k, a, a_rs, b, b_rs, c, c_rs, rows, cols, add, distance, far, nbytes):
+        return types.void(*[types.int64] * 13), emit
+
+    return tile_far if far else tile_ahead if ahead else tile
