@@ -54,7 +54,11 @@ EXAMPLES = {
             ((1, 56, 56, 64), (64, 64, 3, 3)),
             "kw.conv2d(x, y, padding=1, layout='NHWC')",
         ),
-        Example("the same in NCHW", ((1, 64, 56, 56), (64, 64, 3, 3)), "kw.conv2d(x, y, padding=1)"),
+        Example(
+            "conv2d 3x3, 56x56x64 to 64, NCHW",
+            ((1, 64, 56, 56), (64, 64, 3, 3)),
+            "kw.conv2d(x, y, padding=1)",
+        ),
         Example("conv2d 1x1, 56x56x64 to 64, NCHW", ((1, 64, 56, 56), (64, 64, 1, 1)), "kw.conv2d(x, y)"),
         Example(
             "depthwise conv2d 3x3, 112x112x32, NHWC",

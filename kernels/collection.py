@@ -12,7 +12,7 @@ def paused_collection() -> Iterator[None]:
     """Lets no garbage collection start inside, where it would have started before.
 
     Importing and compiling make a great many objects and little garbage, and each collection goes through all
-    of them: up to a sixth of a first call's time, for some 20 MB more at its end.
+    of them.
     """
     if not gc.isenabled():
         yield

@@ -95,7 +95,7 @@ def _load_announced(book: Book) -> None:
 
 
 def _some_package_announces() -> bool:
-    """Whether it is worth asking `importlib.metadata`: importing it alone takes a tenth of a first call.
+    """Whether it is worth asking `importlib.metadata`: importing it is a good part of a first call.
 
     A look at the files that installers write. What this can't look into counts as yes.
     """

@@ -3,7 +3,8 @@
 depthwise          channels of x and y contiguous ("NHWC"): runs of pixels along a row, vectors along the
                    channels (kernels/conv/tasks/depthwise.py)
 depthwise_planes   pixels contiguous ("NCHW"): bands of rows by vectors of pixels for the usual filters
-                   (kernels/conv/tasks/bands.py), row after row for others (kernels/conv/depthwise_planes.py)
+                   (kernels/conv/tasks/bands.py), row after row for others
+                   (kernels/conv/tasks/depthwise_planes.py)
 """
 
 from __future__ import annotations

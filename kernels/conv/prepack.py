@@ -131,8 +131,9 @@ def unpack(data: AnyArray, format: str, shape: Sequence[int], groups: int) -> An
         ShapeError: for an unknown format, or data of another size.
     """
     nr, m = panel_width(format), winograd_side(format)
-    # An oracle reads a weight of bfloat16 as float64.
-    if m and data.size in {_winograd_size(shape, format, kind) for kind in (data.dtype, "float16")}:
+    # An oracle reads a weight of bfloat16 as float64: as many numbers as 16 bits each would take.
+    kinds = (data.dtype, "float16") if data.dtype == np.float64 else (data.dtype,)
+    if m and data.size in {_winograd_size(shape, format, kind) for kind in kinds}:
         data = data[: packed_size(shape, groups, nr)]
     if format == DEPTHWISE and data.size == prod(shape):
         return np.ascontiguousarray(data.reshape(-1, shape[0]).T).reshape(shape)
