@@ -21,60 +21,45 @@ from ..kernels.errors import DTypeError, ShapeError
 from .array import Array
 
 
-def frozen(value: Any) -> Any:
-    """A static value in a form that can be hashed; 1, 1.0 and True are three values."""
-    if isinstance(value, list | tuple):
-        return (type(value), *(frozen(part) for part in value))
-    if isinstance(value, dict):
-        return (dict, *sorted(((repr(k), frozen(v)) for k, v in value.items()), key=lambda pair: pair[0]))
-    if isinstance(value, set | frozenset):
-        return (set, frozenset(frozen(part) for part in value))
-    return (type(value), value)
+class Static:
+    """The kind of a value inside a Module that is no array: it belongs to the structure."""
 
 
 class Structure:
-    """A tree without its leaves: the kind of node, its keys, static values and children."""
+    """A tree without its leaves: the kind of node, its keys and children, or a static value."""
 
-    __slots__ = ("_hash", "children", "keys", "kind", "size", "static")
+    __slots__ = ("_id", "children", "keys", "kind", "size", "static")
 
     def __init__(
         self, kind: Any, keys: tuple[Any, ...] = (), children: Sequence[Structure] = (), static: Any = None
     ) -> None:
         self.kind, self.keys, self.children, self.static = kind, keys, tuple(children), static
         self.size: int = 1 if kind is Array else sum(child.size for child in self.children)
-        self._hash: int = hash((kind, keys, frozen(static), self.children))
+        # 1, 1.0 and True are equal to Python, and three values to whoever compiles.
+        value = frozenset(static) if isinstance(static, set) else static
+        what = (kind, keys, self.children, type(static), value)
+        self._id = (hash(what), what)
 
     def __hash__(self) -> int:
-        return self._hash
+        return self._id[0]
 
     def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        if not isinstance(other, Structure):
-            return NotImplemented
-        return (
-            self._hash == other._hash
-            and (self.kind, self.keys) == (other.kind, other.keys)
-            and frozen(self.static) == frozen(other.static)
-            and self.children == other.children
-        )
+        return self is other or (isinstance(other, Structure) and self._id == other._id)
 
     def __repr__(self) -> str:
         if self is LEAF:
             return "*"
+        if self.kind in (Static, type(None)):
+            return repr(self.static)
         if self.kind in (list, tuple):
             inner = ", ".join([repr(child) for child in self.children])
             return f"[{inner}]" if self.kind is list else f"({inner}{',' * (len(self.children) == 1)})"
         if self.kind is dict:
-            return "{" + ", ".join(f"{k!r}: {c!r}" for k, c in self._items()) + "}"
-        name = self.kind.__name__
-        return (
-            "None"
-            if self.kind is type(None)
-            else f"{name}({', '.join(f'{k}={c!r}' for k, c in self._items())})"
-        )
+            return "{" + ", ".join(f"{k!r}: {c!r}" for k, c in self.items()) + "}"
+        return f"{self.kind.__name__}({', '.join(f'{k}={c!r}' for k, c in self.items())})"
 
-    def _items(self) -> Iterator[tuple[Any, Structure]]:
+    def items(self) -> Iterator[tuple[Any, Structure]]:
+        """Keys, names or numbers, and what is there."""
         return zip(self.keys or range(len(self.children)), self.children, strict=True)
 
     def unflatten(self, leaves: Iterable[Any]) -> Any:
@@ -92,8 +77,8 @@ class Structure:
         kind = self.kind
         if kind is Array:
             return next(leaves)
-        if kind is type(None):
-            return None
+        if not self.children and kind in (Static, type(None)):
+            return self.static
         parts = [child._built(leaves) for child in self.children]
         if kind is list:
             return parts
@@ -112,35 +97,48 @@ class Structure:
             root: what the tree is called.
             dotted: keys and numbers as attributes too, `layers.0.weight`: the names of a state_dict.
         """
-        found: list[str] = []
-        self._name(root, dotted, found)
-        return found
+        return [path for path, node in self._named(root, dotted) if node is LEAF]
 
-    def _name(self, at: str, dotted: bool, found: list[str]) -> None:
+    def _named(self, at: str, dotted: bool = False) -> Iterator[tuple[str, Structure]]:
+        yield at, self
+        for key, child in self.items():
+            yield from child._named(self._below(at, key, dotted), dotted)
+
+    def _below(self, at: str, key: Any, dotted: bool = False) -> str:
+        if key == getattr(
+            self.kind, "inline", None
+        ):  # its parts are the node's own: model[0], not .layers[0]
+            return at
+        if self.kind in (list, tuple, dict) and not dotted:
+            return f"{at}[{key!r}]"
+        return f"{at}.{key}" if at else str(key)
+
+    def trainable(self) -> list[bool]:
+        """For each leaf, whether training changes it by its gradient: False below a Module's `buffers`."""
         if self is LEAF:
-            found.append(at)
-        plain = self.kind in (list, tuple, dict) and not dotted
-        for key, child in self._items():
-            child._name(f"{at}[{key!r}]" if plain else f"{at}.{key}" if at else str(key), dotted, found)
+            return [True]
+        buffers = getattr(self.kind, "buffers", ())
+        return [yes and key not in buffers for key, child in self.items() for yes in child.trainable()]
 
     def difference(self, other: Structure, root: str = "") -> str:
         """Where another structure first differs from this one, as a sentence's end; "" when nowhere."""
-        at = root or "the tree"
         if self == other:
             return ""
-        if self.kind is not other.kind:
-            return f"{at} is {_kind_name(self)} in one and {_kind_name(other)} in the other"
+        at = root or "the tree"
+        if (self.kind, self.static) != (other.kind, other.static) or self.kind is Static:
+            return f"{at} is {self._told()} in one and {other._told()} in the other"
         if len(self.children) != len(other.children) or self.keys != other.keys:
-            mine, theirs = list(dict(self._items())), list(dict(other._items()))
+            mine, theirs = [k for k, _ in self.items()], [k for k, _ in other.items()]
             return f"{at} has {mine} in one and {theirs} in the other"
-        for (key, child), (_, twin) in zip(self._items(), other._items(), strict=True):
-            plain = self.kind in (list, tuple, dict)
-            found = child.difference(twin, f"{root}[{key!r}]" if plain else f"{root}.{key}".lstrip("."))
-            if found:
-                return found
-        one, two = dict(self.static or ()), dict(other.static or ())
-        name = next((n for n in one | two if frozen(one.get(n)) != frozen(two.get(n))), "")
-        return f"{at}.{name} is {one.get(name)!r} in one and {two.get(name)!r} in the other"
+        pairs = zip(self.items(), other.children, strict=True)
+        return next(
+            found for (key, child), twin in pairs if (found := child.difference(twin, self._below(root, key)))
+        )
+
+    def _told(self) -> str:
+        if self is LEAF:
+            return "an array"
+        return repr(self.static) if self.kind in (Static, type(None)) else f"a {self.kind.__name__}"
 
 
 LEAF = Structure(Array)
@@ -159,7 +157,7 @@ def flatten(tree: Any, name: str = "") -> tuple[list[Any], Structure]:
     """
     leaves: list[Any] = []
     try:
-        return leaves, _flatten(tree, leaves)
+        return leaves, _flatten(tree, leaves, inside=False)
     except _NoLeafError:
         raise DTypeError(_complaint(tree, name)) from None
 
@@ -186,53 +184,26 @@ def map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
     return structure.unflatten(function(*row) for row in zip(*columns, strict=True))
 
 
-def is_leaf(value: Any) -> bool:
-    """Whether a value is an array: an Array (or what stands for one while tracing) or a NumPy array."""
-    return isinstance(value, Array | np.ndarray)
-
-
-def by_attribute(instance: Any, attributes: dict[str, Any]) -> tuple[list[Any], Structure]:
-    """Leaves and structure of an object: attributes that are or hold arrays are children, the rest is static.
+def by_attribute(instance: Any) -> tuple[list[Any], Structure]:
+    """Leaves and structure of an object by its attributes; what is no array there is static.
 
     Raises:
         DTypeError: for a static value that cannot be hashed, and so cannot tell two structures apart.
     """
     into: list[Any] = []
-    inside = {name: value for name, value in attributes.items() if holds_leaf(value)}
-    static = tuple((name, value) for name, value in attributes.items() if name not in inside)
-    children = [_flatten(value, into) for value in inside.values()]
     try:
-        return into, Structure(type(instance), tuple(inside), children, static)
-    except TypeError as error:
-        name = next((n for n, value in static if not _hashes(value)), "")
-        raise DTypeError(
-            f"{type(instance).__name__}.{name} is no Array and cannot be hashed ({error}); keep numbers, "
-            "text, tuples or functions there."
-        ) from None
-
-
-def _hashes(value: Any) -> bool:
-    try:
-        hash(frozen(value))
-    except TypeError:
-        return False
-    return True
-
-
-def holds_leaf(value: Any) -> bool:
-    """Whether a value is, or has anywhere inside, an array or a Module: what makes an attribute a child."""
-    if is_leaf(value) or hasattr(type(value), "__tree__"):
-        return True
-    if isinstance(value, dict):
-        return any(holds_leaf(part) for part in value.values())
-    return isinstance(value, list | tuple) and any(holds_leaf(part) for part in value)
+        parts = [_flatten(value, into, inside=True) for value in vars(instance).values()]
+    except _NoLeafError:
+        raise DTypeError(_complaint(instance, type(instance).__name__)) from None
+    return into, Structure(type(instance), tuple(vars(instance)), parts)
 
 
 class _NoLeafError(Exception):
-    """Something in a tree is no array; where, a second and slower walk finds out."""
+    """Something in a tree has no place there; where, a second and slower walk finds out."""
 
 
-def _flatten(value: Any, into: list[Any]) -> Structure:
+def _flatten(value: Any, into: list[Any], inside: bool) -> Structure:
+    """The structure of `value`, its leaves appended; `inside` a Module, other values are static."""
     if isinstance(value, Array | np.ndarray):
         into.append(value)
         return LEAF
@@ -240,18 +211,19 @@ def _flatten(value: Any, into: list[Any]) -> Structure:
     if value is None:
         return _NONE
     if kind is tuple or kind is list:
-        return Structure(kind, (), [_flatten(part, into) for part in value])
+        return Structure(kind, (), [_flatten(part, into, inside) for part in value])
     if kind is dict:
         keys = _sorted(value)
-        return Structure(dict, keys, [_flatten(value[key], into) for key in keys])
-    split = getattr(kind, "__tree__", None)
-    if split is not None:
-        # What it answers may be known from before: its leaves, and its structure.
-        parts, structure = split(value)
-        into.extend(parts)
+        return Structure(dict, keys, [_flatten(value[key], into, inside) for key in keys])
+    known = getattr(value, "__tree__", None) if not isinstance(value, type) else None
+    if known is not None:
+        leaves, structure = known()
+        into += leaves
         return structure  # type: ignore[no-any-return]
     if isinstance(value, tuple) and hasattr(kind, "_fields"):
-        return Structure(kind, kind._fields, [_flatten(part, into) for part in value])
+        return Structure(kind, kind._fields, [_flatten(part, into, inside) for part in value])
+    if inside and _hashes(value):
+        return Structure(Static, static=value)
     raise _NoLeafError
 
 
@@ -263,9 +235,18 @@ def _sorted(keys: Iterable[Any]) -> tuple[Any, ...]:
         return tuple(sorted(keys, key=lambda key: (type(key).__name__, repr(key))))
 
 
+def _hashes(value: Any) -> bool:
+    try:
+        return isinstance(value, set) or bool(hash(value) or True)
+    except TypeError:
+        return False
+
+
 def _complaint(tree: Any, name: str) -> str:
-    path, value = next(_odd(tree, name), (name, tree))
+    path, value = next(_odd(tree, name, hasattr(tree, "__tree__")), (name, tree))
     what = f"{path or 'the tree'} is {_short(value)}, and leaves must be Arrays"
+    if not _hashes(value):
+        return f"{what}, what is static must be hashable; keep numbers, text, tuples or functions there."
     if isinstance(value, bool | int | float | np.generic):
         return f"{what}; write kw.array({value!r}, dtype='float32'), or bind it: lambda x: fn(x, {value!r})."
     if isinstance(value, str):
@@ -275,32 +256,23 @@ def _complaint(tree: Any, name: str) -> str:
     return f"{what}, in dicts, lists, tuples and Modules; bind it instead: lambda x: fn(x, value)."
 
 
-def _odd(value: Any, at: str) -> Iterator[tuple[str, Any]]:
+def _odd(value: Any, at: str, inside: bool) -> Iterator[tuple[str, Any]]:
     """Path and value of what is no part of a tree."""
-    if value is None or is_leaf(value):
+    if value is None or isinstance(value, Array | np.ndarray) or (inside and _hashes(value)):
         return
-    if type(value) is dict:
-        for key in _sorted(value):
-            yield from _odd(value[key], f"{at}[{key!r}]")
-    elif type(value) is list or (isinstance(value, tuple) and not hasattr(value, "_fields")):
-        for number, part in enumerate(value):
-            yield from _odd(part, f"{at}[{number}]")
-    elif isinstance(value, tuple):
-        for key, part in zip(value._fields, value, strict=True):  # type: ignore[attr-defined]
-            yield from _odd(part, f"{at}.{key}")
-    elif hasattr(type(value), "__tree__"):
-        for key, part in vars(value).items():
-            if holds_leaf(part):
-                yield from _odd(part, f"{at}.{key}".lstrip("."))
+    if hasattr(value, "__tree__") or hasattr(type(value), "_fields"):
+        inside = inside or hasattr(value, "__tree__")
+        names = vars(value) if inside else type(value)._fields
+        for key in names:
+            yield from _odd(getattr(value, key), f"{at}.{key}".lstrip("."), inside)
+    elif isinstance(value, dict | list | tuple):
+        keys = _sorted(value) if isinstance(value, dict) else range(len(value))
+        for key in keys:
+            yield from _odd(value[key], f"{at}[{key!r}]", inside)
     else:
         yield at, value
 
 
-def _kind_name(structure: Structure) -> str:
-    return "a leaf" if structure is LEAF else "None" if structure is _NONE else f"a {structure.kind.__name__}"
-
-
 def _short(value: Any) -> str:
-    text = repr(value)
-    name = type(value).__name__
+    text, name = repr(value), type(value).__name__
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}" + (f" ({text})" if len(text) <= 40 else "")

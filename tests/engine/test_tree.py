@@ -56,7 +56,7 @@ def test_the_order_of_a_dicts_keys_says_nothing() -> None:
         ([A], (A,), "a list in one and a tuple in the other"),
         ({"x": [A, B]}, {"x": [A]}, r"p\['x'\] has \[0, 1\] in one and \[0\] in the other"),
         ({"x": A}, {"y": A}, r"p has \['x'\] in one and \['y'\]"),
-        ((A, None), (A, B), r"p\[1\] is None in one and a leaf in the other"),
+        ((A, None), (A, B), r"p\[1\] is None in one and an array in the other"),
     ],
 )
 def test_structures_differ_where_they_say(one: Any, two: Any, said: str) -> None:
