@@ -1,4 +1,4 @@
-"""reshape, transpose, slice and their relatives: views where the memory allows it, as in NumPy and PyTorch."""
+"""reshape, transpose, slice and their relatives: views where the memory allows it, as in PyTorch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ...kernels.errors import DTypeError, ShapeError
-from ...kernels.shape.op import BROADCAST_TO, RESHAPE, SLICE, TRANSPOSE
+from ...kernels.shape.op import BROADCAST_TO, RESHAPE, TRANSPOSE
+from ...kernels.shape.slices import SLICE
 from ..array import Array, asarray
 from ..eager import Operand, call
 
@@ -46,7 +47,7 @@ def axis_of(name: str, axis: int, ndim: int) -> int:
 
 
 def reshape(x: Operand, *shape: Any) -> Array:
-    """The same elements, in row-major order, in another shape: a view where the memory allows it, else a copy.
+    """The same elements, in row-major order, in another shape: a view where memory allows it, else a copy.
 
     Args:
         x: any shape and dtype.
@@ -59,7 +60,9 @@ def reshape(x: Operand, *shape: Any) -> Array:
     if -1 in lengths:
         known = prod(length for length in lengths if length != -1)
         if lengths.count(-1) > 1 or not known or x.size % known:
-            raise ShapeError(f"reshape: x {x.shape} has {x.size} elements, and no length fits -1 in {lengths}.")
+            raise ShapeError(
+                f"reshape: x {x.shape} has {x.size} elements, and no length fits -1 in {lengths}."
+            )
         lengths = tuple(x.size // known if length == -1 else length for length in lengths)
     return call(RESHAPE, (x,), {"shape": lengths})
 
@@ -81,7 +84,9 @@ def flatten(x: Operand, start_dim: int = 0, end_dim: int = -1) -> Array:
 
 
 def transpose(x: Operand, *axes: Any) -> Array:
-    """A view with the axes in another order, as np.transpose: `transpose(x, (2, 0, 1))`; reversed without axes.
+    """A view with the axes in another order, as np.transpose: `transpose(x, (2, 0, 1))`.
+
+    Without axes, they are reversed.
 
     torch.transpose, which exchanges two axes, is `swapaxes` here.
 
@@ -99,9 +104,7 @@ def transpose(x: Operand, *axes: Any) -> Array:
 def permute(x: Operand, *dims: Any) -> Array:
     """A view with the axes in the order `dims`, as torch.permute. Raises as `transpose`."""
     x = _array(x)
-    return call(
-        TRANSPOSE, (x,), {"axes": tuple(axis_of("permute", d, x.ndim) for d in _whole(dims, "dims"))}
-    )
+    return call(TRANSPOSE, (x,), {"axes": tuple(axis_of("permute", d, x.ndim) for d in _whole(dims, "dims"))})
 
 
 def swapaxes(x: Operand, axis1: int, axis2: int) -> Array:
@@ -330,7 +333,9 @@ def basic_index(x: Array, key: Any) -> Array:
         try:
             place = index(part)
         except TypeError:
-            raise DTypeError(f"an index is made of whole numbers, slices, None and ..., got {part!r}.") from None
+            raise DTypeError(
+                f"an index is made of whole numbers, slices, None and ..., got {part!r}."
+            ) from None
         if isinstance(part, bool | np.bool_):
             raise DTypeError("True and False are no places; write kw.where(mask, x, y) for a choice by mask.")
         if not -length <= place < length:
