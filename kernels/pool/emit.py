@@ -148,12 +148,39 @@ class Walk:
             base = self.b.add(base, self.b.mul(step, index))
         return base
 
+    def lines(
+        self,
+        index: ir.Value,
+        by_channels: bool,
+        body: Callable[[ir.Value, ir.Value, ir.Value, ir.Value], None],
+    ) -> None:
+        """`body(n, c, d, h)` for this task's lines of the result; c is 0 throughout with `by_channels`."""
+        b = self.b
+        depth, height, _ = self.size
+        channels = i64(1) if by_channels else self.word(words.CHANNELS)
+        first, end = share(b, self.word(words.UNITS), index, self.word(words.TASKS))
+        rest, h = b.udiv(first, height), b.urem(first, height)
+        rest, d = b.udiv(rest, depth), b.urem(rest, depth)
+        n, c = b.udiv(rest, channels), b.urem(rest, channels)
+
+        def line(_: ir.Value, place: State) -> State:
+            body(*place)
+            # The next line, without divisions: they would take longer than a short line.
+            following: State = []
+            carry: ir.Value = i64(1)
+            for at, length in zip(place[:0:-1], (height, depth, channels), strict=True):
+                total = b.add(at, carry)
+                full = b.icmp_signed("==", total, length)
+                following.insert(0, b.select(full, i64(0), total))
+                carry = b.zext(full, I64)
+            return [b.add(place[0], carry), *following]
+
+        for_range(b, first, end, [n, c, d, h], line)
+
     def bounds(self, axis: int, place: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Where the list of an element of the result starts, and where it ends."""
         b = self.b
-        return load_int32(b, self.starts[axis], place), load_int32(
-            b, self.starts[axis], b.add(place, i64(1))
-        )
+        return load_int32(b, self.starts[axis], place), load_int32(b, self.starts[axis], b.add(place, i64(1)))
 
     def pair(self, axis: int, number: ir.Value) -> tuple[ir.Value, ir.Value]:
         """(element read, tap) of one entry of a list."""
@@ -181,24 +208,17 @@ def emit_points(
     """A task that walks the lines [n, d, h] (by channels) or [n, c, d, h] of the result, point by point."""
     b = builder
     walk = Walk(b, block, kind)
-    depth, height, width = walk.size
-    channels = walk.word(words.CHANNELS)
+    channels = walk.word(words.CHANNELS) if by_channels else None
     fold = Fold(b, Vectors(b, computed(stored), lanes), kind, stored, tap_bytes)
 
-    def unit(u: ir.Value, _: State) -> State:
-        rest, h = b.udiv(u, height), b.urem(u, height)
-        rest, d = b.udiv(rest, depth), b.urem(rest, depth)
-        n, c = (rest, i64(0)) if by_channels else (b.udiv(rest, channels), b.urem(rest, channels))
-
+    def line(*place: ir.Value) -> None:
         def point(w: ir.Value, _: State) -> State:
-            _point(walk, fold, (n, c, d, h, w), channels if by_channels else None)
+            _point(walk, fold, (*place, w), channels)
             return []
 
-        for_range(b, i64(0), width, [], point)
-        return []
+        for_range(b, i64(0), walk.size[2], [], point)
 
-    first, end = share(b, walk.word(words.UNITS), index, walk.word(words.TASKS))
-    for_range(b, first, end, [], unit)
+    walk.lines(index, by_channels, line)
 
 
 def _point(walk: Walk, fold: Fold, place: Sequence[ir.Value], channels: ir.Value | None) -> None:
@@ -346,15 +366,9 @@ def emit_indices(builder: ir.IRBuilder, block: ir.Value, index: ir.Value, tap_by
     """
     b = builder
     walk = Walk(b, block, "avg_pool")
-    depth, height, width = walk.size
-    channels = walk.word(words.CHANNELS)
     kind = I8 if tap_bytes == 1 else I32
 
-    def unit(u: ir.Value, _: State) -> State:
-        rest, h = b.udiv(u, height), b.urem(u, height)
-        rest, d = b.udiv(rest, depth), b.urem(rest, depth)
-        n, c = b.udiv(rest, channels), b.urem(rest, channels)
-
+    def line(n: ir.Value, c: ir.Value, d: ir.Value, h: ir.Value) -> None:
         def point(w: ir.Value, _: State) -> State:
             at = pointer(b, walk.at(walk.source, walk.source_steps, (n, c, d, h, w)))
             tap = b.zext(b.load(at, typ=kind), I64)
@@ -369,8 +383,6 @@ def emit_indices(builder: ir.IRBuilder, block: ir.Value, index: ir.Value, tap_by
             b.store(total, into)
             return []
 
-        for_range(b, i64(0), width, [], point)
-        return []
+        for_range(b, i64(0), walk.size[2], [], point)
 
-    first, end = share(b, walk.word(words.UNITS), index, walk.word(words.TASKS))
-    for_range(b, first, end, [], unit)
+    walk.lines(index, False, line)

@@ -12,16 +12,16 @@ the one before it has computed. Taps and distances along w are constants of the 
 from __future__ import annotations
 
 from functools import cache
-from itertools import pairwise
 
-import numpy as np
 from llvmlite import ir
 
-from ..cpu.loops import for_range, share
+from ..cpu.loops import for_range, load_int32
 from ..cpu.narrow import read, stored_bytes, write
 from ..cpu.vector_ir import I32, Vectors, i64, minimum, offset, pointer
 from . import words
 from .emit import Fold, State, Walk, _product, _tap, computed
+
+Plan = tuple[tuple[tuple[int, int], ...], ...]
 
 MOST_TAPS = 16
 MOST_STRIDE = 4
@@ -118,8 +118,7 @@ def emit_lines(
     """A task that walks the lines [n, c, d, h] of the result."""
     b = builder
     walk = Walk(b, block, kind)
-    depth, height, width = walk.size
-    channels, length = walk.word(words.CHANNELS), walk.word(words.SOURCE_W)
+    width, length = walk.size[2], walk.word(words.SOURCE_W)
     fold = Fold(b, Vectors(b, computed(stored), lanes), kind, stored, tap_bytes)
     group = stride if fold.gradient else 1
     # Vectors of a gradient count groups of `stride` elements.
@@ -127,18 +126,12 @@ def emit_lines(
     latest = b.sub(groups, i64(lanes))
     latest = b.select(b.icmp_signed("<", latest, i64(0)), i64(0), latest)
     plan = reads(fold.gradient, taps, stride, step, lo)
-    lowest, highest = min(shift for part in plan for _, shift in part), max(
-        shift for part in plan for _, shift in part
-    )
+    shifts = [shift for part in plan for _, shift in part]
+    lowest, highest = min(shifts), max(shifts)
     scale = 1 if fold.gradient else stride
     reach = highest // scale * scale + lanes * scale
 
-    def unit(u: ir.Value, _: State) -> State:
-        rest, h = b.udiv(u, height), b.urem(u, height)
-        rest, d = b.udiv(rest, depth), b.urem(rest, depth)
-        n, c = b.udiv(rest, channels), b.urem(rest, channels)
-        place = (n, c, d, h)
-
+    def whole_line(*place: ir.Value) -> None:
         def vector(j: ir.Value, _: State) -> State:
             first = minimum(b, j, latest)
             start = b.mul(first, i64(scale))
@@ -146,9 +139,7 @@ def emit_lines(
                 b.icmp_signed(">=", b.add(start, i64(lowest)), i64(0)),
                 b.icmp_signed("<=", b.add(start, i64(reach)), length),
             )
-            inside = b.and_(
-                inside, b.icmp_signed("<=", b.mul(b.add(first, i64(lanes)), i64(group)), width)
-            )
+            inside = b.and_(inside, b.icmp_signed("<=", b.mul(b.add(first, i64(lanes)), i64(group)), width))
             with b.if_else(inside) as (whole, part):
                 for branch, masked in ((whole, False), (part, True)):
                     with branch:
@@ -157,14 +148,12 @@ def emit_lines(
             return []
 
         for_range(b, i64(0), groups, [], vector, lanes)
-        return []
 
-    first, end = share(b, walk.word(words.UNITS), index, walk.word(words.TASKS))
-    for_range(b, first, end, [], unit)
+    walk.lines(index, False, whole_line)
 
 
 @cache
-def reads(gradient: bool, taps: int, stride: int, step: int, lo: int) -> tuple[tuple[tuple[int, int], ...], ...]:
+def reads(gradient: bool, taps: int, stride: int, step: int, lo: int) -> Plan:
     """For each vector of the result the (tap, shift) that it is folded from.
 
     Forward there is one vector, and shifts are elements from `stride j`; of a gradient there are `stride`,
@@ -183,7 +172,7 @@ def _vector(
     line: Line,
     place: tuple[ir.Value, ...],
     first: ir.Value,
-    plan: tuple[tuple[tuple[int, int], ...], ...],
+    plan: Plan,
 ) -> None:
     """One vector of the result, or of a gradient `stride` of them, from element or group `first` on."""
     b, v, fold = walk.b, line.v, line.fold
@@ -199,10 +188,11 @@ def _vector(
         taps = walk.at(walk.taps, walk.tap_steps, own)
     there = None
     if line.masked:
-        there = line.wide if group == 1 else Vectors(b, v.dtype, v.lanes * group)
-        there = _tail(there if group > 1 else v, b.sub(walk.size[2], b.mul(first, i64(group))))
+        all_lanes = Vectors(b, v.dtype, v.lanes * group)
+        there = all_lanes.tail_mask(b.sub(walk.size[2], b.mul(first, i64(group))))
     lists = [walk.bounds(0, d), walk.bounds(1, h)]
-    number = _tap(walk, *(walk.first_tap(a, *bounds) for a, bounds in enumerate(lists)), zero)
+    kd, kh = (walk.first_tap(axis, *bounds) for axis, bounds in enumerate(lists))
+    number = _tap(walk, kd, kh, zero)
     known = None
     if fold.kind == "max_pool_take":
         known = fold.load_taps(pointer(b, taps), there)
@@ -229,16 +219,12 @@ def _vector(
         fold.store_taps(flat[1], pointer(b, taps), there)
 
 
-def _tail(v: Vectors, valid: ir.Value) -> ir.Value:
-    return v.tail_mask(valid)
-
-
 def _step(
     walk: Walk,
     line: Line,
     inside: list[tuple[ir.Value, ir.Value]],
     flat: State,
-    plan: tuple[tuple[tuple[int, int], ...], ...],
+    plan: Plan,
     width: int,
     source: ir.Value,
     taps: ir.Value | None,
@@ -281,8 +267,6 @@ def _step(
 
 def _row_scale(walk: Walk, fold: Fold, d: ir.Value, h: ir.Value) -> ir.Value:
     """One over what windows at (d, h) are divided by on account of these two axes."""
-    from ..cpu.loops import load_int32
-
     b, v = walk.b, fold.v
     factors = b.mul(load_int32(b, walk.factors[0], d), load_int32(b, walk.factors[1], h))
     one = Vectors(b, v.dtype, 1)

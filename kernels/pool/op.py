@@ -68,9 +68,7 @@ def _input_shape(name: str, dy: TensorSpec, attrs: Mapping[str, Any]) -> Ints:
     axes = axes_of(attrs, wanted, name)
     places = tuple(axis.places for axis in axes)
     if places != size:
-        raise ShapeError(
-            f"{name}: {dy} has images of {size}, but pooling images of {wanted} gives {places}."
-        )
+        raise ShapeError(f"{name}: {dy} has images of {size}, but pooling images of {wanted} gives {places}.")
     return shape_in(attrs["layout"], batch, channels, wanted)
 
 
@@ -116,9 +114,7 @@ def infer_indices(specs: Specs, **attrs: Any) -> Specs:
     MAX_POOL_INDICES.check_inputs(specs)
     (taps,) = specs
     _input_shape("max_pool_indices", taps, attrs)
-    _check_taps(
-        "max_pool_indices", taps, taps.shape, axes_of(attrs, attrs["input_size"], "max_pool_indices")
-    )
+    _check_taps("max_pool_indices", taps, taps.shape, axes_of(attrs, attrs["input_size"], "max_pool_indices"))
     return (TensorSpec(taps.shape, "int64", taps.device),)
 
 

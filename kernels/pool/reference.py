@@ -142,5 +142,6 @@ def _scattered(
         part = share if taps is None else np.where(taps == tap, share, 0.0)
         part = part[:, :, there[0]][:, :, :, there[1]][..., there[2]]
         where = np.ix_(*(a[t] for a, t in zip(at, there, strict=True)))
-        np.add.at(total, (slice(None), slice(None), *where), part)
+        at_windows: Any = (slice(None), slice(None), *where)
+        np.add.at(total, at_windows, part)
     return lowered(total, layout, ndim)

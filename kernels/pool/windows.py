@@ -111,8 +111,16 @@ def axes_of(attrs: Attrs, size: Ints, name: str) -> tuple[Axis, ...]:
     Raises:
         ShapeError: for a wrong number of values, values that mean nothing, or windows that do not fit.
     """
-    keys = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "output_size", "count_include_pad")
-    values = tuple(attrs.get(key, default) for key, default in zip(keys, (*(((),) * 4), False, (), True), strict=True))
+    defaults: dict[str, Any] = {
+        "kernel_size": (),
+        "stride": (),
+        "padding": (),
+        "dilation": (),
+        "ceil_mode": False,
+        "output_size": (),
+        "count_include_pad": True,
+    }
+    values = tuple(attrs.get(key, default) for key, default in defaults.items())
     return _axes(size, *values, bool(attrs.get("divisor_override")), name)
 
 
@@ -159,8 +167,8 @@ def _axes(
     )
     if len(axes) != count:
         raise ShapeError(
-            f"{name}: a kernel of {taps} with dilation {gaps} does not fit into images of {size} with padding "
-            f"{pads}; choose a smaller kernel or pad more."
+            f"{name}: a kernel of {taps} with dilation {gaps} does not fit into images of {size} with "
+            f"padding {pads}; choose a smaller kernel or pad more."
         )
     return axes
 
