@@ -199,6 +199,11 @@ def by_attribute(instance: Any) -> tuple[list[Any], Structure]:
     return into, Structure(type(instance), tuple(vars(instance)), parts)
 
 
+def is_float(leaf: Any) -> bool:
+    """Whether an array holds floating-point numbers: what can be trained."""
+    return bool(leaf.dtype.kind == "f" or leaf.dtype.name == "bfloat16")
+
+
 class _NoLeafError(Exception):
     """Something in a tree has no place there; where, a second and slower walk finds out."""
 

@@ -150,8 +150,8 @@ def _taps(who: Module, size: Steps, axes: int) -> tuple[int, ...]:
     taps = (size,) * axes if isinstance(size, int) else tuple(size)
     if len(taps) != axes or min(taps, default=0) < 1:
         raise ShapeError(
-            f"{type(who).__name__}: kernel_size is a whole number of 1 or more, or one for each of {axes} spatial "
-            f"axes, got {size!r}."
+            f"{type(who).__name__}: kernel_size is a whole number of 1 or more, or one for each of {axes} "
+            f"spatial axes, got {size!r}."
         )
     return taps
 
@@ -159,6 +159,6 @@ def _taps(who: Module, size: Steps, axes: int) -> tuple[int, ...]:
 def _check_groups(who: Module, inputs: int, outputs: int, groups: int) -> None:
     if groups < 1 or inputs % groups or outputs % groups:
         raise ConfigError(
-            f"{type(who).__name__}: groups must divide in_channels and out_channels, got {groups} for {inputs} and "
-            f"{outputs}."
+            f"{type(who).__name__}: groups must divide in_channels and out_channels, got {groups} for "
+            f"{inputs} and {outputs}."
         )

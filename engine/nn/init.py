@@ -26,7 +26,9 @@ def keys(who: str, key: Key, count: int) -> list[Array]:
     from ..functional import random
 
     if key is None:
-        raise ConfigError(f"{who} draws its parameters: write key=kw.random.key(0), or a key from kw.random.split.")
+        raise ConfigError(
+            f"{who} draws its parameters: write key=kw.random.key(0), or a key from kw.random.split."
+        )
     if isinstance(key, int):
         key = random.key(key)
     return list(random.split(key, count))
@@ -96,7 +98,12 @@ def xavier_normal(key: Key, shape: Shape, gain: float = 1.0, dtype: Any = "float
 
 
 def kaiming_uniform(
-    key: Key, shape: Shape, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", dtype: Any = "float32"
+    key: Key,
+    shape: Shape,
+    a: float = 0.0,
+    mode: str = "fan_in",
+    nonlinearity: str = "leaky_relu",
+    dtype: Any = "float32",
 ) -> Array:
     """Uniform of variance gain^2 / fan (He et al. 2015); `a` is the slope of leaky_relu."""
     bound = math.sqrt(3) * gain(nonlinearity, a) / math.sqrt(_fan(shape, mode))
@@ -104,7 +111,12 @@ def kaiming_uniform(
 
 
 def kaiming_normal(
-    key: Key, shape: Shape, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", dtype: Any = "float32"
+    key: Key,
+    shape: Shape,
+    a: float = 0.0,
+    mode: str = "fan_in",
+    nonlinearity: str = "leaky_relu",
+    dtype: Any = "float32",
 ) -> Array:
     """Normal of variance gain^2 / fan (He et al. 2015); `a` is the slope of leaky_relu."""
     return normal(key, shape, 0.0, gain(nonlinearity, a) / math.sqrt(_fan(shape, mode)), dtype)

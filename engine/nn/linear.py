@@ -8,6 +8,7 @@ from typing import Any
 from ...kernels.errors import ConfigError
 from .. import functional
 from ..array import Array
+from ..functional.linear import linear
 from . import init
 from .module import Module
 
@@ -26,7 +27,13 @@ class Linear(Module):
     bias: Array | None
 
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, *, key: Any = None, dtype: Any = "float32"
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        key: Any = None,
+        dtype: Any = "float32",
     ) -> None:
         first, second = init.keys("Linear", key, 2)
         shape, bound = (out_features, in_features), _bound(in_features)
@@ -34,7 +41,7 @@ class Linear(Module):
         self.bias = init.uniform(second, shape[:1], -bound, bound, dtype) if bias else None
 
     def __call__(self, x: Any) -> Array:
-        return functional.get("linear")(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias)
 
 
 class Embedding(Module):
@@ -84,7 +91,9 @@ class Sequential(Module):
     def __init__(self, *layers: Callable[[Any], Any]) -> None:
         wrong = next((layer for layer in layers if not callable(layer)), None)
         if wrong is not None:
-            raise ConfigError(f"Sequential takes layers and functions, got a {type(wrong).__name__}: {wrong!r}.")
+            raise ConfigError(
+                f"Sequential takes layers and functions, got a {type(wrong).__name__}: {wrong!r}."
+            )
         self.layers = layers
 
     def __call__(self, x: Any) -> Any:

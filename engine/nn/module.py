@@ -9,25 +9,26 @@
         def __call__(self, x):
             return self.out(kw.relu(self.hidden(x)))
 
-Attributes are set in `__init__` and never again: a changed Module is another Module, `net.replace(out=other)`.
-That is what lets a model be compiled, differentiated and updated as the tree of Arrays that it is. What a
-layer needs only in training (keys for dropout, a place for new running statistics) comes from
-`nn.training`, not from a switch in the model: a plain call is always inference.
+Attributes are set in `__init__` and never again: a changed Module is another, `net.replace(out=other)`. That
+is what lets a model be compiled, differentiated and updated as the tree of Arrays that it is. What a layer
+needs only in training (keys for dropout, a place for new running statistics) comes from `nn.training`, not
+from a switch in the model: a plain call is always inference.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from ...kernels.errors import ConfigError, DTypeError, ShapeError
+from ...kernels.errors import ConfigError
 from ...kernels.spec import TensorSpec, dtype_name
 from .. import tree
 from ..array import Array, array, from_dlpack
+from ..checkpoint import check_names, check_same
 
 
 class Module:
@@ -55,7 +56,7 @@ class Module:
             if type(self) is cls:  # not yet when it is a base's __init__ that has ended
                 self._fix()
 
-        cls.__init__ = fixing  # type: ignore[method-assign]
+        cls.__init__ = fixing  # type: ignore[assignment, method-assign]
 
     def __setattr__(self, name: str, value: Any) -> None:
         if getattr(self, "_fixed", False):
@@ -106,8 +107,10 @@ class Module:
         return cls._made(dict(zip(structure.keys, children, strict=True)))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: dict(value) if isinstance(value, MappingProxyType) else value
-                for name, value in vars(self).items()}
+        return {
+            name: dict(value) if isinstance(value, MappingProxyType) else value
+            for name, value in vars(self).items()
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -167,21 +170,9 @@ def load_state(model: Any, state: Mapping[str, Any]) -> Any:
         ShapeError, DTypeError: for an array unlike the one of that name; nothing is converted.
     """
     mine = state_dict(model)
-    missing, more = [n for n in mine if n not in state], [n for n in state if n not in mine]
-    if missing or more:
-        raise ConfigError(
-            f"the state does not fit the model: it lacks {_some(missing)} and has {_some(more)} besides. The "
-            f"model's names are those of nn.state_dict(model)."
-        )
+    check_names(mine, state, "the state")
     for name, old in mine.items():
-        new = state[name]
-        if tuple(new.shape) != old.shape:
-            raise ShapeError(f"{name} has shape {tuple(new.shape)} in the state, but {old.shape} in the model.")
-        if new.dtype != old.dtype:
-            raise DTypeError(
-                f"{name} is {new.dtype} in the state, but {old.dtype} in the model, and nothing is converted "
-                f"silently; write state[{name!r}].astype({str(old.dtype)!r})."
-            )
+        check_same(name, state[name], old, "the state")
     return tree.flatten(model)[1].unflatten(array(state[name]) for name in mine)
 
 
@@ -196,10 +187,6 @@ def from_torch_state_dict(model: Any, state: Mapping[str, Any]) -> Any:
     return load_state(model, {k: from_dlpack(v.detach().cpu().contiguous()) for k, v in kept.items()})
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "nothing"
-
-
 def cast(model: Any, dtype: Any) -> Any:
     """The model with its trainable floating-point Arrays in another dtype; buffers stay as they are.
 
@@ -207,11 +194,31 @@ def cast(model: Any, dtype: Any) -> Any:
     """
     leaves, structure = tree.flatten(model)
     return structure.unflatten(
-        leaf.astype(dtype) if change and is_float(leaf) else leaf
+        leaf.astype(dtype) if change and tree.is_float(leaf) else leaf
         for leaf, change in zip(leaves, structure.trainable(), strict=True)
     )
 
 
-def is_float(leaf: Any) -> bool:
-    """Whether an array holds floating-point numbers."""
-    return leaf.dtype.kind == "f" or leaf.dtype.name == "bfloat16"
+class Rest(Module):
+    """What `partition` leaves of a model: its structure, and the Arrays that are not trained."""
+
+    def __init__(self, structure: tree.Structure, kept: tuple[Any, ...]) -> None:
+        self.structure, self.kept = structure, kept
+
+
+def partition(model: Any) -> tuple[tuple[Array, ...], Rest]:
+    """The trainable Arrays of a model, and what is left: `combine(params, rest)` is the model again.
+
+    Trainable are floating-point Arrays that are no Module's buffer. Both parts are trees, so that a loss can
+    be differentiated by the parameters alone: `kw.grad(lambda params: loss(nn.combine(params, rest)))`.
+    """
+    leaves, structure = tree.flatten(model, "model")
+    flags = [yes and tree.is_float(leaf) for leaf, yes in zip(leaves, structure.trainable(), strict=True)]
+    params = tuple(leaf for leaf, yes in zip(leaves, flags, strict=True) if yes)
+    return params, Rest(structure, tuple(None if yes else x for x, yes in zip(leaves, flags, strict=True)))
+
+
+def combine(params: Sequence[Any], rest: Rest) -> Any:
+    """The model that `partition` took apart, with these parameters."""
+    given = iter(params)
+    return rest.structure.unflatten(next(given) if leaf is None else leaf for leaf in rest.kept)

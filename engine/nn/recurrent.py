@@ -14,8 +14,8 @@ from .state import current
 
 
 class _Recurrent(Module):
-    """What the three have in common. Layer l's parameters are weight_ih_l{l}, weight_hh_l{l}, bias_ih_l{l} and
-    bias_hh_l{l}, with `_reverse` at the end for the backward direction.
+    """What the three have in common. Layer l's parameters are weight_ih_l{l}, weight_hh_l{l}, bias_ih_l{l}
+    and bias_hh_l{l}, with `_reverse` at the end for the backward direction.
     """
 
     gates: ClassVar[int]
@@ -44,7 +44,10 @@ class _Recurrent(Module):
         keys = iter(init.keys(name, key, 4 * len(self._suffixes())))
         for suffix in self._suffixes():
             inputs = input_size if "_l0" in suffix else hidden_size * (1 + bidirectional)
-            shapes = {"weight_ih": (rows, inputs), "weight_hh": (rows, hidden_size)}
+            shapes: dict[str, tuple[int, ...]] = {
+                "weight_ih": (rows, inputs),
+                "weight_hh": (rows, hidden_size),
+            }
             if bias:
                 shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
             for part, shape in shapes.items():
@@ -86,8 +89,8 @@ class _Recurrent(Module):
             return [None] * count
         if len(state.shape) != 3 or state.shape[0] != count:
             raise ShapeError(
-                f"{type(self).__name__}: a state has shape [{count}, B, H], one for each layer and direction, got "
-                f"{tuple(state.shape)}."
+                f"{type(self).__name__}: a state has shape [{count}, B, H], one for each layer and "
+                f"direction, got {tuple(state.shape)}."
             )
         return [state[number] for number in range(count)]
 
@@ -117,7 +120,15 @@ class RNN(_Recurrent):
     ) -> None:
         self.nonlinearity = nonlinearity
         super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, key=key, dtype=dtype
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            key=key,
+            dtype=dtype,
         )
 
     def __call__(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[Array, Array]:
@@ -152,9 +163,14 @@ class LSTM(_Recurrent):
 
     def __call__(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[Array, tuple[Array, Array]]:
         if state is not None and (not isinstance(state, tuple | list) or len(state) != 2):
-            raise ShapeError(f"LSTM: the state is a pair (h, c), got a {type(state).__name__}; None is zeros.")
+            raise ShapeError(
+                f"LSTM: the state is a pair (h, c), got a {type(state).__name__}; None is zeros."
+            )
         h, c = state or (None, None)
-        states = [None if one is None else (one, two) for one, two in zip(self._split(h), self._split(c), strict=True)]
+        states = [
+            None if one is None else (one, two)
+            for one, two in zip(self._split(h), self._split(c), strict=True)
+        ]
         y, ends = self._layers(x, states, lengths)
         stack = functional.get("stack")
         return y, (stack([h for h, _ in ends], axis=0), stack([c for _, c in ends], axis=0))

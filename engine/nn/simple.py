@@ -20,7 +20,7 @@ class _Function(Module):
 
     function: ClassVar[str]
 
-    def __call__(self, x: Any) -> Array:
+    def __call__(self, x: Any) -> Any:
         return functional.get(self.function)(x, **vars(self))
 
 
@@ -61,7 +61,7 @@ class Softplus(_Function):
 
 
 class GELU(_Function):
-    """x times the probability that a standard normal variable is below x; `approximate="tanh"` for the formula."""
+    """x times the probability that a standard normal variable is below x, or approximate="tanh"."""
 
     function = "gelu"
 
@@ -198,9 +198,8 @@ class Flatten(Module):
 
 
 class Dropout(Module):
-    """In training, elements are 0 with probability p and the others divided by 1 - p (Srivastava et al. 2014).
-
-    Training is what happens within `nn.training(key)`, from whose key it draws; otherwise x comes back as it is.
+    """In training, elements are 0 with probability p and the others divided by 1 - p (Srivastava et al.
+    2014). That is within `nn.training(key)`, from whose key it draws; otherwise x comes back as it is.
     """
 
     def __init__(self, p: float = 0.5) -> None:

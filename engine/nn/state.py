@@ -26,7 +26,7 @@ from .module import Module
 _RUN: ContextVar[training | None] = ContextVar("training", default=None)
 
 
-class training:  # noqa: N801 - used as a statement, `with nn.training(key):`
+class training:
     """Within it, models are trained: `with nn.training(key) as run: y = model(x)`.
 
     Args:
@@ -57,7 +57,9 @@ class training:  # noqa: N801 - used as a statement, `with nn.training(key):`
             ConfigError: when the run has no key.
         """
         if self._key is None:
-            raise ConfigError(f"{who} needs a key in training; write nn.training(key), with kw.random.key(0).")
+            raise ConfigError(
+                f"{who} needs a key in training; write nn.training(key), with kw.random.key(0)."
+            )
         from ..functional.random import fold_in
 
         self._drawn += 1
