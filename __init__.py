@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from .engine.array import array as array
     from .engine.array import asarray as asarray
     from .engine.array import from_dlpack as from_dlpack
+    from .engine.autograd import checkpoint as checkpoint
+    from .engine.autograd import grad as grad
+    from .engine.autograd import stop_gradient as stop_gradient
+    from .engine.autograd import value_and_grad as value_and_grad
+    from .engine.check_grads import check_grads as check_grads
+    from .engine.compile import compile as compile
+    from .engine.compile import debug_nans as debug_nans
     from .engine.eager import explain as explain
     from .engine.functional.conv import conv1d as conv1d
     from .engine.functional.conv import conv2d as conv2d
@@ -73,6 +80,13 @@ _FACE = {
     "TensorSpec": "kernels.spec",
     "array": "engine.array",
     "asarray": "engine.array",
+    "check_grads": "engine.check_grads",
+    "checkpoint": "engine.autograd",
+    "compile": "engine.compile",
+    "debug_nans": "engine.compile",
+    "grad": "engine.autograd",
+    "stop_gradient": "engine.autograd",
+    "value_and_grad": "engine.autograd",
     "broadcast_to": "engine.functional.shape",
     "chunk": "engine.functional.shape",
     "conv1d": "engine.functional.conv",
