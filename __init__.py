@@ -34,6 +34,22 @@ if TYPE_CHECKING:
     from .engine.functional.recurrent import lstm_cell as lstm_cell
     from .engine.functional.recurrent import rnn as rnn
     from .engine.functional.recurrent import rnn_cell as rnn_cell
+    from .engine.functional.shape import broadcast_to as broadcast_to
+    from .engine.functional.shape import chunk as chunk
+    from .engine.functional.shape import expand_dims as expand_dims
+    from .engine.functional.shape import flatten as flatten
+    from .engine.functional.shape import flip as flip
+    from .engine.functional.shape import moveaxis as moveaxis
+    from .engine.functional.shape import narrow as narrow
+    from .engine.functional.shape import permute as permute
+    from .engine.functional.shape import reshape as reshape
+    from .engine.functional.shape import slice as slice
+    from .engine.functional.shape import split as split
+    from .engine.functional.shape import squeeze as squeeze
+    from .engine.functional.shape import swapaxes as swapaxes
+    from .engine.functional.shape import transpose as transpose
+    from .engine.functional.shape import unbind as unbind
+    from .engine.functional.shape import unsqueeze as unsqueeze
     from .kernels import errors as errors
     from .kernels.kernel import ExtraError as ExtraError
     from .kernels.op import Cost as Cost
@@ -57,6 +73,8 @@ _FACE = {
     "TensorSpec": "kernels.spec",
     "array": "engine.array",
     "asarray": "engine.array",
+    "broadcast_to": "engine.functional.shape",
+    "chunk": "engine.functional.shape",
     "conv1d": "engine.functional.conv",
     "conv2d": "engine.functional.conv",
     "conv3d": "engine.functional.conv",
@@ -64,7 +82,10 @@ _FACE = {
     "conv_transpose2d": "engine.functional.conv",
     "conv_transpose3d": "engine.functional.conv",
     "errors": "kernels.errors",
+    "expand_dims": "engine.functional.shape",
     "explain": "engine.eager",
+    "flatten": "engine.functional.shape",
+    "flip": "engine.functional.shape",
     "from_dlpack": "engine.array",
     "get_num_threads": "kernels.settings",
     "gru": "engine.functional.recurrent",
@@ -74,9 +95,20 @@ _FACE = {
     "lstm": "engine.functional.recurrent",
     "lstm_cell": "engine.functional.recurrent",
     "matmul": "engine.functional.matmul",
+    "moveaxis": "engine.functional.shape",
+    "narrow": "engine.functional.shape",
+    "permute": "engine.functional.shape",
+    "reshape": "engine.functional.shape",
     "rnn": "engine.functional.recurrent",
     "rnn_cell": "engine.functional.recurrent",
     "set_num_threads": "kernels.settings",
+    "slice": "engine.functional.shape",
+    "split": "engine.functional.shape",
+    "squeeze": "engine.functional.shape",
+    "swapaxes": "engine.functional.shape",
+    "transpose": "engine.functional.shape",
+    "unbind": "engine.functional.shape",
+    "unsqueeze": "engine.functional.shape",
     "using": "kernels.settings",
 }
 

@@ -84,6 +84,8 @@ def _run(
         arrays.append(array)
     if out is None:
         launch, outputs = dispatch.recall(op, tuple(key), attrs, lambda: _bound(op, arrays, attrs))
+        if not outputs:
+            return (Array(launch(arrays[0])),)
         targets = [allocate(shape, dtype) for allocate, shape, dtype in outputs]
         launch(*arrays, *targets)
         return tuple(map(Array, targets))
@@ -100,7 +102,10 @@ def _run(
 def _bound(
     op: Op, arrays: Sequence[Any], attrs: Mapping[str, Any], out: NDArray[Any] | None = None
 ) -> tuple[Launch, list[tuple[Allocate, tuple[int, ...], np.dtype[Any]]]]:
-    """What runs a call, and of each output its allocator, shape and dtype; checks everything first."""
+    """What runs a call, and of each output its allocator, shape and dtype; checks everything first.
+
+    Where the output is a view of the first input (`Op.view`): what makes the view, and no output.
+    """
     specs = tuple(map(TensorSpec.of, operands(op, arrays)))
     complete = op.complete(attrs)
     outputs = op.infer(specs, **complete)
@@ -108,8 +113,40 @@ def _bound(
         (expected,) = outputs
         check_out(op, out, expected, arrays)
         outputs = (TensorSpec.of(out),)
+    elif op.view is not None:
+        place = op.view(specs[0], **complete)
+        if place is not None:
+            return _viewer(*place), []
     launch = dispatch.bind(op, (*specs, *outputs), complete)
     return launch, [(allocator(s.shape, s.np_dtype), s.shape, s.np_dtype) for s in outputs]
+
+
+class _Memory:
+    """Memory of an array, at another place and in another shape, as NumPy asks for it."""
+
+    __slots__ = ("__array_interface__", "held")
+
+
+def _viewer(start: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Callable[..., NDArray[Any]]:
+    """What makes of an array its view `start` bytes on, of that shape and with those strides."""
+    repeats = any(stride == 0 and length > 1 for stride, length in zip(strides, shape, strict=True))
+
+    def view(x: NDArray[Any]) -> NDArray[Any]:
+        known = x.__array_interface__
+        at, read_only = known["data"]
+        memory = _Memory()
+        memory.held = x
+        memory.__array_interface__ = {
+            **known,
+            # Elements that stand for several must not be written.
+            "data": (at + start, read_only or repeats),
+            "shape": shape,
+            "strides": strides,
+        }
+        made = np.asarray(memory)
+        return made if made.dtype == x.dtype else made.view(x.dtype)
+
+    return view
 
 
 def operands(op: Op, inputs: Sequence[Operand | None]) -> list[NDArray[Any] | None]:

@@ -129,14 +129,28 @@ class Kernel:
         from .cpu.compile import compiled
 
         extra = self._trailing_values(len(specs), attrs, config, threads)
+        if "parts" in extra:
+            return self._entry(specs, extra, threads)
         function: Launch = compiled(self.function)
         if getattr(function, "targetoptions", {}).get("parallel"):
-            function = _on_threads(function, threads)
-        return _with_trailing(function, extra) if extra else function
+            return _with_trailing(_on_threads(function, threads), extra)
+        return _recordable(_with_trailing(function, extra), lambda: self._entry(specs, extra, threads))
 
-    def _trailing_values(self, arrays: int, attrs: Attrs, config: Config, threads: int) -> tuple[Any, ...]:
-        """The values of the parameters that follow the arrays, looked up by their names."""
-        known = {"threads": threads, **attrs, **config}
+    def _entry(self, specs: Specs, extra: Mapping[str, Any], threads: int) -> Launch:
+        from .cpu.entry import bind_entry, is_value
+
+        odd = [name for name, value in extra.items() if not is_value(value)]
+        if odd:
+            raise RegistrationError(
+                f"{self.id} ({self.where}): the parameter {odd[0]} is {extra[odd[0]]!r}; a kernel that is "
+                "cut into parts, or runs in a plan, takes numbers, bools and tuples of whole numbers after "
+                "its arrays. Write it with binds=True to see other attributes."
+            )
+        return bind_entry(self.function, specs, extra, threads)
+
+    def _trailing_values(self, arrays: int, attrs: Attrs, config: Config, threads: int) -> dict[str, Any]:
+        """The parameters that follow the arrays, looked up by their names."""
+        known = {"threads": threads, **attrs, **config, "part": 0, "parts": 1}
         code = python_function(self.function).__code__
         names = code.co_varnames[arrays : code.co_argcount]
         unknown = [name for name in names if name not in known]
@@ -147,7 +161,7 @@ class Kernel:
                 + (f", and no configuration or attribute is called {', '.join(unknown)}" if unknown else "")
                 + f". Parameters after the arrays must be among: {', '.join(known)}."
             )
-        return tuple(known[name] for name in names)
+        return {name: known[name] for name in names}
 
     def replaces(self, old: Kernel) -> bool:
         """Whether this is `old` itself again: a module was reloaded, or a notebook's cell was run again."""
@@ -291,9 +305,26 @@ def _digest(source: str, code: CodeType) -> str:
         return sha256(code.co_code + repr((code.co_consts, code.co_names)).encode()).hexdigest()
 
 
-def _with_trailing(function: Launch, extra: tuple[Any, ...]) -> Launch:
+def _with_trailing(function: Launch, extra: Mapping[str, Any]) -> Launch:
+    values = tuple(extra.values())
+    if not values:
+        return function
+
     def launch(*arrays: Any) -> None:
-        function(*arrays, *extra)
+        function(*arrays, *values)
+
+    return launch
+
+
+def _recordable(function: Launch, entry: Callable[[], Launch]) -> Launch:
+    """A launch that runs `function`, and is written down as the entry that `entry()` makes."""
+    from .cpu import steps
+
+    def launch(*arrays: Any) -> None:
+        if steps.active is not None and steps.recording() is not None:
+            entry()(*arrays)
+        else:
+            function(*arrays)
 
     return launch
 

@@ -50,7 +50,9 @@ def kernel(
     The function is `fn(*inputs, *outputs, *rest)`: NumPy arrays in, results written into the outputs, nothing
     allocated, inputs never touched. It is compiled with Numba at its first call, in the form in which it is
     written or as the `@numba.njit` dispatcher that it already is. `rest` are parameters named after entries
-    of its configurations, attributes of the op, or `threads`; each gets that value.
+    of its configurations, attributes of the op, or `threads`; each gets that value. A function with the
+    parameters `part` and `parts` computes part number `part` of `parts` of the outputs, and the thread team
+    shares the parts; bfloat16 and float16 arrays reach it as uint16, the bits (see `cpu/entry.py`).
 
     With `binds=True` the function is instead `fn(specs, attrs, config, threads) -> launch`, is called once
     for each problem (specs: of the inputs, then of the outputs), and returns `launch(*inputs, *outputs)`.

@@ -26,6 +26,22 @@ MODULES = {
     "gru_cell": "recurrent",
     "rnn": "recurrent",
     "rnn_cell": "recurrent",
+    "broadcast_to": "shape",
+    "chunk": "shape",
+    "expand_dims": "shape",
+    "flatten": "shape",
+    "flip": "shape",
+    "moveaxis": "shape",
+    "narrow": "shape",
+    "permute": "shape",
+    "reshape": "shape",
+    "slice": "shape",
+    "split": "shape",
+    "squeeze": "shape",
+    "swapaxes": "shape",
+    "transpose": "shape",
+    "unbind": "shape",
+    "unsqueeze": "shape",
 }
 
 

@@ -57,7 +57,9 @@ def _problem(specs: Specs, attrs: Attrs) -> tuple[Convolution, Image, Image]:
 
 def write_zeros(*arrays: Any) -> None:
     """A sum over nothing."""
-    arrays[-1][...] = 0
+    from ..cpu.entry import write_zeros as launch
+
+    launch(*arrays)
 
 
 def outer_supports(specs: Specs, attrs: Attrs) -> str | None:

@@ -21,6 +21,7 @@ import numpy as np
 from numba import njit, types
 from numpy.typing import NDArray
 
+from . import steps
 from .compile import compiled
 from .memory import load_word, scratch, stack_words, store_word, task_address
 from .team import run_tasks, team_address
@@ -96,11 +97,17 @@ def bind_phases(
     held = (parameters, table, keep)
 
     def launch(*given: Any, held: Any = held) -> None:
+        if steps.active is not None and (recorder := steps.recording()) is not None:
+            recorder.take(parameters, given, table, scratch_bytes, held)
+            return
         memory = scratch(scratch_bytes) if scratch_bytes else 0
         team = team_address(most) if most > 1 else 0
         run(id(given) + _TUPLE_HEAD, arrays, none, block_at, size, table_at, count, memory, team)
 
     def launch_by_address(*given: Any, held: Any = held) -> None:
+        if (recorder := steps.recording()) is not None:
+            recorder.take(parameters, given, table, scratch_bytes, held)
+            return
         memory = scratch(scratch_bytes) if scratch_bytes else 0
         team = team_address(most) if most > 1 else 0
         data = np.array([0 if a is None else a.ctypes.data for a in given], np.int64)

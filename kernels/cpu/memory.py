@@ -292,6 +292,10 @@ def held_scratch(owner: str, nbytes: int) -> NDArray[np.uint8]:
 
     Each `owner` has its own: one that runs another keeps what it has written.
     """
+    from .steps import recording
+
+    if (recorder := recording()) is not None:
+        return recorder.room(owner, nbytes)
     room: NDArray[np.uint8] | None = getattr(_scratch, owner, None)
     if room is None or room.size < nbytes:
         raw = _new_room(nbytes)

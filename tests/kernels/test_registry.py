@@ -179,7 +179,11 @@ def test_parameters_after_the_arrays_are_looked_up_by_name() -> None:
     def named(x: Any, y: Any, out: Any, scale: float, threads: int, block: int) -> None: ...
 
     (kernel,) = registry.kernels_for("toy")
-    assert kernel._trailing_values(3, {"scale": 2.0}, {"block": 4}, 7) == (2.0, 7, 4)
+    assert kernel._trailing_values(3, {"scale": 2.0}, {"block": 4}, 7) == {
+        "scale": 2.0,
+        "threads": 7,
+        "block": 4,
+    }
     with pytest.raises(
         RegistrationError, match=r"no configuration or attribute is called block\..*threads, scale"
     ):
