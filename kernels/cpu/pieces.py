@@ -37,7 +37,9 @@ from .vector_ir import I32, I64, i64, offset, pointer, times
 MOST_OUTER = 8
 BLOCK = 1 << 16  # bytes of a unit: about a first-level cache, some microseconds of work
 TILE = 64  # elements along both sides of a unit that is turned
-BYTES_PER_TASK = 1 << 17  # with less than this for each, handing work to another thread costs more than it saves
+BYTES_PER_TASK = (
+    1 << 17
+)  # with less than this for each, handing work to another thread costs more than it saves
 
 FILL, ROWS, TURNED, SCATTERED = range(4)
 KIND, SOURCE, FROM, TARGET, TO, ITEM, VALUE, FIRST, UNITS, M, N, BM, BN = range(13)
@@ -257,7 +259,9 @@ def _turned(dst, dst_m, src, src_n, m, n, item):
                 _turn2(to, dst_m, at, src_n)
             else:
                 _turn1(to, dst_m, at, src_n)
-    _scattered(dst + whole_n * item, dst_m, item, src + whole_n * src_n, item, src_n, whole_m, n - whole_n, item)
+    _scattered(
+        dst + whole_n * item, dst_m, item, src + whole_n * src_n, item, src_n, whole_m, n - whole_n, item
+    )
     _scattered(dst + whole_m * dst_m, dst_m, item, src + whole_m * item, item, src_n, m - whole_m, n, item)
 
 

@@ -47,9 +47,7 @@ def _checked(op: Op, specs: Specs, channel_axis: int, activation: str | None) ->
     return form
 
 
-def infer(
-    specs: Specs, momentum: float, eps: float, channel_axis: int, activation: str | None
-) -> Specs:
+def infer(specs: Specs, momentum: float, eps: float, channel_axis: int, activation: str | None) -> Specs:
     """The specs of y, of this batch's statistics and of the new running ones.
 
     Raises:

@@ -1,13 +1,13 @@
 """What the four norms have in common: along which axes x is normalised, and where weight and bias belong.
 
-    v = x in the shape `view`
-    mean, var      over `axes` of v
-    y = (v - mean) / sqrt(var + eps) * weight + bias       weight and bias in the shape `spread`
+v = x in the shape `view`
+mean, var      over `axes` of v
+y = (v - mean) / sqrt(var + eps) * weight + bias       weight and bias in the shape `spread`
 
-               view                axes                    parameters    statistics
-    layer      x's                 the last k              shape[-k:]    shape[:-k]
-    group      [N, G, C / G, ...]  all but N, G            [C]           [N, G]
-    batch      x's                 all but the channels'   [C]           [C]
+           view                axes                    parameters    statistics
+layer      x's                 the last k              shape[-k:]    shape[:-k]
+group      [N, G, C / G, ...]  all but N, G            [C]           [N, G]
+batch      x's                 all but the channels'   [C]           [C]
 """
 
 from __future__ import annotations

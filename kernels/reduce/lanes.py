@@ -64,7 +64,9 @@ class Lanes:
             value.align = 1
         else:
             fn = self._function(
-                f"llvm.masked.load.v{self.lanes}i{8 * size}.p0", narrow, [POINTER, I32, self.v.mask_type, narrow]
+                f"llvm.masked.load.v{self.lanes}i{8 * size}.p0",
+                narrow,
+                [POINTER, I32, self.v.mask_type, narrow],
             )
             zero = ir.Constant(narrow, [0] * self.lanes)
             value = self.b.call(fn, [ptr, ir.Constant(I32, 1), mask, zero])

@@ -50,6 +50,11 @@ def _prod(x: AnyArray, axis: Axis, keepdims: bool) -> AnyArray:
     return np.asarray(x.prod(_axes(x, axis), dtype=kind, keepdims=keepdims))
 
 
+def _exact_prod(x: AnyArray, axis: Axis, keepdims: bool) -> tuple[AnyArray]:
+    """With the longer numbers that most machines have: a product's error grows with each factor."""
+    return (np.asarray(x.astype(np.longdouble).prod(_axes(x, axis), keepdims=keepdims)),)
+
+
 def _amax(x: AnyArray, axis: Axis, keepdims: bool) -> AnyArray:
     return np.asarray(x.max(_axes(x, axis), keepdims=keepdims))
 
@@ -213,6 +218,7 @@ def _declare(
     result: str = "",
     magnitude: Callable[..., tuple[AnyArray, ...]] | None = None,
     attrs: dict[str, Any] | None = None,
+    exact: Callable[..., tuple[AnyArray, ...]] | None = None,
 ) -> Op:
     def reference(x: AnyArray, **given: Any) -> tuple[AnyArray]:
         return (compute(x, **given),)
@@ -229,6 +235,7 @@ def _declare(
         dtypes=dtypes,
         doc=doc,
         magnitude=magnitude,
+        exact=exact,
         family="reduce",
     )
     REDUCTIONS[name] = op
@@ -241,7 +248,7 @@ REDUCTIONS: dict[str, Op] = {}
 _WIDER = "int64 of integers"
 SUM = _declare("sum", _sum, "The sum over axes; int64 of integers.", result=_WIDER, magnitude=_absolute_sum)
 MEAN = _declare("mean", _mean, "The mean over axes.", dtypes=FLOATS, magnitude=_absolute_mean)
-PROD = _declare("prod", _prod, "The product over axes; int64 of integers.", result=_WIDER)
+PROD = _declare("prod", _prod, "The product over axes; int64 of integers.", result=_WIDER, exact=_exact_prod)
 AMAX = _declare("amax", _amax, "The largest over axes; NaN where there is one.")
 AMIN = _declare("amin", _amin, "The smallest over axes; NaN where there is one.")
 VAR = _declare(

@@ -14,12 +14,12 @@ from ..spec import np_dtype
 def numbers(rng: np.random.Generator, dtype: str, *shape: int) -> AnyArray:
     """Standard normal numbers; small whole ones of integers, and bits of bool."""
     if dtype == "bool":
-        return rng.random(shape) < 0.5
+        return np.asarray(rng.random(shape) < 0.5)
     if dtype.startswith("uint"):
-        return rng.integers(0, 7, shape).astype(dtype)
+        return np.asarray(rng.integers(0, 7, shape)).astype(dtype)
     if dtype.startswith("int"):
-        return rng.integers(-5, 6, shape).astype(dtype)
-    return rng.standard_normal(shape).astype(np_dtype(dtype))
+        return np.asarray(rng.integers(-5, 6, shape)).astype(dtype)
+    return np.asarray(rng.standard_normal(shape)).astype(np_dtype(dtype))
 
 
 def apart(rng: np.random.Generator, dtype: str, *shape: int) -> AnyArray:
@@ -28,15 +28,15 @@ def apart(rng: np.random.Generator, dtype: str, *shape: int) -> AnyArray:
         return numbers(rng, dtype, *shape)
     count = int(np.prod(shape))
     order = rng.permutation(count).reshape(shape)
-    return ((order - count // 2) * 0.25).astype(np_dtype(dtype))
+    return np.asarray((order - count // 2) * 0.25).astype(np_dtype(dtype))
 
 
 def around_one(rng: np.random.Generator, dtype: str, *shape: int) -> AnyArray:
     """Numbers of either sign about as large as 1: their products neither vanish nor overflow."""
     if not np_dtype(dtype).kind == "f" and dtype != "bfloat16":
-        return np.where(rng.random(shape) < 0.1, 2, 1).astype(np_dtype(dtype))
+        return np.asarray(np.where(rng.random(shape) < 0.1, 2, 1)).astype(np_dtype(dtype))
     size = np.exp2(rng.uniform(-0.5, 0.5, shape))
-    return np.where(rng.random(shape) < 0.3, -size, size).astype(np_dtype(dtype))
+    return np.asarray(np.where(rng.random(shape) < 0.3, -size, size)).astype(np_dtype(dtype))
 
 
 _SHAPES: tuple[tuple[tuple[int, ...], Any], ...] = (

@@ -42,7 +42,9 @@ def _lengths(op: str, shape: tuple[int, ...]) -> None:
     if not isinstance(shape, tuple) or any(
         isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in shape
     ):
-        raise ShapeError(f"{op}: a shape is a tuple of lengths of 0 or more such as (32, 128), got {shape!r}.")
+        raise ShapeError(
+            f"{op}: a shape is a tuple of lengths of 0 or more such as (32, 128), got {shape!r}."
+        )
 
 
 # reshape

@@ -111,13 +111,14 @@ def _samples(name: str, rng: np.random.Generator, dtype: str) -> Iterator[Sample
 
     def inputs(change: Callable[[AnyArray], AnyArray], *shape: int, axis: int) -> tuple[AnyArray, ...]:
         def normal() -> AnyArray:
-            return change(2 * rng.standard_normal(shape)).astype(np_dtype(dtype))
+            return np.asarray(change(2 * rng.standard_normal(shape))).astype(np_dtype(dtype))
 
         if not grad:
             return (normal(),)
         # y as the forward op would have made it.
         forward = _softmax if name == "softmax_grad" else _log_softmax
-        return normal(), change(forward(rng.standard_normal(shape), axis)[0]).astype(np_dtype(dtype))
+        y = forward(np.asarray(rng.standard_normal(shape)), axis)[0]
+        return normal(), np.asarray(change(y)).astype(np_dtype(dtype))
 
     def same(x: AnyArray) -> AnyArray:
         return x
@@ -170,7 +171,11 @@ OPS: dict[str, Op] = {}
 SOFTMAX = _declare("softmax", _softmax, _softmax_size, ("x",), "exp(x) over its sum along an axis.")
 LOG_SOFTMAX = _declare("log_softmax", _log_softmax, _log_softmax_size, ("x",), "log(softmax(x)).")
 SOFTMAX_GRAD = _declare(
-    "softmax_grad", _softmax_grad, _softmax_grad_size, ("dy", "y"), "The gradient of softmax, from its result."
+    "softmax_grad",
+    _softmax_grad,
+    _softmax_grad_size,
+    ("dy", "y"),
+    "The gradient of softmax, from its result.",
 )
 LOG_SOFTMAX_GRAD = _declare(
     "log_softmax_grad",
