@@ -295,3 +295,6 @@ _declare(
     {"channel_axis": 1},
     "The gradients of batch_norm, from what it was given and its statistics.",
 )
+
+UNIT_STEPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+"""The distance from 1 to the next number, by dtype."""
