@@ -142,6 +142,30 @@ if TYPE_CHECKING:
     from .engine.functional.pointwise import tanhshrink as tanhshrink
     from .engine.functional.pointwise import trunc as trunc
     from .engine.functional.pointwise import where as where
+    from .engine.functional.reduce import all as all
+    from .engine.functional.reduce import amax as amax
+    from .engine.functional.reduce import amin as amin
+    from .engine.functional.reduce import any as any
+    from .engine.functional.reduce import argmax as argmax
+    from .engine.functional.reduce import argmin as argmin
+    from .engine.functional.reduce import count_nonzero as count_nonzero
+    from .engine.functional.reduce import cumprod as cumprod
+    from .engine.functional.reduce import cumsum as cumsum
+    from .engine.functional.reduce import logsumexp as logsumexp
+    from .engine.functional.reduce import max as max
+    from .engine.functional.reduce import mean as mean
+    from .engine.functional.reduce import min as min
+    from .engine.functional.reduce import prod as prod
+    from .engine.functional.reduce import std as std
+    from .engine.functional.reduce import sum as sum
+    from .engine.functional.reduce import var as var
+    from .engine.functional.softmax import log_softmax as log_softmax
+    from .engine.functional.softmax import softmax as softmax
+    from .engine.functional.normalize import batch_norm as batch_norm
+    from .engine.functional.normalize import group_norm as group_norm
+    from .engine.functional.normalize import instance_norm as instance_norm
+    from .engine.functional.normalize import layer_norm as layer_norm
+    from .engine.functional.normalize import rms_norm as rms_norm
     from .kernels import errors as errors
     from .kernels.kernel import ExtraError as ExtraError
     from .kernels.op import Cost as Cost
@@ -242,14 +266,37 @@ _FACE = {
     "adaptive_max_pool1d": "engine.functional.pool",
     "adaptive_max_pool2d": "engine.functional.pool",
     "adaptive_max_pool3d": "engine.functional.pool",
+    "all": "engine.functional.reduce",
+    "amax": "engine.functional.reduce",
+    "amin": "engine.functional.reduce",
+    "any": "engine.functional.reduce",
+    "argmax": "engine.functional.reduce",
+    "argmin": "engine.functional.reduce",
     "array": "engine.array",
     "asarray": "engine.array",
+    "batch_norm": "engine.functional.normalize",
     "check_grads": "engine.check_grads",
     "checkpoint": "engine.autograd",
     "compile": "engine.compile",
+    "count_nonzero": "engine.functional.reduce",
+    "cumprod": "engine.functional.reduce",
+    "cumsum": "engine.functional.reduce",
     "debug_nans": "engine.compile",
     "grad": "engine.autograd",
+    "group_norm": "engine.functional.normalize",
+    "instance_norm": "engine.functional.normalize",
+    "layer_norm": "engine.functional.normalize",
+    "log_softmax": "engine.functional.softmax",
+    "logsumexp": "engine.functional.reduce",
+    "max": "engine.functional.reduce",
+    "mean": "engine.functional.reduce",
+    "min": "engine.functional.reduce",
+    "prod": "engine.functional.reduce",
+    "rms_norm": "engine.functional.normalize",
+    "softmax": "engine.functional.softmax",
+    "std": "engine.functional.reduce",
     "stop_gradient": "engine.autograd",
+    "sum": "engine.functional.reduce",
     "value_and_grad": "engine.autograd",
     "avg_pool1d": "engine.functional.pool",
     "avg_pool2d": "engine.functional.pool",
@@ -294,6 +341,7 @@ _FACE = {
     "unbind": "engine.functional.shape",
     "unsqueeze": "engine.functional.shape",
     "using": "kernels.settings",
+    "var": "engine.functional.reduce",
 }
 
 __all__ = [*_FACE, "__version__"]
