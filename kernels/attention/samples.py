@@ -36,9 +36,9 @@ def forward(rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
     def normal(*shape: int) -> AnyArray:
         return rng.standard_normal(shape).astype(kind)
 
-    for heads, key_heads, l, s, e, ev in _SIZES:
-        inputs = (normal(2, heads, l, e), normal(2, key_heads, s, e), normal(2, key_heads, s, ev))
-        name = f"{heads}/{key_heads} heads, {l}x{s}, {e} and {ev} features"
+    for heads, key_heads, rows, s, e, ev in _SIZES:
+        inputs = (normal(2, heads, rows, e), normal(2, key_heads, s, e), normal(2, key_heads, s, ev))
+        name = f"{heads}/{key_heads} heads, {rows}x{s}, {e} and {ev} features"
         yield Sample(name, (*inputs, None))
         yield Sample(f"{name}, causal", (*inputs, None), {"is_causal": True})
     plain = (normal(2, 2, 19, 8), normal(2, 2, 37, 8), normal(2, 2, 37, 6))

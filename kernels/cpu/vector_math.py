@@ -38,7 +38,7 @@ from llvmlite import ir
 from ..activations import ACTIVATIONS, GELU_CUBE, GELU_SCALE, check
 from .vector_ir import Vectors
 
-__all__ = ["ACTIVATIONS", "activation", "erf", "exp", "log", "sigmoid", "tanh"]
+__all__ = ["ACTIVATIONS", "activation", "erf", "exp", "exp_of_negative", "log", "sigmoid", "tanh"]
 
 
 class _Constants(NamedTuple):
@@ -142,7 +142,7 @@ def exp(v: Vectors, x: ir.Value) -> ir.Value:
     return v.mul(v.fma(p, first, first), second)
 
 
-def _exp_of_negative(v: Vectors, x: ir.Value) -> ir.Value:
+def exp_of_negative(v: Vectors, x: ir.Value) -> ir.Value:
     """e^x for x <= 0, a few operations shorter."""
     c = _CONSTANTS[v.dtype]
     n, p = _reduced(v, v.at_least(x, c.exp_limits[0]))
@@ -203,7 +203,7 @@ def tanh(v: Vectors, x: ir.Value) -> ir.Value:
 
 def sigmoid(v: Vectors, x: ir.Value) -> ir.Value:
     """1 / (1 + e^-x), as e^-|x| / (1 + e^-|x|) below zero: precise down to subnormals."""
-    e = _exp_of_negative(v, v.with_sign(x, v.constant(-1.0)))
+    e = exp_of_negative(v, v.with_sign(x, v.constant(-1.0)))
     return _quotient(v, v.select(v.compare("<", x, v.zero), e, v.constant(1.0)), e, 1.0)
 
 

@@ -1,8 +1,9 @@
 """Connectionist temporal classification in float64 NumPy, and what its inputs must be.
 
-The likelihood of a target is the sum over all paths that become it when repeats and then blanks are left out
-(Graves et al., "Connectionist temporal classification", ICML 2006). With the target l interleaved with blanks,
-l' = - l_1 - l_2 - ..., alpha[t, s] is the logarithm of the sum over beginnings that are at l'_s at time t.
+The likelihood of a target is the sum over all paths that become it when repeats and then blanks are left
+out (Graves et al., "Connectionist temporal classification", ICML 2006). With the target l interleaved with
+blanks, l' = - l_1 - l_2 - ..., alpha[t, s] is the logarithm of the sum over beginnings that are in state s at
+time t.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def check(op: str, specs: Specs, blank: int, longest: int) -> tuple[int, int, in
     t, n, classes = probs.shape
     if targets.dtype not in LABELS or targets.ndim not in (1, 2):
         raise ShapeError(
-            f"{op}: targets is {targets}; it takes whole numbers, [N, S] or all targets in a row: [sum of the lengths]."
+            f"{op}: targets is {targets}; it takes whole numbers, [N, S], or all "
+            "targets in a row: [sum of the lengths]."
         )
     if targets.ndim == 2 and targets.shape[0] != n:
         raise ShapeError(f"{op}: targets is {targets}, but log_probs has {n} sequences ({probs}).")

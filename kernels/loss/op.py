@@ -1,4 +1,4 @@
-"""The loss ops: cross-entropy, negative log-likelihood and multi-class hinge by labels, CTC; each with its gradient.
+"""The loss ops, each with its gradient: by labels, and over alignments.
 
     cross_entropy        x, target, weight -> losses, logsumexp, weights     one number a row of scores
     nll_loss             x, target, weight -> losses, weights

@@ -160,7 +160,7 @@ def nll_loss_grad(
 
 
 def _margins(x: AnyArray, target: AnyArray, margin: float) -> tuple[AnyArray, AnyArray, AnyArray]:
-    """(labels that can index, the distances that are too small and 0 elsewhere, whether it is the label's)."""
+    """(labels that can index, distances that are too small and 0 elsewhere, whether it is the label's)."""
     inside = (target >= 0) & (target < x.shape[-1])
     labels = np.where(inside, target, 0).astype(np.int64)
     own = np.arange(x.shape[-1]) == labels[..., None]
