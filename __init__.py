@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from .engine.array import array as array
     from .engine.array import asarray as asarray
     from .engine.array import from_dlpack as from_dlpack
+    from .engine.autograd import checkpoint as checkpoint
+    from .engine.autograd import grad as grad
+    from .engine.autograd import stop_gradient as stop_gradient
+    from .engine.autograd import value_and_grad as value_and_grad
+    from .engine.check_grads import check_grads as check_grads
+    from .engine.compile import compile as compile
+    from .engine.compile import debug_nans as debug_nans
     from .engine.eager import explain as explain
     from .engine.functional.conv import conv1d as conv1d
     from .engine.functional.conv import conv2d as conv2d
@@ -28,12 +35,40 @@ if TYPE_CHECKING:
     from .engine.functional.conv import conv_transpose3d as conv_transpose3d
     from .engine.functional.linear import linear as linear
     from .engine.functional.matmul import matmul as matmul
+    from .engine.functional.pool import adaptive_avg_pool1d as adaptive_avg_pool1d
+    from .engine.functional.pool import adaptive_avg_pool2d as adaptive_avg_pool2d
+    from .engine.functional.pool import adaptive_avg_pool3d as adaptive_avg_pool3d
+    from .engine.functional.pool import adaptive_max_pool1d as adaptive_max_pool1d
+    from .engine.functional.pool import adaptive_max_pool2d as adaptive_max_pool2d
+    from .engine.functional.pool import adaptive_max_pool3d as adaptive_max_pool3d
+    from .engine.functional.pool import avg_pool1d as avg_pool1d
+    from .engine.functional.pool import avg_pool2d as avg_pool2d
+    from .engine.functional.pool import avg_pool3d as avg_pool3d
+    from .engine.functional.pool import max_pool1d as max_pool1d
+    from .engine.functional.pool import max_pool2d as max_pool2d
+    from .engine.functional.pool import max_pool3d as max_pool3d
     from .engine.functional.recurrent import gru as gru
     from .engine.functional.recurrent import gru_cell as gru_cell
     from .engine.functional.recurrent import lstm as lstm
     from .engine.functional.recurrent import lstm_cell as lstm_cell
     from .engine.functional.recurrent import rnn as rnn
     from .engine.functional.recurrent import rnn_cell as rnn_cell
+    from .engine.functional.shape import broadcast_to as broadcast_to
+    from .engine.functional.shape import chunk as chunk
+    from .engine.functional.shape import expand_dims as expand_dims
+    from .engine.functional.shape import flatten as flatten
+    from .engine.functional.shape import flip as flip
+    from .engine.functional.shape import moveaxis as moveaxis
+    from .engine.functional.shape import narrow as narrow
+    from .engine.functional.shape import permute as permute
+    from .engine.functional.shape import reshape as reshape
+    from .engine.functional.shape import slice as slice
+    from .engine.functional.shape import split as split
+    from .engine.functional.shape import squeeze as squeeze
+    from .engine.functional.shape import swapaxes as swapaxes
+    from .engine.functional.shape import transpose as transpose
+    from .engine.functional.shape import unbind as unbind
+    from .engine.functional.shape import unsqueeze as unsqueeze
     from .kernels import errors as errors
     from .kernels.kernel import ExtraError as ExtraError
     from .kernels.op import Cost as Cost
@@ -55,8 +90,26 @@ _FACE = {
     "Op": "kernels.op",
     "Sample": "kernels.op",
     "TensorSpec": "kernels.spec",
+    "adaptive_avg_pool1d": "engine.functional.pool",
+    "adaptive_avg_pool2d": "engine.functional.pool",
+    "adaptive_avg_pool3d": "engine.functional.pool",
+    "adaptive_max_pool1d": "engine.functional.pool",
+    "adaptive_max_pool2d": "engine.functional.pool",
+    "adaptive_max_pool3d": "engine.functional.pool",
     "array": "engine.array",
     "asarray": "engine.array",
+    "check_grads": "engine.check_grads",
+    "checkpoint": "engine.autograd",
+    "compile": "engine.compile",
+    "debug_nans": "engine.compile",
+    "grad": "engine.autograd",
+    "stop_gradient": "engine.autograd",
+    "value_and_grad": "engine.autograd",
+    "avg_pool1d": "engine.functional.pool",
+    "avg_pool2d": "engine.functional.pool",
+    "avg_pool3d": "engine.functional.pool",
+    "broadcast_to": "engine.functional.shape",
+    "chunk": "engine.functional.shape",
     "conv1d": "engine.functional.conv",
     "conv2d": "engine.functional.conv",
     "conv3d": "engine.functional.conv",
@@ -64,7 +117,10 @@ _FACE = {
     "conv_transpose2d": "engine.functional.conv",
     "conv_transpose3d": "engine.functional.conv",
     "errors": "kernels.errors",
+    "expand_dims": "engine.functional.shape",
     "explain": "engine.eager",
+    "flatten": "engine.functional.shape",
+    "flip": "engine.functional.shape",
     "from_dlpack": "engine.array",
     "get_num_threads": "kernels.settings",
     "gru": "engine.functional.recurrent",
@@ -74,9 +130,23 @@ _FACE = {
     "lstm": "engine.functional.recurrent",
     "lstm_cell": "engine.functional.recurrent",
     "matmul": "engine.functional.matmul",
+    "max_pool1d": "engine.functional.pool",
+    "max_pool2d": "engine.functional.pool",
+    "max_pool3d": "engine.functional.pool",
+    "moveaxis": "engine.functional.shape",
+    "narrow": "engine.functional.shape",
+    "permute": "engine.functional.shape",
+    "reshape": "engine.functional.shape",
     "rnn": "engine.functional.recurrent",
     "rnn_cell": "engine.functional.recurrent",
     "set_num_threads": "kernels.settings",
+    "slice": "engine.functional.shape",
+    "split": "engine.functional.shape",
+    "squeeze": "engine.functional.shape",
+    "swapaxes": "engine.functional.shape",
+    "transpose": "engine.functional.shape",
+    "unbind": "engine.functional.shape",
+    "unsqueeze": "engine.functional.shape",
     "using": "kernels.settings",
 }
 

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from ..kernels import dispatch
 from ..kernels.allocate import Allocate, allocator
-from ..kernels.errors import DTypeError, LayoutError, OverlapError, RegistrationError, ShapeError
+from ..kernels.errors import DTypeError, LayoutError, OverlapError, RegistrationError, ShapeError, TraceError
 from ..kernels.explain import Explanation
-from ..kernels.kernel import Launch
 from ..kernels.op import Op, get_op
 from ..kernels.spec import TensorSpec, row_major
 from .array import Array
@@ -79,11 +78,15 @@ def _run(
         elif array is None:
             key.append(None)
         else:
+            if isinstance(array, Array) and (traced := _recorded(op, inputs, attrs, out)) is not None:
+                return traced
             array = operand(op, (*op.inputs, "out")[len(arrays)], array)
             key += (array.shape, array.strides, array.dtype, array.flags.aligned)
         arrays.append(array)
     if out is None:
         launch, outputs = dispatch.recall(op, tuple(key), attrs, lambda: _bound(op, arrays, attrs))
+        if not outputs:
+            return (Array(launch(arrays[0])),)
         targets = [allocate(shape, dtype) for allocate, shape, dtype in outputs]
         launch(*arrays, *targets)
         return tuple(map(Array, targets))
@@ -97,10 +100,28 @@ def _run(
     return (Array(target),)
 
 
+def _recorded(
+    op: Op, inputs: Sequence[Operand | None], attrs: Mapping[str, Any], out: Operand | None
+) -> tuple[Array, ...] | None:
+    """The call as part of a graph, where one of its inputs is a Tracer; None for other Arrays."""
+    from .trace import recorded
+
+    traced = recorded(op, inputs, attrs)
+    if traced is not None and out is not None:
+        raise TraceError(
+            f"{op.name}: a traced function makes new Arrays and writes into none; leave out=... away, and "
+            "return the result."
+        )
+    return traced
+
+
 def _bound(
     op: Op, arrays: Sequence[Any], attrs: Mapping[str, Any], out: NDArray[Any] | None = None
-) -> tuple[Launch, list[tuple[Allocate, tuple[int, ...], np.dtype[Any]]]]:
-    """What runs a call, and of each output its allocator, shape and dtype; checks everything first."""
+) -> tuple[Callable[..., Any], list[tuple[Allocate, tuple[int, ...], np.dtype[Any]]]]:
+    """What runs a call, and of each output its allocator, shape and dtype; checks everything first.
+
+    Where the output is a view of the first input (`Op.view`): what makes the view, and no output.
+    """
     specs = tuple(map(TensorSpec.of, operands(op, arrays)))
     complete = op.complete(attrs)
     outputs = op.infer(specs, **complete)
@@ -108,8 +129,49 @@ def _bound(
         (expected,) = outputs
         check_out(op, out, expected, arrays)
         outputs = (TensorSpec.of(out),)
+    elif op.view is not None:
+        place = op.view(specs[0], **complete)
+        if place is not None:
+            return _viewer(specs[0], *place), []
     launch = dispatch.bind(op, (*specs, *outputs), complete)
     return launch, [(allocator(s.shape, s.np_dtype), s.shape, s.np_dtype) for s in outputs]
+
+
+class _Memory:
+    """Memory of an array, at another place and in another shape, as NumPy asks for it."""
+
+    __slots__ = ("__array_interface__", "held")
+
+    __array_interface__: dict[str, Any]
+    held: NDArray[Any]
+
+
+def _viewer(
+    spec: TensorSpec, start: int, shape: tuple[int, ...], strides: tuple[int, ...]
+) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """What makes of an array of `spec` its view `start` bytes on, of that shape and with those strides."""
+    dtype = spec.np_dtype
+    repeats = any(stride == 0 and length > 1 for stride, length in zip(strides, shape, strict=True))
+
+    def view(x: NDArray[Any]) -> NDArray[Any]:
+        known = x.__array_interface__
+        at, read_only = known["data"]
+        memory = _Memory()
+        memory.held = x
+        memory.__array_interface__ = {
+            **known,
+            # Elements that stand for several must not be written.
+            "data": (at + start, read_only or repeats),
+            "shape": shape,
+            "strides": strides,
+        }
+        made = np.asarray(memory)
+        return made if made.dtype == dtype else made.view(dtype)
+
+    # The short way, for memory that Python's buffers can describe.
+    if spec.layout is None and spec.dtype != "bfloat16" and not repeats and 0 not in shape:
+        return lambda x: np.ndarray(shape, dtype, x, start, strides)
+    return view
 
 
 def operands(op: Op, inputs: Sequence[Operand | None]) -> list[NDArray[Any] | None]:

@@ -1,0 +1,467 @@
+"""Copies between strided arrays, piece by piece: what every operation that only moves numbers is made of.
+
+A call is a list of pieces. Each copies a box of one array into a box of another, or fills a box with one
+value; boxes have any strides, also negative ones and, in the source, 0. Elements are bytes here, so one
+compiled task serves all dtypes and ranks.
+
+    axes of a piece     sorted by the strides of the target, neighbours joined where both sides allow it
+    m x n               n: along which the target lies side by side; m: along which the source does, or else
+                        the next one; all other axes are counted through around them
+    rows                source and target side by side along n: vectors of 64 bytes
+    turned              source side by side along m: tiles of 16 x 16 (8 x 8) elements turned in registers
+    filled              source stride 0 along n, or no source: one value repeated
+    scattered           anything else: element by element
+
+A block of at most `BLOCK` bytes of an m x n plane is a unit; tasks share the units of all pieces evenly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from ..spec import TensorSpec
+from .compile import part
+from .cycles import ceil_div
+from .launch import address_of_task, bind_phases
+from .memory import load_word, stack_words, store_word
+from .narrow import element_move
+from .vector_ir import I32, I64, offset, pointer, times
+
+MOST_OUTER = 8
+BLOCK = 1 << 16  # bytes of a unit: about a first-level cache, some microseconds of work
+TILE = 64  # elements along both sides of a unit that is turned
+BYTES_PER_TASK = 1 << 17  # less for each is not worth handing over to a thread
+
+FILL, ROWS, TURNED, SCATTERED = range(4)
+KIND, SOURCE, FROM, TARGET, TO, ITEM, VALUE, FIRST, UNITS, M, N, BM, BN = range(13)
+SRC_M, SRC_N, DST_M, DST_N, OUTER = 13, 14, 15, 16, 17
+LENGTHS, SRC, DST = 18, 18 + MOST_OUTER, 18 + 2 * MOST_OUTER
+WORDS = 18 + 3 * MOST_OUTER
+
+
+class Box(NamedTuple):
+    """One piece: `shape` elements from array `source` (None: `value`'s bits) to array `target`.
+
+    Offsets and strides are bytes.
+    """
+
+    shape: tuple[int, ...]
+    target: int
+    to: int
+    dst: tuple[int, ...]
+    source: int | None = None
+    start: int = 0
+    src: tuple[int, ...] = ()
+    value: int = 0
+
+
+@intrinsic
+def _move_line(typingctx, dst, src):
+    """64 bytes, as one vector where the machine has them."""
+
+    def codegen(context, builder, sig, args):
+        value = builder.load(pointer(builder, args[1]), typ=ir.VectorType(I64, 8))
+        value.align = 1
+        builder.store(value, pointer(builder, args[0])).align = 1
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def _fill_line(typingctx, dst, word):
+    """64 bytes, each 8 of them `word`."""
+
+    def codegen(context, builder, sig, args):
+        wide = ir.VectorType(I64, 8)
+        nothing = ir.Constant(wide, ir.Undefined)
+        value = builder.insert_element(nothing, args[1], ir.Constant(I32, 0))
+        value = builder.shuffle_vector(value, nothing, ir.Constant(ir.VectorType(I32, 8), [0] * 8))
+        builder.store(value, pointer(builder, args[0])).align = 1
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+def _store_low(nbytes: int) -> Any:
+    @intrinsic
+    def store(typingctx, dst, word):
+        """The lowest bytes of a word."""
+
+        def codegen(context, builder, sig, args):
+            value = builder.trunc(args[1], ir.IntType(8 * nbytes)) if nbytes < 8 else args[1]
+            builder.store(value, pointer(builder, args[0])).align = 1
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64), codegen
+
+    return store
+
+
+def _load_low(nbytes: int) -> Any:
+    @intrinsic
+    def load(typingctx, src):
+        """The bytes of an element as the lowest ones of a word, zeros above."""
+
+        def codegen(context, builder, sig, args):
+            value = builder.load(pointer(builder, args[0]), typ=ir.IntType(8 * nbytes))
+            value.align = 1
+            return builder.zext(value, I64) if nbytes < 8 else value
+
+        return types.int64(types.int64), codegen
+
+    return load
+
+
+def _turn(nbytes: int) -> Any:
+    lanes = 8 if nbytes == 8 else 16
+
+    @intrinsic
+    def turn(typingctx, dst, dst_rs, src, src_cs):
+        """dst[i][j] = src[i][j] for a tile of lanes x lanes; source side by side along i, target along j."""
+
+        def codegen(context, builder, sig, args):
+            dst, dst_rs, src, src_cs = args
+            d, s = pointer(builder, dst), pointer(builder, src)
+            wide = ir.VectorType(ir.IntType(8 * nbytes), lanes)
+            values = []
+            for j in range(lanes):
+                value = builder.load(offset(builder, s, times(builder, src_cs, j)), typ=wide)
+                value.align = 1
+                values.append(value)
+            for i, row in enumerate(_transposed(builder, values)):
+                builder.store(row, offset(builder, d, times(builder, dst_rs, i))).align = 1
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 4), codegen
+
+    return turn
+
+
+def _transposed(builder: ir.IRBuilder, rows: Sequence[ir.Value]) -> list[ir.Value]:
+    """As `Vectors.transpose`, of vectors of any elements."""
+    n, values, distance = len(rows), list(rows), 1
+    index = ir.VectorType(I32, n)
+    while distance < n:
+        low = ir.Constant(index, [i if not i & distance else n + i - distance for i in range(n)])
+        high = ir.Constant(index, [i + distance if not i & distance else n + i for i in range(n)])
+        out = list(values)
+        for i in range(n):
+            if not i & distance:
+                out[i] = builder.shuffle_vector(values[i], values[i + distance], low)
+                out[i + distance] = builder.shuffle_vector(values[i], values[i + distance], high)
+        values, distance = out, 2 * distance
+    return values
+
+
+_MOVE = {n: element_move(n) for n in (1, 2, 4, 8)}
+_move1, _move2, _move4, _move8 = (_MOVE[n] for n in (1, 2, 4, 8))
+_turn1, _turn2, _turn4, _turn8 = (_turn(n) for n in (1, 2, 4, 8))
+_store1, _store2, _store4, _store8 = (_store_low(n) for n in (1, 2, 4, 8))
+load1, load2, load4, load8 = (_load_low(n) for n in (1, 2, 4, 8))
+
+
+@part()
+def move_element(dst, src, item):
+    """One element of 1, 2, 4 or 8 bytes."""
+    if item == 4:
+        _move4(dst, src)
+    elif item == 8:
+        _move8(dst, src)
+    elif item == 2:
+        _move2(dst, src)
+    else:
+        _move1(dst, src)
+
+
+@part()
+def copy_bytes(dst, src, n):
+    """n bytes that do not overlap."""
+    if n >= 64:
+        whole = n // 64
+        for i in range(whole):
+            _move_line(dst + 64 * i, src + 64 * i)
+        if whole * 64 < n:  # the last line once more, where it ends
+            _move_line(dst + n - 64, src + n - 64)
+        return
+    at = 0
+    while n - at >= 8:
+        _move8(dst + at, src + at)
+        at += 8
+    if n & 4:
+        _move4(dst + at, src + at)
+        at += 4
+    if n & 2:
+        _move2(dst + at, src + at)
+        at += 2
+    if n & 1:
+        _move1(dst + at, src + at)
+
+
+@part()
+def fill_bytes(dst, word, n):
+    """n bytes: a word's, over and over from its lowest."""
+    at = 0
+    while n - at >= 64:
+        _fill_line(dst + at, word)
+        at += 64
+    while n - at >= 8:
+        _store8(dst + at, word)
+        at += 8
+    # What is left is less than a word, and starts where a word does.
+    if n & 4:
+        _store4(dst + at, word)
+        at += 4
+        word >>= 32
+    if n & 2:
+        _store2(dst + at, word)
+        at += 2
+        word >>= 16
+    if n & 1:
+        _store1(dst + at, word)
+
+
+@part()
+def repeated(src, item):
+    """A word full of the element at `src`."""
+    if item == 8:
+        return load8(src)
+    if item == 4:
+        return load4(src) * 0x100000001
+    if item == 2:
+        return load2(src) * 0x1000100010001
+    return load1(src) * 0x101010101010101
+
+
+@part()
+def _turned(dst, dst_m, src, src_n, m, n, item):
+    """An m x n block, source side by side along m and target along n."""
+    side = 8 if item == 8 else 16
+    whole_m, whole_n = m // side * side, n // side * side
+    for i in range(0, whole_m, side):
+        for j in range(0, whole_n, side):
+            to, at = dst + i * dst_m + j * item, src + i * item + j * src_n
+            if item == 4:
+                _turn4(to, dst_m, at, src_n)
+            elif item == 8:
+                _turn8(to, dst_m, at, src_n)
+            elif item == 2:
+                _turn2(to, dst_m, at, src_n)
+            else:
+                _turn1(to, dst_m, at, src_n)
+    right, below = dst + whole_n * item, dst + whole_m * dst_m
+    _scattered(right, dst_m, item, src + whole_n * src_n, item, src_n, whole_m, n - whole_n, item)
+    _scattered(below, dst_m, item, src + whole_m * item, item, src_n, m - whole_m, n, item)
+
+
+@part()
+def _scattered(dst, dst_m, dst_n, src, src_m, src_n, m, n, item):
+    """An m x n block element by element."""
+    for i in range(m):
+        to, at = dst + i * dst_m, src + i * src_m
+        if item == 4:
+            for j in range(n):
+                _move4(to + j * dst_n, at + j * src_n)
+        elif item == 8:
+            for j in range(n):
+                _move8(to + j * dst_n, at + j * src_n)
+        elif item == 2:
+            for j in range(n):
+                _move2(to + j * dst_n, at + j * src_n)
+        else:
+            for j in range(n):
+                _move1(to + j * dst_n, at + j * src_n)
+
+
+@part()
+def _block(row, dst, src, m, n):
+    """An m x n block of the piece at `row`, from `src` to `dst`."""
+    kind, item = load_word(row, KIND), load_word(row, ITEM)
+    src_m, src_n = load_word(row, SRC_M), load_word(row, SRC_N)
+    dst_m, dst_n = load_word(row, DST_M), load_word(row, DST_N)
+    if kind == ROWS:
+        for i in range(m):
+            copy_bytes(dst + i * dst_m, src + i * src_m, n * item)
+    elif kind == TURNED:
+        _turned(dst, dst_m, src, src_n, m, n, item)
+    elif kind == FILL:
+        word = load_word(row, VALUE)
+        for i in range(m):
+            if load_word(row, SOURCE) >= 0:
+                word = repeated(src + i * src_m, item)
+            fill_bytes(dst + i * dst_m, word, n * item)
+    else:
+        _scattered(dst, dst_m, dst_n, src, src_m, src_n, m, n, item)
+
+
+@part()
+def _units(row, dst, src, start, stop):
+    """Units `start` to `stop` of the piece at `row`."""
+    m, n, bm, bn = load_word(row, M), load_word(row, N), load_word(row, BM), load_word(row, BN)
+    across, down = -(-n // bn), -(-m // bm)
+    outer = load_word(row, OUTER)
+    at = stack_words(MOST_OUTER)
+    left = start // (across * down)
+    for axis in range(outer):
+        length = load_word(row, LENGTHS + axis)
+        step = left % length
+        left //= length
+        store_word(at, axis, step)
+        dst += step * load_word(row, DST + axis)
+        src += step * load_word(row, SRC + axis)
+    inside = start % (across * down)
+    for _ in range(start, stop):
+        i, j = inside // across * bm, inside % across * bn
+        to = dst + i * load_word(row, DST_M) + j * load_word(row, DST_N)
+        origin = src + i * load_word(row, SRC_M) + j * load_word(row, SRC_N)
+        _block(row, to, origin, min(bm, m - i), min(bn, n - j))
+        inside += 1
+        if inside < across * down:
+            continue
+        inside = 0
+        for axis in range(outer):
+            step, length = load_word(at, axis) + 1, load_word(row, LENGTHS + axis)
+            dst += load_word(row, DST + axis)
+            src += load_word(row, SRC + axis)
+            if step < length:
+                store_word(at, axis, step)
+                break
+            store_word(at, axis, 0)
+            dst -= length * load_word(row, DST + axis)
+            src -= length * load_word(row, SRC + axis)
+
+
+@cache
+def copy_task(arrays: int, phase: int) -> Any:
+    """`task(block, index)` for the boxes of a phase of calls with that many arrays."""
+    at = arrays + 1 + 3 * phase
+
+    @part(arrays, phase)
+    def task(block, index):
+        pieces, table, tasks = load_word(block, at), load_word(block, at + 1), load_word(block, at + 2)
+        last = table + 8 * WORDS * (pieces - 1)
+        total = load_word(last, FIRST) + load_word(last, UNITS)
+        start, stop = index * total // tasks, (index + 1) * total // tasks
+        for piece in range(pieces):
+            row = table + 8 * WORDS * piece
+            first = load_word(row, FIRST)
+            low, high = max(start - first, 0), min(stop - first, load_word(row, UNITS))
+            if low < high:
+                source = load_word(row, SOURCE)
+                src = load_word(block, source) + load_word(row, FROM) if source >= 0 else 0
+                _units(row, load_word(block, load_word(row, TARGET)) + load_word(row, TO), src, low, high)
+
+    return task
+
+
+def why_not_boxes(boxes: Sequence[Box]) -> str | None:
+    """Why `bind_boxes` cannot take these, or None."""
+    for box in boxes:
+        if len(_joined(box)) > MOST_OUTER + 2:
+            return f"takes up to {MOST_OUTER + 2} axes that cannot be joined, not {len(_joined(box))}"
+    return None
+
+
+def bind_boxes(*boxes: Sequence[Box], arrays: int, item: int, threads: int) -> Callable[..., None]:
+    """The launch `launch(*arrays)` that copies boxes of elements of `item` bytes.
+
+    Lists come one after the other; no two boxes of a list may overlap.
+    """
+    tables, phases, block = [], [], np.zeros(arrays + 1 + 3 * len(boxes), np.int64)
+    for phase, together in enumerate(boxes):
+        table = np.array([_row(box, item) for box in together if np.prod(box.shape)], np.int64)
+        if not table.size:
+            continue
+        table[:, FIRST] = np.cumsum(table[:, UNITS]) - table[:, UNITS]
+        total = int(table[:, UNITS].sum())
+        moved = sum(int(np.prod(box.shape)) for box in together) * item
+        tasks = max(1, min(threads, total, moved // BYTES_PER_TASK))
+        at = arrays + 1 + 3 * phase
+        block[at : at + 3] = len(table), table.ctypes.data, tasks
+        address = address_of_task(copy_task(arrays, phase), (arrays, phase), "a copy")
+        phases.append((address, tasks))
+        tables.append(table)
+    return bind_phases(block, arrays, phases, keep=tables)
+
+
+def around(
+    whole: TensorSpec, low: tuple[int, ...], inside: tuple[int, ...], value: int = 0, array: int = 1
+) -> list[Box]:
+    """Boxes that fill all of an array but the box of shape `inside` at `low`."""
+    boxes, start, shape = [], 0, list(whole.shape)
+    for axis, (stride, length, before, kept) in enumerate(
+        zip(whole.strides, whole.shape, low, inside, strict=True)
+    ):
+        for first, count in ((0, before), (before + kept, length - before - kept)):
+            shape[axis] = count
+            boxes.append(Box(tuple(shape), array, start + first * stride, whole.strides, value=value))
+        start += before * stride
+        shape[axis] = kept
+    return boxes
+
+
+def _joined(box: Box) -> list[tuple[int, int, int]]:
+    """(length, source stride, target stride) of the axes, outermost in the target first, joined."""
+    src = box.src if box.source is not None else (0,) * len(box.shape)
+    axes = [axis for axis in zip(box.shape, src, box.dst, strict=True) if axis[0] > 1]
+    axes.sort(key=lambda axis: -abs(axis[2]))
+    joined: list[tuple[int, int, int]] = []
+    for length, s, d in axes:
+        if joined and joined[-1][1] == s * length and joined[-1][2] == d * length:
+            joined[-1] = (joined[-1][0] * length, s, d)
+        else:
+            joined.append((length, s, d))
+    return joined
+
+
+def _row(box: Box, item: int) -> list[int]:
+    """The words of a piece."""
+    axes = _joined(box)
+    if not axes or (box.source is None and axes[-1][2] != item):
+        axes.append((1, item, item))
+    n, src_n, dst_n = axes.pop()
+    m, src_m, dst_m = 1, 0, 0
+    if axes:
+        along = [i for i, axis in enumerate(axes) if axis[1] == item] if src_n != item else []
+        m, src_m, dst_m = axes.pop(along[-1] if along else -1)
+    kind = SCATTERED
+    if dst_n == item:
+        if box.source is None or src_n == 0:
+            kind = FILL
+        elif src_n == item:
+            kind = ROWS
+        elif src_m == item:
+            kind = TURNED
+    if kind == TURNED:
+        bm, bn = min(m, TILE), min(n, TILE)
+    else:
+        bn = min(n, BLOCK // item)
+        bm = min(m, max(1, BLOCK // (bn * item)))
+    axes.reverse()
+    units = ceil_div(m, bm) * ceil_div(n, bn) * int(np.prod([axis[0] for axis in axes], dtype=np.int64))
+    row = [0] * WORDS
+    row[:LENGTHS] = [
+        *(kind, -1 if box.source is None else box.source, box.start, box.target, box.to, item),
+        *(_repeated_bits(box.value, item), 0, units, m, n, bm, bn, src_m, src_n, dst_m, dst_n, len(axes)),
+    ]
+    for i, (length, s, d) in enumerate(axes):
+        row[LENGTHS + i], row[SRC + i], row[DST + i] = length, s, d
+    return row
+
+
+def _repeated_bits(value: int, item: int) -> int:
+    """An element's bits, repeated through a word."""
+    bits = (value & ((1 << 8 * item) - 1)).to_bytes(item, "little") * (8 // item)
+    return int.from_bytes(bits, "little", signed=True)
+
+
+def copy_box(source: TensorSpec, target: TensorSpec, arrays: tuple[int, int] = (0, 1)) -> Box:
+    """The whole of one array into another of the same shape; `arrays`: their places in the call."""
+    return Box(source.shape, arrays[1], 0, target.strides, arrays[0], 0, source.strides)
