@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from .engine.array import array as array
     from .engine.array import asarray as asarray
     from .engine.array import from_dlpack as from_dlpack
+    from .engine.autograd import checkpoint as checkpoint
+    from .engine.autograd import grad as grad
+    from .engine.autograd import stop_gradient as stop_gradient
+    from .engine.autograd import value_and_grad as value_and_grad
+    from .engine.check_grads import check_grads as check_grads
+    from .engine.compile import compile as compile
+    from .engine.compile import debug_nans as debug_nans
     from .engine.eager import explain as explain
     from .engine.functional.conv import conv1d as conv1d
     from .engine.functional.conv import conv2d as conv2d
@@ -49,6 +56,18 @@ if TYPE_CHECKING:
     from .engine.functional.index import triu as triu
     from .engine.functional.linear import linear as linear
     from .engine.functional.matmul import matmul as matmul
+    from .engine.functional.pool import adaptive_avg_pool1d as adaptive_avg_pool1d
+    from .engine.functional.pool import adaptive_avg_pool2d as adaptive_avg_pool2d
+    from .engine.functional.pool import adaptive_avg_pool3d as adaptive_avg_pool3d
+    from .engine.functional.pool import adaptive_max_pool1d as adaptive_max_pool1d
+    from .engine.functional.pool import adaptive_max_pool2d as adaptive_max_pool2d
+    from .engine.functional.pool import adaptive_max_pool3d as adaptive_max_pool3d
+    from .engine.functional.pool import avg_pool1d as avg_pool1d
+    from .engine.functional.pool import avg_pool2d as avg_pool2d
+    from .engine.functional.pool import avg_pool3d as avg_pool3d
+    from .engine.functional.pool import max_pool1d as max_pool1d
+    from .engine.functional.pool import max_pool2d as max_pool2d
+    from .engine.functional.pool import max_pool3d as max_pool3d
     from .engine.functional.recurrent import gru as gru
     from .engine.functional.recurrent import gru_cell as gru_cell
     from .engine.functional.recurrent import lstm as lstm
@@ -93,8 +112,24 @@ _FACE = {
     "Sample": "kernels.op",
     "TensorSpec": "kernels.spec",
     "argsort": "engine.functional.index",
+    "adaptive_avg_pool1d": "engine.functional.pool",
+    "adaptive_avg_pool2d": "engine.functional.pool",
+    "adaptive_avg_pool3d": "engine.functional.pool",
+    "adaptive_max_pool1d": "engine.functional.pool",
+    "adaptive_max_pool2d": "engine.functional.pool",
+    "adaptive_max_pool3d": "engine.functional.pool",
     "array": "engine.array",
     "asarray": "engine.array",
+    "check_grads": "engine.check_grads",
+    "checkpoint": "engine.autograd",
+    "compile": "engine.compile",
+    "debug_nans": "engine.compile",
+    "grad": "engine.autograd",
+    "stop_gradient": "engine.autograd",
+    "value_and_grad": "engine.autograd",
+    "avg_pool1d": "engine.functional.pool",
+    "avg_pool2d": "engine.functional.pool",
+    "avg_pool3d": "engine.functional.pool",
     "broadcast_to": "engine.functional.shape",
     "cat": "engine.functional.index",
     "chunk": "engine.functional.shape",
@@ -123,6 +158,9 @@ _FACE = {
     "lstm": "engine.functional.recurrent",
     "lstm_cell": "engine.functional.recurrent",
     "matmul": "engine.functional.matmul",
+    "max_pool1d": "engine.functional.pool",
+    "max_pool2d": "engine.functional.pool",
+    "max_pool3d": "engine.functional.pool",
     "moveaxis": "engine.functional.shape",
     "narrow": "engine.functional.shape",
     "one_hot": "engine.functional.index",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..kernels import dispatch
 from ..kernels.allocate import Allocate, allocator
-from ..kernels.errors import DTypeError, LayoutError, OverlapError, RegistrationError, ShapeError
+from ..kernels.errors import DTypeError, LayoutError, OverlapError, RegistrationError, ShapeError, TraceError
 from ..kernels.explain import Explanation
 from ..kernels.op import Op, get_op
 from ..kernels.spec import TensorSpec, row_major
@@ -78,6 +78,8 @@ def _run(
         elif array is None:
             key.append(None)
         else:
+            if isinstance(array, Array) and (traced := _recorded(op, inputs, attrs, out)) is not None:
+                return traced
             array = operand(op, (*op.inputs, "out")[len(arrays)], array)
             key += (array.shape, array.strides, array.dtype, array.flags.aligned)
         arrays.append(array)
@@ -96,6 +98,21 @@ def _run(
     if target.size:
         launch(*arrays, target)
     return (Array(target),)
+
+
+def _recorded(
+    op: Op, inputs: Sequence[Operand | None], attrs: Mapping[str, Any], out: Operand | None
+) -> tuple[Array, ...] | None:
+    """The call as part of a graph, where one of its inputs is a Tracer; None for other Arrays."""
+    from .trace import recorded
+
+    traced = recorded(op, inputs, attrs)
+    if traced is not None and out is not None:
+        raise TraceError(
+            f"{op.name}: a traced function makes new Arrays and writes into none; leave out=... away, and "
+            "return the result."
+        )
+    return traced
 
 
 def _bound(

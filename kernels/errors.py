@@ -54,6 +54,26 @@ class WrongResultError(KernelwrightError, ArithmeticError):
     """A kernel computed something that is not the operation's result."""
 
 
+class GraphError(KernelwrightError, ValueError):
+    """A graph that is not sound, or that cannot be made of what was given."""
+
+
+class TraceError(KernelwrightError, TypeError):
+    """A traced function asked for numbers that are not there yet, or let a traced Array out."""
+
+
+class GradientError(KernelwrightError, TypeError):
+    """A gradient of something that has none: an integer, an op without a rule, a result that is no number."""
+
+
+class DonatedError(KernelwrightError, ValueError):
+    """An Array whose memory was given away to a compiled function."""
+
+
+class NonFiniteError(KernelwrightError, ArithmeticError):
+    """A step of a compiled function gave NaN or infinity, under `kw.debug_nans()`."""
+
+
 class CacheWarning(UserWarning):
     """The tuning cache could not be read or written; the program goes on without it."""
 

@@ -94,6 +94,8 @@ class Op:
         view: `view(spec of the first input, **attrs) -> (offset, shape, byte strides) | None`, for an op that
             only looks at its first input's memory in another way: where the output lies in it, in bytes from
             the first element. None where the output has no place there, and has to be computed.
+        in_place: whether every kernel of the op allows an output that is exactly one of its inputs, the same
+            memory with the same strides: each element is read before it is written, by the same task.
     """
 
     name: str
@@ -113,6 +115,7 @@ class Op:
     own_dtype: tuple[str, ...] = ()
     draw: Callable[..., tuple[AnyArray | None, ...]] | None = None
     view: Callable[..., tuple[int, tuple[int, ...], tuple[int, ...]] | None] | None = None
+    in_place: bool = False
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():

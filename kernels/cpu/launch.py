@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from . import steps
 from .compile import compiled
 from .memory import load_word, scratch, stack_words, store_word, task_address
+from .steps import HEAD_WORDS
 from .team import run_tasks, team_address
 
 MOST_WORDS = 160
@@ -31,8 +32,7 @@ MOST_WORDS = 160
 # NumPy's array object starts with Python's object head, and then the address of the data. Reading it there
 # takes any dtype and rank, and a tenth of the time of `array.ctypes.data`. A tuple's items stand behind its
 # head likewise: a call hands over the tuple of its arguments, whatever their number.
-_HEAD_WORDS = object.__basicsize__ // 8
-_TUPLE_HEAD = tuple.__basicsize__
+TUPLE_HEAD = tuple.__basicsize__
 
 
 @njit(nogil=True, no_cfunc_wrapper=True)
@@ -46,7 +46,7 @@ def launch_phases(given, arrays, none, parameters, words, phases, count, scratch
     for i in range(arrays):
         at = load_word(given, i)
         if none != 0:
-            at = load_word(at, _HEAD_WORDS) if at != none else 0
+            at = load_word(at, HEAD_WORDS) if at != none else 0
         store_word(block, i, at)
     store_word(block, arrays, scratch)
     for i in range(arrays + 1, words):
@@ -59,8 +59,8 @@ def launch_phases(given, arrays, none, parameters, words, phases, count, scratch
 def objects_show_their_data() -> bool:
     """Whether arrays and tuples have behind the heads of their objects what they have in CPython."""
     probe = (np.zeros(3),)
-    item = ctypes.c_int64.from_address(id(probe) + _TUPLE_HEAD).value
-    data = ctypes.c_int64.from_address(id(probe[0]) + 8 * _HEAD_WORDS).value
+    item = ctypes.c_int64.from_address(id(probe) + TUPLE_HEAD).value
+    data = ctypes.c_int64.from_address(id(probe[0]) + 8 * HEAD_WORDS).value
     return (item, data) == (id(probe[0]), probe[0].ctypes.data)
 
 
@@ -102,7 +102,7 @@ def bind_phases(
             return
         memory = scratch(scratch_bytes) if scratch_bytes else 0
         team = team_address(most) if most > 1 else 0
-        run(id(given) + _TUPLE_HEAD, arrays, none, block_at, size, table_at, count, memory, team)
+        run(id(given) + TUPLE_HEAD, arrays, none, block_at, size, table_at, count, memory, team)
 
     def launch_by_address(*given: Any, held: Any = held) -> None:
         if (recorder := steps.recording()) is not None:

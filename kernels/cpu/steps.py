@@ -23,6 +23,9 @@ from numpy.typing import NDArray
 from .memory import load_word, store_word
 from .team import run_tasks
 
+# NumPy's array object starts with Python's object head, and then the address of the data.
+HEAD_WORDS = object.__basicsize__ // 8
+
 # Words of a row in the table of steps: the argument block, which of its words takes the address of the
 # scratch, the table of phases (address, tasks) and their number.
 BLOCK, SCRATCH_WORD, PHASES, COUNT = range(4)
@@ -113,14 +116,12 @@ def record(launch: Callable[..., None], arrays: Sequence[Any]) -> list[Step]:
 
 @njit(nogil=True, no_cfunc_wrapper=True)
 def run_steps(steps, count, patches, patch_count, given, scratch, team):
-    """Writes the addresses at `given` where `patches` say, then runs `count` steps."""
+    """Writes the addresses of the arrays whose objects are at `given` where `patches` say, runs `count`
+    steps."""
     for i in range(patch_count):
         at = 3 * i
-        store_word(
-            load_word(patches, at),
-            0,
-            load_word(given, load_word(patches, at + 1)) + load_word(patches, at + 2),
-        )
+        array = load_word(given, load_word(patches, at + 1))
+        store_word(load_word(patches, at), 0, load_word(array, HEAD_WORDS) + load_word(patches, at + 2))
     for i in range(count):
         at = 4 * i
         block, phases = load_word(steps, at), load_word(steps, at + 2)

@@ -1,0 +1,318 @@
+"""compile: a Python function, traced once for each set of specs, and run as a plan from then on."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Sequence
+from contextlib import contextmanager
+from functools import update_wrapper
+from typing import Any
+
+import numpy as np
+
+from ..kernels.errors import DonatedError, DTypeError, NonFiniteError
+from ..kernels.settings import current
+from ..kernels.spec import TensorSpec
+from . import passes, tree
+from .array import Array
+from .graph import Graph
+from .plan import Plan, make_plan
+from .trace import active_trace, traced
+
+MOST_PLANS = 64
+"""Plans that a compiled function keeps; the one that was not used for longest goes first."""
+
+_ndarray = np.ndarray
+
+
+class DonatedArray(Array):
+    """An Array whose memory was given to a compiled function: nothing is left to read."""
+
+    __slots__ = ()
+
+    @property
+    def _data(self) -> Any:  # type: ignore[override]
+        raise DonatedError(
+            "this Array was donated to a compiled function, which has put its results into the same memory; "
+            "use the Array that the function returned, or compile it without donate."
+        )
+
+    def __repr__(self) -> str:
+        return "Array(donated)"
+
+
+class _Entry:
+    """A plan, and how its results become what the function returned."""
+
+    __slots__ = ("donated", "lifted", "plan", "single", "structure")
+
+    def __init__(self, plan: Plan, structure: Any, donated: Sequence[int], lifted: Sequence[Array]):
+        self.plan = plan
+        self.structure = structure
+        self.donated = tuple(donated)
+        self.lifted = tuple(lifted)
+        self.single = structure is tree.LEAF
+
+
+class Compiled:
+    """A function that runs as a plan; made by `kw.compile`.
+
+    Attributes:
+        traces: how often it was traced.
+        graph, plan: those of the latest call: `print(f.graph)`, `print(f.plan)`.
+    """
+
+    def __init__(self, function: Callable[..., Any], donate: Collection[int], under: passes.Switches):
+        update_wrapper(self, function)
+        self.function = function
+        self.name = getattr(function, "__name__", type(function).__name__)
+        self.donate = frozenset(donate)
+        self.switches = under
+        self.traces = 0
+        self._latest: _Entry | None = None
+        self._lock = threading.RLock()
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the latest call.
+
+        Raises:
+            LookupError: before the first call.
+        """
+        if self._latest is None:
+            raise LookupError(f"{self.name} has not been called yet: a plan is made for the first arguments.")
+        return self._latest.plan
+
+    @property
+    def graph(self) -> Graph:
+        """The graph of the latest call, after all passes. Errors as `plan`."""
+        return self.plan.graph
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not kwargs and not self.donate:
+            # Plain Arrays, seen before: nothing to flatten, and nothing but a look-up before the plan runs.
+            data: list[Any] = []
+            key: list[Any] = [self]
+            for x in args:
+                if type(x) is not Array:
+                    break
+                array = x._data
+                data.append(array)
+                key += (array.shape, array.strides, array.dtype)
+            else:
+                entry = current().memo.get(tuple(key))
+                if entry is not None and not _watching:
+                    self._latest = entry
+                    results = entry.plan.run(data)
+                    if entry.single:
+                        return Array(results[0])
+                    return entry.structure.unflatten(map(Array, results))
+                return self._slow(args, kwargs, tuple(key))
+        return self._slow(args, kwargs, None)
+
+    def _slow(self, args: Any, kwargs: Any, short: Any) -> Any:
+        """A call with trees, or with new specs."""
+        if active_trace() is not None:
+            return self.function(*args, **kwargs)
+        leaves, structure = tree.flatten((args, kwargs), f"the arguments of {self.name}")
+        donated = self._donated(args)
+        arrays = [_numbers(leaf, self.name) for leaf in leaves]
+        specs = tuple(map(TensorSpec.of, arrays))
+        _check_donated(self.name, leaves, arrays, donated)
+        entry = self._entry(structure, specs, donated)
+        self._latest = entry
+        if short is not None and all(a.base is None for a in arrays):
+            current().memo[short] = entry
+        return _finished(entry, leaves, arrays)
+
+    def _donated(self, args: Sequence[Any]) -> list[int]:
+        """The numbers of the leaves of the donated arguments."""
+        found: list[int] = []
+        at = 0
+        for number, argument in enumerate(args):
+            count = len(tree.leaves(argument))
+            if number in self.donate or number - len(args) in self.donate:
+                found += range(at, at + count)
+            at += count
+        return found
+
+    def _entry(self, structure: Any, specs: tuple[TensorSpec, ...], donated: Sequence[int]) -> _Entry:
+        plans = current().memo.setdefault(self, OrderedDict())
+        key = (structure, specs)
+        with self._lock:
+            entry: _Entry | None = plans.get(key)
+            if entry is None:
+                entry = self._made(structure, specs, donated)
+                plans[key] = entry
+                if len(plans) > MOST_PLANS:
+                    plans.popitem(last=False)
+            else:
+                plans.move_to_end(key)
+        return entry
+
+    def _made(self, structure: Any, specs: tuple[TensorSpec, ...], donated: Sequence[int]) -> _Entry:
+        self.traces += 1
+        graph, result, _ = trace_tree(self.function, structure, specs, self.name)
+        graph = passes.run(graph, self.switches)
+        return _Entry(make_plan(graph, specs, donated), result, donated, ())
+
+
+def compile(
+    function: Callable[..., Any] | None = None,
+    *,
+    donate: int | Collection[int] = (),
+    switches: passes.Switches | None = None,
+) -> Any:
+    """A function that is traced once for each set of shapes, dtypes and layouts, and then runs as one plan.
+
+    Args:
+        function: takes Arrays and trees of them (dicts, lists, tuples, Modules), returns a tree of Arrays.
+        It is
+            called with Tracers: what it does besides computing happens once, when it is traced. Arrays that
+            it uses from outside are constants of the plan and become read-only.
+        donate: the number of the positional arguments, or several, whose memory results may take: parameters
+            and optimizer states that the function returns anew. The Arrays given are gone after the call.
+        switches: which passes run; all unless given.
+
+    Returns:
+        A `Compiled`; a decorator without `function`.
+
+    Raises (when called):
+        TraceError: for a function whose course depends on values.
+        DTypeError: for an argument that is no tree of Arrays, with its path.
+        DonatedError: for a donated Array that is used again, or given twice.
+    """
+    if function is None:
+        return lambda decorated: compile(decorated, donate=donate, switches=switches)
+    numbers = (donate,) if isinstance(donate, int) else tuple(donate)
+    return Compiled(function, numbers, switches or passes.Switches())
+
+
+def trace_tree(
+    function: Callable[..., Any], structure: Any, specs: Sequence[TensorSpec], name: str, lifts: bool = False
+) -> tuple[Graph, Any, list[Array]]:
+    """The graph of a function of trees, the structure of its result, and the Arrays that became inputs."""
+
+    def flat(tracers: Sequence[Any]) -> tuple[list[Any], Any]:
+        args, kwargs = structure.unflatten(tracers)
+        result = function(*args, **kwargs)
+        leaves, made = tree.flatten(result, f"what {name} returns")
+        return leaves, made
+
+    paths = [_tidy(path) for path in structure.paths("")]
+    return traced(flat, specs, paths, name, lifts)
+
+
+def _tidy(path: str) -> str:
+    """`[0][1]['w']`, the path in (args, kwargs), as a name for prints: `arg1['w']`."""
+    if path.startswith("[0]["):
+        number, _, rest = path[4:].partition("]")
+        return f"arg{number}{rest}"
+    return path.removeprefix("[1]").removeprefix("['").replace("']", "", 1)
+
+
+def run_once(function: Callable[..., Any], args: Any, kwargs: Any, name: str) -> Any:
+    """Trace a call, run it, and keep the plan by its graph: the same computation is not planned again."""
+    leaves, structure = tree.flatten((args, kwargs), f"the arguments of {name}")
+    arrays = [_numbers(leaf, name) for leaf in leaves]
+    specs = tuple(map(TensorSpec.of, arrays))
+    graph, result, lifted = trace_tree(function, structure, specs, name, lifts=True)
+    arrays += [x._data for x in lifted]
+    specs = tuple(map(TensorSpec.of, arrays))
+    plans = current().memo.setdefault(run_once, OrderedDict())
+    key = (graph.key, specs)
+    plan = plans.get(key)
+    if plan is None:
+        plan = plans[key] = make_plan(passes.run(graph, passes.Switches()), specs)
+        if len(plans) > MOST_PLANS:
+            plans.popitem(last=False)
+    return _finished(_Entry(plan, result, (), lifted), leaves, arrays)
+
+
+def _numbers(leaf: Any, name: str) -> Any:
+    """The NumPy array of an argument."""
+    if isinstance(leaf, Array):
+        return leaf._data
+    if hasattr(leaf, "mask"):
+        raise DTypeError(f"{name}: a masked array would lose its mask; fill it first: x.filled(0).")
+    return np.asarray(leaf)
+
+
+def _check_donated(name: str, leaves: Sequence[Any], arrays: Sequence[Any], donated: Sequence[int]) -> None:
+    """Refuse donated memory that somebody else would still see."""
+    if not donated:
+        return
+    places: dict[int, int] = {}
+    for number, array in enumerate(arrays):
+        at = array.__array_interface__["data"][0] if array.nbytes else -1 - number
+        if at in places and (number in donated or places[at] in donated):
+            raise DonatedError(
+                f"{name}: the same memory is given as leaf {places[at]} and leaf {number} of the "
+                "arguments, and one of them is donated: results would overwrite what is still read. Give "
+                "a copy: x.copy()."
+            )
+        places[at] = number
+    for number in donated:
+        if not isinstance(leaves[number], Array):
+            raise DonatedError(
+                f"{name}: leaf {number} of the arguments is donated and a NumPy array, which you could go on "
+                "using; write kw.array(x)."
+            )
+
+
+def _finished(entry: _Entry, leaves: Sequence[Any], arrays: Sequence[Any]) -> Any:
+    """Run a plan, and give what the function returns."""
+    plan, donated = entry.plan, entry.donated
+    ready = list(arrays)
+    for number in donated:
+        if not ready[number].flags.writeable:
+            ready[number] = ready[number].copy()
+    results = _watched(plan, ready, donated) if _watching else plan.run(ready)
+    for number in donated:
+        leaves[number].__class__ = DonatedArray
+    return entry.structure.unflatten(map(Array, results))
+
+
+_watching: list[str] = []
+
+
+@contextmanager
+def debug_nans() -> Any:
+    """Inside the block, compiled functions stop at the first call that makes NaN or infinity of finite
+    numbers.
+
+    Raises (in the block):
+        NonFiniteError: naming the op, the line of the user's function and the first bad element. Donated
+            arguments keep the numbers that they had.
+    """
+    _watching.append("nan")
+    try:
+        yield
+    finally:
+        _watching.pop()
+
+
+def _watched(plan: Plan, arrays: list[Any], donated: Sequence[int]) -> list[Any]:
+    """`plan.run`, looking at the outputs of each call."""
+    before = {number: arrays[number].copy() for number in donated}
+
+    def look(number: int, outputs: list[Any]) -> None:
+        node = plan.calls[number].node
+        for out in outputs:
+            if out.dtype.kind in "iub" or not out.size:
+                continue
+            fine = np.isfinite(out.astype(np.float64) if out.dtype.kind == "V" else out)
+            if not fine.all():
+                at = tuple(int(i) for i in np.argwhere(~fine)[0])
+                raise NonFiniteError(
+                    f"{node.op.name} ({node.where or plan.graph.name}) gave {out[at]} at {list(at)} of "
+                    f"{TensorSpec.of(out)}; its inputs: {', '.join(map(str, node.input_specs))}."
+                )
+
+    try:
+        return plan.run_each(arrays, look)
+    except NonFiniteError:
+        for number, kept in before.items():
+            arrays[number][...] = kept
+        raise

@@ -1,0 +1,250 @@
+"""From a graph to steps: an order, a place for each value, a kernel for each node.
+
+view ops (reshape, transpose, slice, ...) become places and cost nothing
+an elementwise op may write over an input that nobody reads afterwards
+a result that is all of a buffer makes that buffer an output; any other result is copied
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from ..kernels import dispatch
+from ..kernels.dispatch import Choice
+from ..kernels.op import get_op
+from ..kernels.spec import ABSENT, TensorSpec
+from .graph import CONSTANT, Graph, Node, Value, dense, make_node
+from .memory import Buffer, Place
+
+_NEVER = 1 << 60
+
+
+@dataclass(eq=False)
+class Call:
+    """One kernel call of a plan: what is computed, by what, from where to where."""
+
+    node: Node
+    choice: Choice
+    inputs: tuple[Place | None, ...]
+    outputs: tuple[Place, ...]
+
+
+@dataclass(eq=False)
+class Lowered:
+    """A graph with places and kernels.
+
+    Attributes:
+        graph: the graph.
+        calls: in the order in which they run.
+        places: of every value.
+        outputs: where each result lies.
+        buffers: those of the arena.
+        constants: the arrays of the buffers of that kind, by number.
+        new: the buffers that are allocated for each call.
+        donated: the arguments whose memory results may take.
+    """
+
+    graph: Graph
+    calls: list[Call] = field(default_factory=list)
+    places: dict[Value, Place] = field(default_factory=dict)
+    outputs: list[Place] = field(default_factory=list)
+    buffers: list[Buffer] = field(default_factory=list)
+    constants: list[object] = field(default_factory=list)
+    new: list[Buffer] = field(default_factory=list)
+    donated: Collection[int] = ()
+
+
+def lowered(graph: Graph, specs: Sequence[TensorSpec], donated: Collection[int] = ()) -> Lowered:
+    """Choose an order, places and kernels.
+
+    Args:
+        graph: what is computed.
+        specs: of the arguments, with their strides.
+        donated: numbers of the arguments whose memory may be written.
+
+    Raises:
+        NoKernelError: under strict settings, for an op that only its reference could compute.
+    """
+    return _Lowering(graph, specs, donated).run()
+
+
+def schedule(graph: Graph, donated: Collection[int]) -> list[Node]:
+    """The order of the steps: as traced, but an update of donated memory as soon as nothing else reads it.
+
+    So a gradient's memory is free again right after its parameter's update.
+    """
+    order = list(graph.steps)
+    given = {graph.inputs[i] for i in donated}
+    if not given:
+        return order
+    results = set(graph.outputs)
+    at = {node: i for i, node in enumerate(order)}
+    early: dict[Node, float] = {}
+    for node in order:
+        if node.op.in_place and any(v in given for v in node.inputs) and results & set(node.outputs):
+            made = [at[v.node] for v in node.inputs if v is not None and v.node in at]
+            readers = [
+                at[user] for v in node.inputs if v in given for user in graph.users[v] if user is not node
+            ]
+            ready = max([-1, *made, *readers])
+            if ready < at[node]:
+                early[node] = ready + 0.5
+    return sorted(order, key=lambda node: (early.get(node, at[node]), at[node]))
+
+
+class _Lowering:
+    def __init__(self, graph: Graph, specs: Sequence[TensorSpec], donated: Collection[int]):
+        self.result = Lowered(graph, donated=frozenset(donated))
+        self.graph = graph
+        self.places = self.result.places
+        self.order = schedule(graph, donated)
+        self.roots = _roots(graph)
+        self.last = self._last_uses()
+        for number, (value, spec) in enumerate(zip(graph.inputs, specs, strict=True)):
+            can_write = number in donated and spec.layout is None
+            buffer = Buffer("input", spec.nbytes, number, -1, _NEVER, writable=can_write)
+            self.places[value] = Place(buffer, 0, spec)
+
+    def _last_uses(self) -> dict[Value, int]:
+        """Of each root, the last step that reads it or a view of it."""
+        last: dict[Value, int] = {}
+        for step, node in enumerate(self.order):
+            for value in node.inputs:
+                if value is not None:
+                    last[self.roots[value]] = step
+            for value in node.outputs:
+                last.setdefault(self.roots[value], step)
+        for value in self.graph.outputs:
+            last[self.roots[value]] = _NEVER
+        return last
+
+    def run(self) -> Lowered:
+        for node in self.graph.nodes:
+            if node.op is CONSTANT:
+                self._constant(node)
+        for step, node in enumerate(self.order):
+            if not self._view(node):
+                self._call(step, node)
+        for value in self.graph.outputs:
+            self.result.outputs.append(self._output(value))
+        self._lifetimes()
+        return self.result
+
+    def _constant(self, node: Node) -> None:
+        array = node.attrs["data"].array
+        number = len(self.result.constants)
+        self.result.constants.append(array)
+        buffer = Buffer("constant", array.nbytes, number, -1, _NEVER, writable=False)
+        self.places[node.outputs[0]] = Place(buffer, 0, TensorSpec.of(array))
+
+    def _view(self, node: Node) -> bool:
+        """Whether the node's output is a view of its input."""
+        if node.op.view is None or node.inputs[0] is None:
+            return False
+        source = self.places[node.inputs[0]]
+        found = node.op.view(source.spec, **node.attrs)
+        if found is None:
+            return False
+        self.places[node.outputs[0]] = source.viewed(*found)
+        return True
+
+    def _call(self, step: int, node: Node) -> None:
+        inputs = tuple(None if v is None else self.places[v] for v in node.inputs)
+        taken: set[Buffer] = set()
+        outputs = []
+        for value in node.outputs:
+            buffer = self._reused(step, node, value, inputs, taken)
+            if buffer is None:
+                buffer = Buffer("arena", value.spec.nbytes, first=step, last=step, label=node.op.name)
+                self.result.buffers.append(buffer)
+            taken.add(buffer)
+            self.places[value] = Place(buffer, 0, value.spec)
+            outputs.append(self.places[value])
+        specs = (*(ABSENT if p is None else p.spec for p in inputs), *(p.spec for p in outputs))
+        choice = dispatch.choose(node.op, specs, node.attrs)
+        self.result.calls.append(Call(node, choice, inputs, tuple(outputs)))
+
+    def _reused(
+        self,
+        step: int,
+        node: Node,
+        output: Value,
+        inputs: Sequence[Place | None],
+        taken: Collection[Buffer],
+    ) -> Buffer | None:
+        """An input's buffer that the output may take: nobody reads it after this step."""
+        if not node.op.in_place:
+            return None
+        able = []
+        for value, place in zip(node.inputs, inputs, strict=True):
+            if value is None or place is None or place.buffer in taken or not place.buffer.writable:
+                continue
+            if not place.is_whole or place.spec is not dense(output.spec):
+                continue
+            if self.last[self.roots[value]] > step or place.buffer.kind == "constant":
+                continue
+            others = [p for p in inputs if p is not None and p is not place and p.buffer is place.buffer]
+            if all(p.is_whole for p in others):
+                able.append(place.buffer)
+        if not able:
+            return None
+        # A result takes an argument's memory, what stays inside takes the arena's.
+        first = "input" if self.last[self.roots[output]] == _NEVER else "arena"
+        return next((b for b in able if b.kind == first), None if first == "arena" else able[0])
+
+    def _output(self, value: Value) -> Place:
+        """Where a result lies: in a buffer of its own that the caller gets."""
+        place = self.places[value]
+        buffer = place.buffer
+        used = [p.buffer for p in self.result.outputs]
+        if place.is_whole and buffer not in used:
+            if buffer.kind == "arena":
+                return self._handed_out(place)
+            if buffer.kind == "input" and buffer.writable:
+                return place
+        return self._copy(value, place)
+
+    def _handed_out(self, place: Place) -> Place:
+        buffer = place.buffer
+        buffer.kind, buffer.number = "output", len(self.result.new)
+        self.result.buffers.remove(buffer)
+        self.result.new.append(buffer)
+        return place
+
+    def _copy(self, value: Value, place: Place) -> Place:
+        """A copy of a result that is part of something else, or in memory that is not to be handed out."""
+        op = get_op("transpose")
+        attrs = {"axes": tuple(range(value.spec.ndim))}
+        buffer = Buffer("output", value.spec.nbytes, len(self.result.new), label="copy")
+        self.result.new.append(buffer)
+        to = Place(buffer, 0, value.spec)
+        node = make_node(op, (value,), attrs, value.node.where)
+        choice = dispatch.choose(op, (place.spec, to.spec), attrs)
+        self.result.calls.append(Call(node, choice, (place,), (to,)))
+        return to
+
+    def _lifetimes(self) -> None:
+        """From the calls, when each buffer of the arena is in use."""
+        for step, made in enumerate(self.result.calls):
+            for place in made.outputs:
+                if place.buffer.kind == "arena" and not any(
+                    p is not None and p.buffer is place.buffer for p in made.inputs
+                ):
+                    place.buffer.first = step
+                    place.buffer.last = step
+            for used in (*made.inputs, *made.outputs):
+                if used is not None and used.buffer.kind == "arena":
+                    used.buffer.last = max(used.buffer.last, step)
+
+
+def _roots(graph: Graph) -> dict[Value, Value]:
+    """For each value, the one whose memory it may be a view of: itself, where no view op made it."""
+    roots: dict[Value, Value] = {}
+    for node in graph.nodes:
+        for value in node.outputs:
+            source = node.inputs[0] if node.op.view is not None and node.inputs else None
+            roots[value] = value if source is None else roots[source]
+    for value in graph.inputs:
+        roots.setdefault(value, value)
+    return roots

@@ -1,0 +1,42 @@
+"""Passes: graph to graph, a file each, every one with a switch. `run` does them in order, checking each
+result.
+
+A pass is a function `run(graph) -> graph` in a module named after its switch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from importlib import import_module
+
+from ..graph import Graph
+
+
+@dataclass(frozen=True)
+class Switches:
+    """Which passes run, in this order.
+
+    Attributes:
+        marks: leave out what only marks places (alias), now that gradients are taken.
+        shared: one call where a gradient rule has asked for the same call with more results.
+    """
+
+    marks: bool = True
+    shared: bool = True
+
+    @classmethod
+    def none(cls) -> Switches:
+        """All off."""
+        return cls(**{field.name: False for field in fields(cls)})
+
+
+def run(graph: Graph, switches: Switches) -> Graph:
+    """The graph after all passes that are on.
+
+    Raises:
+        GraphError: when a pass has made something that is not sound; a defect of this package.
+    """
+    for field in fields(switches):
+        if getattr(switches, field.name):
+            graph = import_module(f".{field.name}", __name__).run(graph).check()
+    return graph
