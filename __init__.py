@@ -33,6 +33,27 @@ if TYPE_CHECKING:
     from .engine.functional.conv import conv_transpose1d as conv_transpose1d
     from .engine.functional.conv import conv_transpose2d as conv_transpose2d
     from .engine.functional.conv import conv_transpose3d as conv_transpose3d
+    from .engine.functional.index import argsort as argsort
+    from .engine.functional.index import cat as cat
+    from .engine.functional.index import concat as concat
+    from .engine.functional.index import embedding as embedding
+    from .engine.functional.index import gather as gather
+    from .engine.functional.index import index_add as index_add
+    from .engine.functional.index import index_select as index_select
+    from .engine.functional.index import one_hot as one_hot
+    from .engine.functional.index import pad as pad
+    from .engine.functional.index import repeat_interleave as repeat_interleave
+    from .engine.functional.index import roll as roll
+    from .engine.functional.index import scatter_add as scatter_add
+    from .engine.functional.index import searchsorted as searchsorted
+    from .engine.functional.index import sort as sort
+    from .engine.functional.index import stack as stack
+    from .engine.functional.index import take as take
+    from .engine.functional.index import take_along_axis as take_along_axis
+    from .engine.functional.index import tile as tile
+    from .engine.functional.index import topk as topk
+    from .engine.functional.index import tril as tril
+    from .engine.functional.index import triu as triu
     from .engine.functional.linear import linear as linear
     from .engine.functional.matmul import matmul as matmul
     from .engine.functional.pool import adaptive_avg_pool1d as adaptive_avg_pool1d
@@ -260,6 +281,7 @@ _FACE = {
     "Op": "kernels.op",
     "Sample": "kernels.op",
     "TensorSpec": "kernels.spec",
+    "argsort": "engine.functional.index",
     "adaptive_avg_pool1d": "engine.functional.pool",
     "adaptive_avg_pool2d": "engine.functional.pool",
     "adaptive_avg_pool3d": "engine.functional.pool",
@@ -302,22 +324,28 @@ _FACE = {
     "avg_pool2d": "engine.functional.pool",
     "avg_pool3d": "engine.functional.pool",
     "broadcast_to": "engine.functional.shape",
+    "cat": "engine.functional.index",
     "chunk": "engine.functional.shape",
+    "concat": "engine.functional.index",
     "conv1d": "engine.functional.conv",
     "conv2d": "engine.functional.conv",
     "conv3d": "engine.functional.conv",
     "conv_transpose1d": "engine.functional.conv",
     "conv_transpose2d": "engine.functional.conv",
     "conv_transpose3d": "engine.functional.conv",
+    "embedding": "engine.functional.index",
     "errors": "kernels.errors",
     "expand_dims": "engine.functional.shape",
     "explain": "engine.eager",
     "flatten": "engine.functional.shape",
     "flip": "engine.functional.shape",
     "from_dlpack": "engine.array",
+    "gather": "engine.functional.index",
     "get_num_threads": "kernels.settings",
     "gru": "engine.functional.recurrent",
     "gru_cell": "engine.functional.recurrent",
+    "index_add": "engine.functional.index",
+    "index_select": "engine.functional.index",
     "kernel": "kernels.registry",
     "linear": "engine.functional.linear",
     "lstm": "engine.functional.recurrent",
@@ -328,16 +356,30 @@ _FACE = {
     "max_pool3d": "engine.functional.pool",
     "moveaxis": "engine.functional.shape",
     "narrow": "engine.functional.shape",
+    "one_hot": "engine.functional.index",
+    "pad": "engine.functional.index",
     "permute": "engine.functional.shape",
+    "repeat_interleave": "engine.functional.index",
     "reshape": "engine.functional.shape",
     "rnn": "engine.functional.recurrent",
     "rnn_cell": "engine.functional.recurrent",
+    "roll": "engine.functional.index",
+    "scatter_add": "engine.functional.index",
+    "searchsorted": "engine.functional.index",
     "set_num_threads": "kernels.settings",
     "slice": "engine.functional.shape",
+    "sort": "engine.functional.index",
     "split": "engine.functional.shape",
     "squeeze": "engine.functional.shape",
+    "stack": "engine.functional.index",
     "swapaxes": "engine.functional.shape",
+    "take": "engine.functional.index",
+    "take_along_axis": "engine.functional.index",
+    "tile": "engine.functional.index",
+    "topk": "engine.functional.index",
     "transpose": "engine.functional.shape",
+    "tril": "engine.functional.index",
+    "triu": "engine.functional.index",
     "unbind": "engine.functional.shape",
     "unsqueeze": "engine.functional.shape",
     "using": "kernels.settings",

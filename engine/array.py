@@ -180,7 +180,7 @@ class Array(Operators):
     def __getitem__(self, key: Any) -> Array:
         if type(self) is Array:
             return Array(np.asarray(self._data[_plain_index(key)]))
-        return _reshaped("basic_index", self, key)
+        return _reshaped("indexed", self, key)
 
     def __bool__(self) -> bool:
         return bool(self.item())
