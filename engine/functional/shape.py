@@ -59,7 +59,9 @@ def reshape(x: Operand, *shape: Any) -> Array:
     if -1 in lengths:
         known = prod(length for length in lengths if length != -1)
         if lengths.count(-1) > 1 or not known or x.size % known:
-            raise ShapeError(f"reshape: x {x.shape} has {x.size} elements, and no length fits -1 in {lengths}.")
+            raise ShapeError(
+                f"reshape: x {x.shape} has {x.size} elements, and no length fits -1 in {lengths}."
+            )
         lengths = tuple(x.size // known if length == -1 else length for length in lengths)
     return call(RESHAPE, (x,), {"shape": lengths})
 
@@ -99,9 +101,7 @@ def transpose(x: Operand, *axes: Any) -> Array:
 def permute(x: Operand, *dims: Any) -> Array:
     """A view with the axes in the order `dims`, as torch.permute. Raises as `transpose`."""
     x = _array(x)
-    return call(
-        TRANSPOSE, (x,), {"axes": tuple(axis_of("permute", d, x.ndim) for d in _whole(dims, "dims"))}
-    )
+    return call(TRANSPOSE, (x,), {"axes": tuple(axis_of("permute", d, x.ndim) for d in _whole(dims, "dims"))})
 
 
 def swapaxes(x: Operand, axis1: int, axis2: int) -> Array:
@@ -330,7 +330,9 @@ def basic_index(x: Array, key: Any) -> Array:
         try:
             place = index(part)
         except TypeError:
-            raise DTypeError(f"an index is made of whole numbers, slices, None and ..., got {part!r}.") from None
+            raise DTypeError(
+                f"an index is made of whole numbers, slices, None and ..., got {part!r}."
+            ) from None
         if isinstance(part, bool | np.bool_):
             raise DTypeError("True and False are no places; write kw.where(mask, x, y) for a choice by mask.")
         if not -length <= place < length:
