@@ -13,6 +13,7 @@ children)`, which makes an instance of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -198,6 +199,11 @@ def by_attribute(instance: Any) -> tuple[list[Any], Structure]:
     return into, Structure(type(instance), tuple(vars(instance)), parts)
 
 
+def is_float(leaf: Any) -> bool:
+    """Whether an array holds floating-point numbers: what can be trained."""
+    return bool(leaf.dtype.kind == "f" or leaf.dtype.name == "bfloat16")
+
+
 class _NoLeafError(Exception):
     """Something in a tree has no place there; where, a second and slower walk finds out."""
 
@@ -212,7 +218,7 @@ def _flatten(value: Any, into: list[Any], inside: bool) -> Structure:
         return _NONE
     if kind is tuple or kind is list:
         return Structure(kind, (), [_flatten(part, into, inside) for part in value])
-    if kind is dict:
+    if kind is dict or kind is MappingProxyType:
         keys = _sorted(value)
         return Structure(dict, keys, [_flatten(value[key], into, inside) for key in keys])
     known = getattr(value, "__tree__", None) if not isinstance(value, type) else None
@@ -265,8 +271,8 @@ def _odd(value: Any, at: str, inside: bool) -> Iterator[tuple[str, Any]]:
         names = vars(value) if inside else type(value)._fields
         for key in names:
             yield from _odd(getattr(value, key), f"{at}.{key}".lstrip("."), inside)
-    elif isinstance(value, dict | list | tuple):
-        keys = _sorted(value) if isinstance(value, dict) else range(len(value))
+    elif isinstance(value, dict | list | tuple | MappingProxyType):
+        keys = _sorted(value) if not isinstance(value, list | tuple) else range(len(value))
         for key in keys:
             yield from _odd(value[key], f"{at}[{key!r}]", inside)
     else:

@@ -1,0 +1,180 @@
+"""RNN, LSTM and GRU of several layers and directions; parameters are named and start as in torch.nn."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ...kernels.errors import ConfigError, ShapeError
+from .. import functional
+from ..array import Array
+from . import init
+from .linear import _bound
+from .module import Module
+from .state import current
+
+
+class _Recurrent(Module):
+    """What the three have in common. Layer l's parameters are weight_ih_l{l}, weight_hh_l{l}, bias_ih_l{l}
+    and bias_hh_l{l}, with `_reverse` at the end for the backward direction.
+    """
+
+    gates: ClassVar[int]
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        key: Any = None,
+        dtype: Any = "float32",
+    ) -> None:
+        name = type(self).__name__
+        if num_layers < 1 or not 0 <= dropout <= 1:
+            raise ConfigError(
+                f"{name}: num_layers must be 1 or more and dropout in 0..1, got {num_layers} and {dropout}."
+            )
+        self.num_layers, self.batch_first, self.bias = num_layers, batch_first, bias
+        self.dropout, self.bidirectional = dropout, bidirectional
+        rows, bound = self.gates * hidden_size, _bound(hidden_size)
+        keys = iter(init.keys(name, key, 4 * len(self._suffixes())))
+        for suffix in self._suffixes():
+            inputs = input_size if "_l0" in suffix else hidden_size * (1 + bidirectional)
+            shapes: dict[str, tuple[int, ...]] = {
+                "weight_ih": (rows, inputs),
+                "weight_hh": (rows, hidden_size),
+            }
+            if bias:
+                shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+            for part, shape in shapes.items():
+                setattr(self, part + suffix, init.uniform(next(keys), shape, -bound, bound, dtype))
+
+    def _suffixes(self) -> list[str]:
+        """The end of the parameters' names, for each layer and direction in the order of the states."""
+        ways = ("", "_reverse") if self.bidirectional else ("",)
+        return [f"_l{layer}{way}" for layer in range(self.num_layers) for way in ways]
+
+    def _layers(self, x: Any, states: list[Any], lengths: Any) -> tuple[Array, list[Any]]:
+        """All layers over x: the last one's outputs, and the end state of each layer and direction."""
+        ends = []
+        ways = 1 + self.bidirectional
+        for number, suffix in enumerate(self._suffixes()):
+            reverse = suffix.endswith("_reverse")
+            if not reverse:
+                below, outputs = x, []
+            names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            weights = [vars(self).get(name + suffix) for name in names]
+            y, end = self._one(below, states[number], weights, lengths, reverse)
+            ends.append(end)
+            outputs.append(y)
+            if len(outputs) == ways:
+                x = functional.get("concat")(outputs, axis=2) if ways > 1 else y
+                run = current()
+                if self.dropout and run is not None and number + 1 < len(states):
+                    x = functional.get("dropout")(x, self.dropout, key=run.next_key(type(self).__name__))
+        return x, ends
+
+    def _one(self, x: Any, state: Any, weights: list[Any], lengths: Any, reverse: bool) -> tuple[Array, Any]:
+        """One layer in one direction: its outputs and its end state."""
+        raise NotImplementedError
+
+    def _split(self, state: Any) -> list[Any]:
+        """A state [layers * directions, B, H] as one for each; None, for zeros, as Nones."""
+        count = len(self._suffixes())
+        if state is None:
+            return [None] * count
+        if len(state.shape) != 3 or state.shape[0] != count:
+            raise ShapeError(
+                f"{type(self).__name__}: a state has shape [{count}, B, H], one for each layer and "
+                f"direction, got {tuple(state.shape)}."
+            )
+        return [state[number] for number in range(count)]
+
+
+class RNN(_Recurrent):
+    """Plain recurrent layers (Elman 1990): `y, h = rnn(x, h)`; arguments as torch.nn.RNN.
+
+    x: [T, B, input_size], or [B, T, input_size] with batch_first; h: [layers * directions, B, hidden_size],
+    zeros for None; y: x's with hidden_size * directions. lengths: [B], how many steps of each sequence count.
+    """
+
+    gates = 1
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        key: Any = None,
+        dtype: Any = "float32",
+    ) -> None:
+        self.nonlinearity = nonlinearity
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            key=key,
+            dtype=dtype,
+        )
+
+    def __call__(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[Array, Array]:
+        y, ends = self._layers(x, self._split(state), lengths)
+        return y, functional.get("stack")(ends, axis=0)
+
+    def _one(self, x: Any, state: Any, weights: list[Any], lengths: Any, reverse: bool) -> tuple[Array, Any]:
+        how = {"reverse": reverse, "batch_first": self.batch_first, "nonlinearity": self.nonlinearity}
+        return functional.get("rnn")(x, state, *weights, lengths, **how)  # type: ignore[no-any-return]
+
+
+class GRU(_Recurrent):
+    """Gated recurrent layers (Cho et al. 2014): `y, h = gru(x, h)`; as `RNN`, arguments as torch.nn.GRU."""
+
+    gates = 3
+
+    def __call__(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[Array, Array]:
+        y, ends = self._layers(x, self._split(state), lengths)
+        return y, functional.get("stack")(ends, axis=0)
+
+    def _one(self, x: Any, state: Any, weights: list[Any], lengths: Any, reverse: bool) -> tuple[Array, Any]:
+        how = {"reverse": reverse, "batch_first": self.batch_first}
+        return functional.get("gru")(x, state, *weights, lengths, **how)  # type: ignore[no-any-return]
+
+
+class LSTM(_Recurrent):
+    """Long short-term memory (Hochreiter, Schmidhuber 1997): `y, (h, c) = lstm(x, (h, c))`; as `RNN`,
+    arguments as torch.nn.LSTM.
+    """
+
+    gates = 4
+
+    def __call__(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[Array, tuple[Array, Array]]:
+        if state is not None and (not isinstance(state, tuple | list) or len(state) != 2):
+            raise ShapeError(
+                f"LSTM: the state is a pair (h, c), got a {type(state).__name__}; None is zeros."
+            )
+        h, c = state or (None, None)
+        states = [
+            None if one is None else (one, two)
+            for one, two in zip(self._split(h), self._split(c), strict=True)
+        ]
+        y, ends = self._layers(x, states, lengths)
+        stack = functional.get("stack")
+        return y, (stack([h for h, _ in ends], axis=0), stack([c for _, c in ends], axis=0))
+
+    def _one(self, x: Any, state: Any, weights: list[Any], lengths: Any, reverse: bool) -> tuple[Array, Any]:
+        how = {"reverse": reverse, "batch_first": self.batch_first}
+        return functional.get("lstm")(x, state, *weights, lengths, **how)  # type: ignore[no-any-return]
