@@ -83,7 +83,7 @@ def _infer(name: str, specs: Specs, eps: float, **attrs: Any) -> Specs:
     """
     op = OPS[name]
     op.check_inputs(specs)
-    x, weight = specs[:2]
+    x, _weight = specs[:2]
     form = form_of(name, x.shape, attrs)
     check_beside(op, specs, {"weight": form.parameters, "bias": form.parameters})
     kept = TensorSpec(form.statistics, wide_dtype(x.dtype), x.device)
@@ -122,9 +122,11 @@ def _forward_size(name: str, *arrays: AnyArray | None, eps: float, **attrs: Any)
     x, weight, bias = (*arrays, None)[:3]
     assert x is not None
     form = form_of(name, x.shape, attrs)
-    mean, rstd = math.statistics(x, form, eps, centred=name != "rms_norm")
-    size = math.applied_size(x, weight, bias, mean, rstd, form)
-    absolute = math.mean_of(np.abs(x).reshape(form.view), form).reshape(form.statistics)
+    _, rstd = math.statistics(x, form, eps, centred=name != "rms_norm")
+    # The mean comes with the rounding of a sum, whose terms may be larger than it is.
+    absolute = math.mean_of(np.abs(x).reshape(form.view), form) * (name != "rms_norm")
+    size = math.applied_size(x, weight, bias, absolute, rstd, form)
+    absolute = absolute.reshape(form.statistics)
     rstd = rstd.reshape(form.statistics)
     return (size, rstd) if name == "rms_norm" else (size, absolute, rstd)
 
