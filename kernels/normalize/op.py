@@ -1,13 +1,13 @@
 """Layer, RMS, group and batch normalisation, each with its gradient as an op of its own.
 
     layer_norm(x, weight, bias)    -> y, mean, rstd           over the last `axes` axes
-    rms_norm(x, weight)            -> y, rstd                 over the last `axes` axes, the mean not taken out
+    rms_norm(x, weight)            -> y, rstd                 over the last `axes` axes, about 0
     group_norm(x, weight, bias)    -> y, mean, rstd           x: [N, C, ...], over the C / groups channels
     <norm>_grad(dy, x, weight, mean, rstd)  -> dx, dweight, dbias
 
 with rstd = 1 / sqrt(var + eps), var the mean of the squares about the mean. Statistics are float32 for 16-bit
-numbers; weight and bias are of x's dtype or that of the statistics. Where weight is left out, the gradients of
-both have size 0. Batch normalisation is in `batch.py`.
+numbers; weight and bias are of x's dtype or that of the statistics. Where weight is left out, the gradients
+of both have size 0. Batch normalisation is in `batch.py`.
 
 Sources: Ba, Kiros and Hinton, "Layer normalization", 2016; Zhang and Sennrich, "Root mean square layer
 normalization", 2019; Wu and He, "Group normalization", 2018.
