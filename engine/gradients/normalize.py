@@ -110,7 +110,7 @@ def rms_norm(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
 def batch_norm(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
     """By `batch_norm_grad`; what the running statistics pass on goes to mean and rstd."""
     dy, dmean, drstd, dnew_mean, dnew_var = grads
-    x, weight, bias, running_mean, running_var, residual = inputs
+    x, weight, bias, _running_mean, _running_var, residual = inputs
     y, mean, rstd = outputs[:3]
     dresidual = drunning_mean = drunning_var = None
     momentum = attrs["momentum"]
