@@ -264,7 +264,7 @@ def _complaint(tree: Any, name: str) -> str:
 
 def _odd(value: Any, at: str, inside: bool) -> Iterator[tuple[str, Any]]:
     """Path and value of what is no part of a tree."""
-    if value is None or isinstance(value, Array | np.ndarray) or (inside and _hashes(value)):
+    if value is None or isinstance(value, Array | np.ndarray):
         return
     if hasattr(value, "__tree__") or hasattr(type(value), "_fields"):
         inside = inside or hasattr(value, "__tree__")
@@ -275,7 +275,7 @@ def _odd(value: Any, at: str, inside: bool) -> Iterator[tuple[str, Any]]:
         keys = _sorted(value) if not isinstance(value, list | tuple) else range(len(value))
         for key in keys:
             yield from _odd(value[key], f"{at}[{key!r}]", inside)
-    else:
+    elif not (inside and _hashes(value)):
         yield at, value
 
 

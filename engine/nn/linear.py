@@ -89,11 +89,9 @@ class Sequential(Module):
     layers: tuple[Callable[[Any], Any], ...]
 
     def __init__(self, *layers: Callable[[Any], Any]) -> None:
-        wrong = next((layer for layer in layers if not callable(layer)), None)
-        if wrong is not None:
-            raise ConfigError(
-                f"Sequential takes layers and functions, got a {type(wrong).__name__}: {wrong!r}."
-            )
+        wrong = [layer for layer in layers if not callable(layer)]
+        if wrong:
+            raise ConfigError(f"Sequential takes layers and functions, and {wrong[0]!r} is none.")
         self.layers = layers
 
     def __call__(self, x: Any) -> Any:

@@ -48,12 +48,14 @@ class Module:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        if "__init__" not in vars(cls):
+            return
         init = cls.__init__
 
         @functools.wraps(init)
         def fixing(self: Module, *args: Any, **kwargs: Any) -> None:
             init(self, *args, **kwargs)
-            if type(self) is cls:  # not yet when it is a base's __init__ that has ended
+            if type(self).__init__ is fixing:  # not yet when it is a base's __init__ that has ended
                 self._fix()
 
         cls.__init__ = fixing  # type: ignore[assignment, method-assign]
@@ -142,7 +144,7 @@ def _inner(items: Any) -> str:
 
 def _told(value: Any) -> str:
     if isinstance(value, Array | np.ndarray):
-        return str(TensorSpec(value.shape, dtype_name(value.dtype)))
+        return str(TensorSpec(value.shape, dtype_name(value.dtype))).partition("@")[0]
     return value.__name__ if callable(value) and hasattr(value, "__name__") else repr(value)
 
 
