@@ -35,6 +35,18 @@ if TYPE_CHECKING:
     from .engine.functional.conv import conv_transpose3d as conv_transpose3d
     from .engine.functional.linear import linear as linear
     from .engine.functional.matmul import matmul as matmul
+    from .engine.functional.pool import adaptive_avg_pool1d as adaptive_avg_pool1d
+    from .engine.functional.pool import adaptive_avg_pool2d as adaptive_avg_pool2d
+    from .engine.functional.pool import adaptive_avg_pool3d as adaptive_avg_pool3d
+    from .engine.functional.pool import adaptive_max_pool1d as adaptive_max_pool1d
+    from .engine.functional.pool import adaptive_max_pool2d as adaptive_max_pool2d
+    from .engine.functional.pool import adaptive_max_pool3d as adaptive_max_pool3d
+    from .engine.functional.pool import avg_pool1d as avg_pool1d
+    from .engine.functional.pool import avg_pool2d as avg_pool2d
+    from .engine.functional.pool import avg_pool3d as avg_pool3d
+    from .engine.functional.pool import max_pool1d as max_pool1d
+    from .engine.functional.pool import max_pool2d as max_pool2d
+    from .engine.functional.pool import max_pool3d as max_pool3d
     from .engine.functional.recurrent import gru as gru
     from .engine.functional.recurrent import gru_cell as gru_cell
     from .engine.functional.recurrent import lstm as lstm
@@ -78,6 +90,12 @@ _FACE = {
     "Op": "kernels.op",
     "Sample": "kernels.op",
     "TensorSpec": "kernels.spec",
+    "adaptive_avg_pool1d": "engine.functional.pool",
+    "adaptive_avg_pool2d": "engine.functional.pool",
+    "adaptive_avg_pool3d": "engine.functional.pool",
+    "adaptive_max_pool1d": "engine.functional.pool",
+    "adaptive_max_pool2d": "engine.functional.pool",
+    "adaptive_max_pool3d": "engine.functional.pool",
     "array": "engine.array",
     "asarray": "engine.array",
     "check_grads": "engine.check_grads",
@@ -87,6 +105,9 @@ _FACE = {
     "grad": "engine.autograd",
     "stop_gradient": "engine.autograd",
     "value_and_grad": "engine.autograd",
+    "avg_pool1d": "engine.functional.pool",
+    "avg_pool2d": "engine.functional.pool",
+    "avg_pool3d": "engine.functional.pool",
     "broadcast_to": "engine.functional.shape",
     "chunk": "engine.functional.shape",
     "conv1d": "engine.functional.conv",
@@ -109,6 +130,9 @@ _FACE = {
     "lstm": "engine.functional.recurrent",
     "lstm_cell": "engine.functional.recurrent",
     "matmul": "engine.functional.matmul",
+    "max_pool1d": "engine.functional.pool",
+    "max_pool2d": "engine.functional.pool",
+    "max_pool3d": "engine.functional.pool",
     "moveaxis": "engine.functional.shape",
     "narrow": "engine.functional.shape",
     "permute": "engine.functional.shape",

@@ -6,7 +6,7 @@ An Array on the CPU is a thin handle on a NumPy array: `np.asarray(a)` is that v
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,11 +76,19 @@ class Array:
     @property
     def T(self) -> Array:
         """A view with the axes in reverse order."""
-        return Array(self._data.T)
+        return _reshaped("transpose", self)
+
+    def transpose(self, *axes: Any) -> Array:
+        """A view with the axes in another order, as ndarray.transpose."""
+        return _reshaped("transpose", self, *axes)
+
+    def permute(self, *dims: Any) -> Array:
+        """A view with the axes in the order `dims`, as Tensor.permute."""
+        return _reshaped("permute", self, *dims)
 
     def swapaxes(self, axis1: int, axis2: int) -> Array:
         """A view with two axes exchanged."""
-        return Array(self._data.swapaxes(axis1, axis2))
+        return _reshaped("swapaxes", self, axis1, axis2)
 
     def reshape(self, *shape: Any) -> Array:
         """The same elements in another shape; a view where the memory allows it, else a copy.
@@ -88,10 +96,23 @@ class Array:
         Raises:
             ShapeError: when the shape has another number of elements.
         """
-        try:
-            return Array(self._data.reshape(*shape))
-        except ValueError as error:
-            raise ShapeError(f"an Array of shape {self.shape} cannot be reshaped: {error}.") from None
+        return _reshaped("reshape", self, *shape)
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Array:
+        """The same elements with some axes (all of them) joined to one, as Tensor.flatten."""
+        return _reshaped("flatten", self, start_dim, end_dim)
+
+    def squeeze(self, axis: int | Sequence[int] | None = None) -> Array:
+        """A view without the axes of length 1, or without those of `axis` that have it."""
+        return _reshaped("squeeze", self, axis)
+
+    def unsqueeze(self, axis: int) -> Array:
+        """A view with a new axis of length 1."""
+        return _reshaped("unsqueeze", self, axis)
+
+    def broadcast_to(self, *shape: Any) -> Array:
+        """A view repeated to another shape by NumPy's rules."""
+        return _reshaped("broadcast_to", self, *shape)
 
     def copy(self) -> Array:
         """A row-major copy."""
@@ -154,7 +175,9 @@ class Array:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, key: Any) -> Array:
-        return Array(np.asarray(self._data[_plain_index(key)]))
+        if type(self) is Array:
+            return Array(np.asarray(self._data[_plain_index(key)]))
+        return _reshaped("basic_index", self, key)
 
     def __bool__(self) -> bool:
         return bool(self.item())
@@ -182,6 +205,21 @@ def _matmul(a: Any, b: Any) -> Array:
 
 
 _NUMPY_DLPACK = frozenset(SHORT_NAMES) - {"bfloat16"}
+
+
+def _shapes() -> Any:
+    """The module `functional.shape`, which imports this one: found at the first use, then known here."""
+    global _shapes
+    from .functional import shape
+
+    _shapes = lambda: shape  # noqa: E731
+    return shape
+
+
+def _reshaped(name: str, x: Array, *args: Any) -> Array:
+    """`name(x, *args)` of `functional.shape`."""
+    made: Array = getattr(_shapes(), name)(x, *args)
+    return made
 
 
 def _plain_index(key: Any) -> Any:

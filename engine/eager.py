@@ -17,7 +17,6 @@ from ..kernels import dispatch
 from ..kernels.allocate import Allocate, allocator
 from ..kernels.errors import DTypeError, LayoutError, OverlapError, RegistrationError, ShapeError, TraceError
 from ..kernels.explain import Explanation
-from ..kernels.kernel import Launch
 from ..kernels.op import Op, get_op
 from ..kernels.spec import TensorSpec, row_major
 from .array import Array
@@ -118,7 +117,7 @@ def _recorded(
 
 def _bound(
     op: Op, arrays: Sequence[Any], attrs: Mapping[str, Any], out: NDArray[Any] | None = None
-) -> tuple[Launch, list[tuple[Allocate, tuple[int, ...], np.dtype[Any]]]]:
+) -> tuple[Callable[..., Any], list[tuple[Allocate, tuple[int, ...], np.dtype[Any]]]]:
     """What runs a call, and of each output its allocator, shape and dtype; checks everything first.
 
     Where the output is a view of the first input (`Op.view`): what makes the view, and no output.
@@ -133,7 +132,7 @@ def _bound(
     elif op.view is not None:
         place = op.view(specs[0], **complete)
         if place is not None:
-            return _viewer(*place), []
+            return _viewer(specs[0], *place), []
     launch = dispatch.bind(op, (*specs, *outputs), complete)
     return launch, [(allocator(s.shape, s.np_dtype), s.shape, s.np_dtype) for s in outputs]
 
@@ -143,9 +142,15 @@ class _Memory:
 
     __slots__ = ("__array_interface__", "held")
 
+    __array_interface__: dict[str, Any]
+    held: NDArray[Any]
 
-def _viewer(start: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Callable[..., NDArray[Any]]:
-    """What makes of an array its view `start` bytes on, of that shape and with those strides."""
+
+def _viewer(
+    spec: TensorSpec, start: int, shape: tuple[int, ...], strides: tuple[int, ...]
+) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """What makes of an array of `spec` its view `start` bytes on, of that shape and with those strides."""
+    dtype = spec.np_dtype
     repeats = any(stride == 0 and length > 1 for stride, length in zip(strides, shape, strict=True))
 
     def view(x: NDArray[Any]) -> NDArray[Any]:
@@ -161,8 +166,11 @@ def _viewer(start: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Cal
             "strides": strides,
         }
         made = np.asarray(memory)
-        return made if made.dtype == x.dtype else made.view(x.dtype)
+        return made if made.dtype == dtype else made.view(dtype)
 
+    # The short way, for memory that Python's buffers can describe.
+    if spec.layout is None and spec.dtype != "bfloat16" and not repeats and 0 not in shape:
+        return lambda x: np.ndarray(shape, dtype, x, start, strides)
     return view
 
 

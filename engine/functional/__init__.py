@@ -42,6 +42,18 @@ MODULES = {
     "transpose": "shape",
     "unbind": "shape",
     "unsqueeze": "shape",
+    "max_pool1d": "pool",
+    "adaptive_max_pool1d": "pool",
+    "max_pool2d": "pool",
+    "adaptive_max_pool2d": "pool",
+    "max_pool3d": "pool",
+    "adaptive_max_pool3d": "pool",
+    "avg_pool1d": "pool",
+    "adaptive_avg_pool1d": "pool",
+    "avg_pool2d": "pool",
+    "adaptive_avg_pool2d": "pool",
+    "avg_pool3d": "pool",
+    "adaptive_avg_pool3d": "pool",
 }
 
 

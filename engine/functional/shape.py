@@ -1,4 +1,4 @@
-"""reshape, transpose, slice and their relatives: views where the memory allows it, as in NumPy and PyTorch."""
+"""reshape, transpose, slice and their relatives: views where the memory allows it, as in PyTorch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ...kernels.errors import DTypeError, ShapeError
-from ...kernels.shape.op import BROADCAST_TO, RESHAPE, SLICE, TRANSPOSE
+from ...kernels.shape.op import BROADCAST_TO, RESHAPE, TRANSPOSE
+from ...kernels.shape.slices import SLICE
 from ..array import Array, asarray
 from ..eager import Operand, call
 
@@ -46,7 +47,7 @@ def axis_of(name: str, axis: int, ndim: int) -> int:
 
 
 def reshape(x: Operand, *shape: Any) -> Array:
-    """The same elements, in row-major order, in another shape: a view where the memory allows it, else a copy.
+    """The same elements, in row-major order, in another shape: a view where memory allows it, else a copy.
 
     Args:
         x: any shape and dtype.
@@ -83,7 +84,9 @@ def flatten(x: Operand, start_dim: int = 0, end_dim: int = -1) -> Array:
 
 
 def transpose(x: Operand, *axes: Any) -> Array:
-    """A view with the axes in another order, as np.transpose: `transpose(x, (2, 0, 1))`; reversed without axes.
+    """A view with the axes in another order, as np.transpose: `transpose(x, (2, 0, 1))`.
+
+    Without axes, they are reversed.
 
     torch.transpose, which exchanges two axes, is `swapaxes` here.
 

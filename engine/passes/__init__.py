@@ -18,9 +18,11 @@ class Switches:
 
     Attributes:
         marks: leave out what only marks places (alias), now that gradients are taken.
+        shared: one call where a gradient rule has asked for the same call with more results.
     """
 
     marks: bool = True
+    shared: bool = True
 
     @classmethod
     def none(cls) -> Switches:

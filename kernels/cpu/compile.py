@@ -16,7 +16,6 @@ code is kept in memory.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import os
@@ -24,11 +23,8 @@ import pickle
 import platform
 import re
 import sys
-import tempfile
 import threading
-import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import FunctionType
@@ -37,11 +33,10 @@ from typing import Any
 import numpy as np
 
 from ..collection import paused_collection
-from ..errors import CacheWarning, ConfigError
-from ..paths import cache_dir
+from ..errors import ConfigError
+from . import kept
 from .provenance import Captured, source_digest, stable
 
-_MAGIC = b"kernelwright-compiled-1\n"
 # Functions of Numba's run-time, which allocates. The wrappers that Python calls name one of them.
 _RUN_TIME = re.compile(rb"NRT_(?!Free)")
 _PATIENCE_S = 1.0
@@ -124,16 +119,6 @@ def _prepare_run_time(context: Any, code: bytes) -> None:
         binding.add_symbol("NRT_Free", _nrt_python.c_helpers["Free"])
 
 
-@cache
-def _warn_unwritable(directory: str, problem: str) -> None:
-    warnings.warn(
-        f"compiled kernels can't be kept in {directory} ({problem}): they are compiled again in every "
-        "process. Set KERNELWRIGHT_CACHE_DIR to a directory that can be written",
-        CacheWarning,
-        stacklevel=2,
-    )
-
-
 class DiskCache:
     """Compiled code of one function, in the shape that Numba's dispatcher asks for.
 
@@ -152,7 +137,7 @@ class DiskCache:
 
     @property
     def cache_path(self) -> str:
-        return str(cache_dir() / "compiled")
+        return str(kept.directory())
 
     def enable(self) -> None: ...
 
@@ -167,8 +152,7 @@ class DiskCache:
         versions = (platform.python_version(), np.__version__, numba.__version__, llvmlite.__version__)
         settings = [getattr(numba.config, name, None) for name in _NUMBA_SETTINGS]
         text = repr((self._identity, str(sig), codegen.magic_tuple(), versions, settings))
-        short = re.sub(r"\W+", "_", self._name)[:60]
-        return Path(self.cache_path) / f"{short}-{hashlib.sha256(text.encode()).hexdigest()[:40]}.bin"
+        return kept.file_for(self._name, text)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compile result kept for the signature, or None."""
@@ -192,32 +176,16 @@ class DiskCache:
         from numba.core import compiler
 
         try:
-            data = path.read_bytes()
-        except OSError:
-            return None
-        start = len(_MAGIC) + hashlib.sha256().digest_size
-        head, payload = data[:start], data[start:]
-        try:
-            if head != _MAGIC + hashlib.sha256(payload).digest():
-                raise ValueError("its checksum does not fit")
+            payload = kept.read(path)
+            if payload is None:
+                return None
             _prepare_run_time(target_context, payload)
             result = compiler.CompileResult._rebuild(target_context, *pickle.loads(payload))
         except Exception as problem:
-            self._set_aside(path, problem)
+            kept.set_aside(path, problem)
             return None
         self.stats["loaded"] += 1
         return result
-
-    def _set_aside(self, path: Path, problem: Exception) -> None:
-        aside = path.with_suffix(f".corrupt-{time.time_ns()}")
-        with contextlib.suppress(OSError):
-            os.replace(path, aside)
-        warnings.warn(
-            f"the compiled kernel {path} can't be used ({problem}); it is set aside as {aside.name} and "
-            "compiled again",
-            CacheWarning,
-            stacklevel=2,
-        )
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keeps a fresh compile result."""
@@ -229,13 +197,7 @@ class DiskCache:
         if not all(map(_can_be_kept, self._helpers)):
             return
         payload = dumps(data._reduce())
-        path = self._file(sig, data.codegen)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with _replacing(path) as file:
-                file.write(_MAGIC + hashlib.sha256(payload).digest() + payload)
-        except OSError as problem:
-            _warn_unwritable(str(path.parent), problem.strerror or str(problem))
+        kept.keep(self._file(sig, data.codegen), payload)
 
 
 def _can_be_kept(helper: Any) -> bool:
@@ -246,20 +208,6 @@ def _can_be_kept(helper: Any) -> bool:
     """
     numbered = all(result.fndesc.uid >= _FIRST_NUMBER for result in helper.overloads.values())
     return numbered and not any(helper.stats.cache_hits.values())
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Any]:
-    """A file that takes `path`'s place when it is complete, and leaves nothing behind when it is not."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
 
 
 def _renamed(fn: Any, suffix: str) -> Any:

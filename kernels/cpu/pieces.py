@@ -32,21 +32,18 @@ from .cycles import ceil_div
 from .launch import address_of_task, bind_phases
 from .memory import load_word, stack_words, store_word
 from .narrow import element_move
-from .vector_ir import I32, I64, i64, offset, pointer, times
+from .vector_ir import I32, I64, offset, pointer, times
 
 MOST_OUTER = 8
 BLOCK = 1 << 16  # bytes of a unit: about a first-level cache, some microseconds of work
 TILE = 64  # elements along both sides of a unit that is turned
-BYTES_PER_TASK = (
-    1 << 17
-)  # with less than this for each, handing work to another thread costs more than it saves
+BYTES_PER_TASK = 1 << 17  # less for each is not worth handing over to a thread
 
 FILL, ROWS, TURNED, SCATTERED = range(4)
 KIND, SOURCE, FROM, TARGET, TO, ITEM, VALUE, FIRST, UNITS, M, N, BM, BN = range(13)
 SRC_M, SRC_N, DST_M, DST_N, OUTER = 13, 14, 15, 16, 17
 LENGTHS, SRC, DST = 18, 18 + MOST_OUTER, 18 + 2 * MOST_OUTER
 WORDS = 18 + 3 * MOST_OUTER
-PIECES, TABLE, TASKS, TOTAL = 1, 2, 3, 4  # words after the arrays' and the scratch's, from the latter on
 
 
 class Box(NamedTuple):
@@ -259,10 +256,9 @@ def _turned(dst, dst_m, src, src_n, m, n, item):
                 _turn2(to, dst_m, at, src_n)
             else:
                 _turn1(to, dst_m, at, src_n)
-    _scattered(
-        dst + whole_n * item, dst_m, item, src + whole_n * src_n, item, src_n, whole_m, n - whole_n, item
-    )
-    _scattered(dst + whole_m * dst_m, dst_m, item, src + whole_m * item, item, src_n, m - whole_m, n, item)
+    right, below = dst + whole_n * item, dst + whole_m * dst_m
+    _scattered(right, dst_m, item, src + whole_n * src_n, item, src_n, whole_m, n - whole_n, item)
+    _scattered(below, dst_m, item, src + whole_m * item, item, src_n, m - whole_m, n, item)
 
 
 @part()
@@ -343,15 +339,18 @@ def _units(row, dst, src, start, stop):
 
 
 @cache
-def copy_task(arrays: int) -> Any:
-    """`task(block, index)` for calls of that many arrays."""
+def copy_task(arrays: int, phase: int) -> Any:
+    """`task(block, index)` for the boxes of a phase of calls with that many arrays."""
+    at = arrays + 1 + 3 * phase
 
-    @part(arrays)
+    @part(arrays, phase)
     def task(block, index):
-        total, tasks = load_word(block, arrays + TOTAL), load_word(block, arrays + TASKS)
+        pieces, table, tasks = load_word(block, at), load_word(block, at + 1), load_word(block, at + 2)
+        last = table + 8 * WORDS * (pieces - 1)
+        total = load_word(last, FIRST) + load_word(last, UNITS)
         start, stop = index * total // tasks, (index + 1) * total // tasks
-        for piece in range(load_word(block, arrays + PIECES)):
-            row = load_word(block, arrays + TABLE) + 8 * WORDS * piece
+        for piece in range(pieces):
+            row = table + 8 * WORDS * piece
             first = load_word(row, FIRST)
             low, high = max(start - first, 0), min(stop - first, load_word(row, UNITS))
             if low < high:
@@ -370,24 +369,42 @@ def why_not_boxes(boxes: Sequence[Box]) -> str | None:
     return None
 
 
-def bind_boxes(boxes: Sequence[Box], arrays: int, item: int, threads: int) -> Callable[..., None]:
-    """The launch `launch(*arrays)` that copies all boxes, each element of `item` bytes; no two may overlap."""
-    return bind_phases(*copy_phase(boxes, arrays, item, threads))
+def bind_boxes(*boxes: Sequence[Box], arrays: int, item: int, threads: int) -> Callable[..., None]:
+    """The launch `launch(*arrays)` that copies boxes of elements of `item` bytes.
+
+    Lists come one after the other; no two boxes of a list may overlap.
+    """
+    tables, phases, block = [], [], np.zeros(arrays + 1 + 3 * len(boxes), np.int64)
+    for phase, together in enumerate(boxes):
+        table = np.array([_row(box, item) for box in together if np.prod(box.shape)], np.int64)
+        if not table.size:
+            continue
+        table[:, FIRST] = np.cumsum(table[:, UNITS]) - table[:, UNITS]
+        total = int(table[:, UNITS].sum())
+        moved = sum(int(np.prod(box.shape)) for box in together) * item
+        tasks = max(1, min(threads, total, moved // BYTES_PER_TASK))
+        at = arrays + 1 + 3 * phase
+        block[at : at + 3] = len(table), table.ctypes.data, tasks
+        address = address_of_task(copy_task(arrays, phase), (arrays, phase), "a copy")
+        phases.append((address, tasks))
+        tables.append(table)
+    return bind_phases(block, arrays, phases, keep=tables)
 
 
-def copy_phase(
-    boxes: Sequence[Box], arrays: int, item: int, threads: int
-) -> tuple[Any, int, list[tuple[int, int]], int, Any]:
-    """The arguments of `bind_phases` for `bind_boxes`."""
-    table = np.array([_row(box, item) for box in boxes if np.prod(box.shape)], np.int64).reshape(-1, WORDS)
-    table[:, FIRST] = np.cumsum(table[:, UNITS]) - table[:, UNITS]
-    total = int(table[:, UNITS].sum())
-    moved = sum(int(np.prod(box.shape)) for box in boxes) * item
-    tasks = max(1, min(threads, total, moved // BYTES_PER_TASK))
-    block = np.zeros(arrays + 5, np.int64)
-    block[arrays + 1 :] = len(table), table.ctypes.data, tasks, total
-    address = address_of_task(copy_task(arrays), (arrays,), "a copy")
-    return block, arrays, [(address, tasks)], 0, table
+def around(
+    whole: TensorSpec, low: tuple[int, ...], inside: tuple[int, ...], value: int = 0, array: int = 1
+) -> list[Box]:
+    """Boxes that fill all of an array but the box of shape `inside` at `low`."""
+    boxes, start, shape = [], 0, list(whole.shape)
+    for axis, (stride, length, before, kept) in enumerate(
+        zip(whole.strides, whole.shape, low, inside, strict=True)
+    ):
+        for first, count in ((0, before), (before + kept, length - before - kept)):
+            shape[axis] = count
+            boxes.append(Box(tuple(shape), array, start + first * stride, whole.strides, value=value))
+        start += before * stride
+        shape[axis] = kept
+    return boxes
 
 
 def _joined(box: Box) -> list[tuple[int, int, int]]:
@@ -407,7 +424,9 @@ def _joined(box: Box) -> list[tuple[int, int, int]]:
 def _row(box: Box, item: int) -> list[int]:
     """The words of a piece."""
     axes = _joined(box)
-    n, src_n, dst_n = axes.pop() if axes else (1, item, item)
+    if not axes or (box.source is None and axes[-1][2] != item):
+        axes.append((1, item, item))
+    n, src_n, dst_n = axes.pop()
     m, src_m, dst_m = 1, 0, 0
     if axes:
         along = [i for i, axis in enumerate(axes) if axis[1] == item] if src_n != item else []
@@ -420,8 +439,6 @@ def _row(box: Box, item: int) -> list[int]:
             kind = ROWS
         elif src_m == item:
             kind = TURNED
-    if kind == SCATTERED and box.source is None:
-        raise ValueError("a fill needs a target whose elements lie side by side")
     if kind == TURNED:
         bm, bn = min(m, TILE), min(n, TILE)
     else:

@@ -56,7 +56,7 @@ class _Constants(NamedTuple):
     erfc_log: tuple[float, ...]  # log(1 - erf(t)), 1 <= t <= erf_limit
 
 
-_CONSTANTS = {
+CONSTANTS = {
     "float32": _Constants(
         mantissa=23,
         bias=127,
@@ -111,9 +111,9 @@ _CONSTANTS = {
 }
 
 
-def _reduced(v: Vectors, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+def reduced_exp(v: Vectors, x: ir.Value) -> tuple[ir.Value, ir.Value]:
     """(n, p): e^x = 2^n (1 + p), n a vector of integers, for x within `exp_limits` (p is NaN for a NaN)."""
-    c = _CONSTANTS[v.dtype]
+    c = CONSTANTS[v.dtype]
     # 1.5 * 2^mantissa: numbers there are whole, and their lowest bits are an integer, two's complement.
     magic = 1.5 * 2.0**c.mantissa
     shifted = v.fma(x, v.constant(1 / math.log(2)), v.constant(magic))
@@ -124,40 +124,40 @@ def _reduced(v: Vectors, x: ir.Value) -> tuple[ir.Value, ir.Value]:
     return n, v.fma(v.mul(r, r), v.polynomial(r, c.q), r)
 
 
-def _power_of_two(v: Vectors, n: ir.Value) -> ir.Value:
+def power_of_two(v: Vectors, n: ir.Value) -> ir.Value:
     """2^n for a vector of integers within the exponents of normal numbers."""
-    c = _CONSTANTS[v.dtype]
+    c = CONSTANTS[v.dtype]
     biased = v.builder.add(n, v.integers(c.bias))
     return v.from_bits(v.builder.shl(biased, v.integers(c.mantissa)))
 
 
 def exp(v: Vectors, x: ir.Value) -> ir.Value:
     """e^x."""
-    low, high = _CONSTANTS[v.dtype].exp_limits
-    n, p = _reduced(v, v.at_most(v.at_least(x, low), high))
+    low, high = CONSTANTS[v.dtype].exp_limits
+    n, p = reduced_exp(v, v.at_most(v.at_least(x, low), high))
     # Two factors: 2^n itself may overflow, or be subnormal, where e^x is not. Only the last product rounds a
     # subnormal result, and only it overflows.
     half = v.builder.ashr(n, v.integers(1))
-    first, second = _power_of_two(v, half), _power_of_two(v, v.builder.sub(n, half))
+    first, second = power_of_two(v, half), power_of_two(v, v.builder.sub(n, half))
     return v.mul(v.fma(p, first, first), second)
 
 
-def _exp_of_negative(v: Vectors, x: ir.Value) -> ir.Value:
+def exp_of_negative(v: Vectors, x: ir.Value) -> ir.Value:
     """e^x for x <= 0, a few operations shorter."""
-    c = _CONSTANTS[v.dtype]
-    n, p = _reduced(v, v.at_least(x, c.exp_limits[0]))
+    c = CONSTANTS[v.dtype]
+    n, p = reduced_exp(v, v.at_least(x, c.exp_limits[0]))
     # n >= -bias - 2 mantissa: one factor holds it when it is made larger by 2^(2 mantissa) ...
     lift = 2 * c.mantissa
-    scale = _power_of_two(v, v.builder.add(n, v.integers(lift)))
+    scale = power_of_two(v, v.builder.add(n, v.integers(lift)))
     return v.mul(v.fma(p, scale, scale), v.constant(2.0**-lift))
 
 
-def log(v: Vectors, x: ir.Value) -> ir.Value:
-    """The natural logarithm; NaN below zero, minus infinity at zero.
+def reduced_log(v: Vectors, x: ir.Value) -> tuple[ir.Value, ...]:
+    """(n, f, h, s, t): log(x) = n ln 2 + f - (h - s t) for positive x; n whole, |f - (h - s t)| <= ln 2 / 2.
 
     As in FreeBSD's msun: x = 2^n (1 + f), s = f / (2 + f), log(1 + f) = f - (f^2/2 - s (f^2/2 + s^2 R(s^2))).
     """
-    c, b = _CONSTANTS[v.dtype], v.builder
+    c, b = CONSTANTS[v.dtype], v.builder
     tiny = v.compare("<", x, v.constant(2.0 ** (1 - c.bias)))
     normal = v.select(tiny, v.mul(x, v.constant(2.0 ** (c.mantissa + 2))), x)
     # Subtracting the bits of sqrt(1/2) leaves in the exponent's place how many times to halve x to get into
@@ -167,16 +167,26 @@ def log(v: Vectors, x: ir.Value) -> ir.Value:
     f = v.from_bits(b.sub(v.bits(normal), b.shl(n, v.integers(c.mantissa))))
     f = v.sub(f, v.constant(1.0))
     n = v.select(tiny, b.sub(n, v.integers(c.mantissa + 2)), n)
-    whole = b.sitofp(n, v.type)
     s = v.div(f, v.add(f, v.constant(2.0)))
     half_square = v.mul(v.mul(f, f), v.constant(0.5))
     z = v.mul(s, s)
-    inner = v.fma(z, v.polynomial(z, c.log_r), half_square)
-    low = v.fma(s, inner, v.mul(whole, v.constant(c.ln2[1])))
-    value = v.fma(whole, v.constant(c.ln2[0]), v.sub(f, v.sub(half_square, low)))
+    return b.sitofp(n, v.type), f, half_square, s, v.fma(z, v.polynomial(z, c.log_r), half_square)
+
+
+def log_limits(v: Vectors, x: ir.Value, value: ir.Value) -> ir.Value:
+    """`value`, a logarithm of x, where x is positive; and what it is at 0, below, and of infinity and NaN."""
     value = v.select(v.compare("==", x, v.constant(math.inf)), x, value)
     value = v.select(v.compare("==", x, v.zero), v.constant(-math.inf), value)
     return v.select(v.compare(">=", x, v.zero), value, v.constant(math.nan))
+
+
+def log(v: Vectors, x: ir.Value) -> ir.Value:
+    """The natural logarithm; NaN below zero, minus infinity at zero."""
+    c = CONSTANTS[v.dtype]
+    whole, f, half_square, s, inner = reduced_log(v, x)
+    low = v.fma(s, inner, v.mul(whole, v.constant(c.ln2[1])))
+    value = v.fma(whole, v.constant(c.ln2[0]), v.sub(f, v.sub(half_square, low)))
+    return log_limits(v, x, value)
 
 
 def _quotient(v: Vectors, a: ir.Value, b: ir.Value, whole: float) -> ir.Value:
@@ -193,28 +203,28 @@ def _quotient(v: Vectors, a: ir.Value, b: ir.Value, whole: float) -> ir.Value:
 
 def tanh(v: Vectors, x: ir.Value) -> ir.Value:
     """The hyperbolic tangent: -u / (u + 2) with u = e^(-2 |x|) - 1."""
-    c = _CONSTANTS[v.dtype]
+    c = CONSTANTS[v.dtype]
     t = v.at_most(v.absolute(x), c.tanh_limit)
-    n, p = _reduced(v, v.mul(t, v.constant(-2.0)))
-    scale = _power_of_two(v, n)
+    n, p = reduced_exp(v, v.mul(t, v.constant(-2.0)))
+    scale = power_of_two(v, n)
     u = v.fma(p, scale, v.sub(scale, v.constant(1.0)))
     return v.with_sign(_quotient(v, u, u, 2.0), x)
 
 
 def sigmoid(v: Vectors, x: ir.Value) -> ir.Value:
     """1 / (1 + e^-x), as e^-|x| / (1 + e^-|x|) below zero: precise down to subnormals."""
-    e = _exp_of_negative(v, v.with_sign(x, v.constant(-1.0)))
+    e = exp_of_negative(v, v.with_sign(x, v.constant(-1.0)))
     return _quotient(v, v.select(v.compare("<", x, v.zero), e, v.constant(1.0)), e, 1.0)
 
 
 def _erf_parts(v: Vectors, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
     """(near, |x| > 1, tail): erf(x) where |x| <= 1, and 1 - erf(|x|) where the mask is on."""
-    c = _CONSTANTS[v.dtype]
+    c = CONSTANTS[v.dtype]
     t = v.absolute(x)
     near = v.fma(x, v.polynomial(v.mul(x, x), c.erf_p), x)
     far = v.compare(">", t, v.constant(1.0))
-    n, p = _reduced(v, v.polynomial(v.at_most(t, c.erf_limit), c.erfc_log))
-    scale = _power_of_two(v, n)
+    n, p = reduced_exp(v, v.polynomial(v.at_most(t, c.erf_limit), c.erfc_log))
+    scale = power_of_two(v, n)
     return near, far, v.fma(p, scale, scale)
 
 
@@ -226,7 +236,7 @@ def erf(v: Vectors, x: ir.Value) -> ir.Value:
 
 def _gelu(v: Vectors, x: ir.Value) -> ir.Value:
     """x / 2 times 1 + erf(x / sqrt(2)), without cancellation on the left."""
-    c = _CONSTANTS[v.dtype]
+    c = CONSTANTS[v.dtype]
     y = v.mul(x, v.constant(math.sqrt(0.5)))
     near, far, tail = _erf_parts(v, y)
     one = v.constant(1.0)

@@ -29,7 +29,7 @@ from numba.extending import intrinsic
 from ..cpu.microkernel import Tile
 from ..cpu.narrow import read, stored_bytes, write
 from ..cpu.vector_ir import I64, Vectors, counted_loop, i64, minimum, offset, pointer, prefetch, times
-from ..cpu.vector_math import _power_of_two, _reduced
+from ..cpu.vector_math import power_of_two, reduced_exp
 from .tiles_shape import SLOTS, STAGES, WEIGHTS
 
 LINE = 64
@@ -39,18 +39,18 @@ AHEAD = 1024  # bytes from the weights that are read to those that are asked for
 def sigmoid(v: Vectors, x: ir.Value) -> ir.Value:
     """1 / (1 + e^-x), right to two units in the last place of numbers in 0..1; NaN stays NaN."""
     limit = 87.0 if v.dtype == "float32" else 708.0
-    n, p = _reduced(v, v.negative(v.at_most(v.at_least(x, -limit), limit)))
-    scale = _power_of_two(v, n)
+    n, p = reduced_exp(v, v.negative(v.at_most(v.at_least(x, -limit), limit)))
+    scale = power_of_two(v, n)
     one = v.constant(1.0)
     return v.div(one, v.add(one, v.fma(p, scale, scale)))
 
 
 def tanh(v: Vectors, x: ir.Value) -> ir.Value:
     """-u / (u + 2) with u = e^(-2 |x|) - 1, right to about two units in the last place; NaN stays NaN."""
-    n, p = _reduced(
+    n, p = reduced_exp(
         v, v.mul(v.at_most(v.absolute(x), 9.1 if v.dtype == "float32" else 19.1), v.constant(-2.0))
     )
-    scale = _power_of_two(v, n)
+    scale = power_of_two(v, n)
     u = v.fma(p, scale, v.sub(scale, v.constant(1.0)))
     return v.with_sign(v.div(u, v.add(u, v.constant(2.0))), x)
 

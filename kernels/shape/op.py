@@ -1,4 +1,4 @@
-"""reshape, transpose, broadcast_to, slice: the same numbers, looked at in another way.
+"""reshape, transpose, broadcast_to (and slice, in slices.py): the same numbers, looked at in another way.
 
 Where the input's memory holds the output as it is, `view` says where, and no number moves.
 """
@@ -12,39 +12,14 @@ from typing import Any
 import numpy as np
 
 from ..errors import ShapeError
-from ..op import AnyArray, Cost, Op, Sample, Specs, register_op
-from ..spec import SHORT_NAMES, TensorSpec, np_dtype, row_major
-
-View = tuple[int, tuple[int, ...], tuple[int, ...]]
-ANY_DTYPE = tuple(SHORT_NAMES)
-
-
-def numbers(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> AnyArray:
-    """Contents of a sample: small numbers, all the values of `dtype` that they may be."""
-    kind = np_dtype(dtype)
-    if dtype == "bool":
-        return rng.integers(0, 2, shape).astype(bool)
-    if kind.kind in "iu":
-        return rng.integers(0 if kind.kind == "u" else -100, 100, shape).astype(kind)
-    return rng.standard_normal(shape).astype(kind)
-
-
-def moves_only(specs: Specs, **attrs: Any) -> int:
-    """`reduction_length` of an op that adds nothing up."""
-    return 0
+from ..op import Cost, Op, Sample, Specs, register_op
+from ..spec import TensorSpec, row_major
+from . import slices as slices
+from .common import ANY_DTYPE, View, check_lengths, moves_only, numbers
 
 
 def _cost(specs: Specs, **attrs: Any) -> Cost:
     return Cost(0, 2 * specs[0].nbytes)
-
-
-def _lengths(op: str, shape: tuple[int, ...]) -> None:
-    if not isinstance(shape, tuple) or any(
-        isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in shape
-    ):
-        raise ShapeError(
-            f"{op}: a shape is a tuple of lengths of 0 or more such as (32, 128), got {shape!r}."
-        )
 
 
 # reshape
@@ -53,7 +28,7 @@ def _lengths(op: str, shape: tuple[int, ...]) -> None:
 def _infer_reshape(specs: Specs, *, shape: tuple[int, ...]) -> Specs:
     dtype = RESHAPE.check_inputs(specs)
     (x,) = specs
-    _lengths("reshape", shape)
+    check_lengths("reshape", shape)
     if prod(shape) != x.size:
         raise ShapeError(
             f"reshape: x {x.shape} has {x.size} elements, so it cannot have shape {shape}, which has "
@@ -199,7 +174,7 @@ TRANSPOSE = register_op(
 def _infer_broadcast(specs: Specs, *, shape: tuple[int, ...]) -> Specs:
     dtype = BROADCAST_TO.check_inputs(specs)
     (x,) = specs
-    _lengths("broadcast_to", shape)
+    check_lengths("broadcast_to", shape)
     lead = len(shape) - x.ndim
     if lead < 0 or any(n not in (1, to) for n, to in zip(x.shape, shape[lead:], strict=True)):
         raise ShapeError(
@@ -245,106 +220,5 @@ BROADCAST_TO = register_op(
         doc="x repeated along axes of length 1 and new leading axes, by NumPy's rules.",
         family="shape",
         view=_view_broadcast,
-    )
-)
-
-
-# slice
-
-
-def ranges(
-    name: str,
-    lengths: tuple[int, ...],
-    starts: tuple[int, ...],
-    stops: tuple[int, ...],
-    steps: tuple[int, ...],
-) -> tuple[range, ...]:
-    """Along each axis the places that a slice takes, which are checked to be there.
-
-    Raises:
-        ShapeError: for another number of axes, a step of 0, or a place that is not there.
-    """
-    if not len(lengths) == len(starts) == len(stops) == len(steps):
-        raise ShapeError(
-            f"{name}: starts {starts}, stops {stops} and steps {steps} need one number for each axis of "
-            f"{lengths}."
-        )
-    if 0 in steps:
-        raise ShapeError(f"{name}: a step of 0 goes nowhere, got steps {steps}.")
-    taken = tuple(range(*bounds) for bounds in zip(starts, stops, steps, strict=True))
-    for axis, (places, length) in enumerate(zip(taken, lengths, strict=True)):
-        if places and not (0 <= places[0] < length and 0 <= places[-1] < length):
-            raise ShapeError(
-                f"{name}: along axis {axis}, places {places[0]} to {places[-1]} are asked for, but the "
-                f"{length} there are run from 0 to {length - 1}."
-            )
-    return taken
-
-
-def _infer_slice(
-    specs: Specs, *, starts: tuple[int, ...], stops: tuple[int, ...], steps: tuple[int, ...]
-) -> Specs:
-    dtype = SLICE.check_inputs(specs)
-    (x,) = specs
-    taken = ranges("slice", x.shape, starts, stops, steps)
-    return (TensorSpec(tuple(map(len, taken)), dtype, x.device),)
-
-
-def _view_slice(
-    x: TensorSpec, *, starts: tuple[int, ...], stops: tuple[int, ...], steps: tuple[int, ...]
-) -> View:
-    taken = ranges("slice", x.shape, starts, stops, steps)
-    shape = tuple(map(len, taken))
-    strides = tuple(stride * step for stride, step in zip(x.strides, steps, strict=True))
-    if 0 in shape:
-        return 0, shape, strides
-    return sum(stride * places[0] for stride, places in zip(x.strides, taken, strict=True)), shape, strides
-
-
-def reference_slice(
-    x: AnyArray, *, starts: tuple[int, ...], stops: tuple[int, ...], steps: tuple[int, ...]
-) -> tuple[AnyArray]:
-    """The elements at starts, starts + steps, ... before stops."""
-    taken = ranges("slice", x.shape, starts, stops, steps)
-    return (x[np.ix_(*(np.arange(p.start, p.stop, p.step) for p in taken))] if taken else x,)
-
-
-SLICES = [
-    ("the middle", (5, 7), (1, 2), (4, 6), (1, 1)),
-    ("every other", (5, 9), (0, 1), (5, 9), (2, 3)),
-    ("backwards", (4, 6), (3, 5), (-1, -1), (-1, -1)),
-    ("backwards by two", (7, 6), (5, 0), (0, 6), (-2, 1)),
-    ("one", (5, 7, 3), (2, 0, 1), (3, 7, 2), (1, 1, 1)),
-    ("all", (3, 4), (0, 0), (3, 4), (1, 1)),
-    ("nothing", (3, 4), (2, 0), (2, 4), (1, 1)),
-    ("0-d", (), (), (), ()),
-]
-
-
-def _slice_samples(rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
-    for name, shape, starts, stops, steps in SLICES:
-        bounds = {"starts": starts, "stops": stops, "steps": steps}
-        yield Sample(name, (numbers(rng, shape, dtype),), bounds)
-    bounds = {"starts": (1, 0), "stops": (6, 4), "steps": (1, 1)}
-    yield Sample("of a transpose", (numbers(rng, (5, 8), dtype).T,), bounds)
-
-
-SLICE = register_op(
-    Op(
-        name="slice",
-        infer=_infer_slice,
-        reference=reference_slice,
-        cost=lambda specs, **bounds: Cost(
-            0, 2 * prod(map(len, ranges("slice", specs[0].shape, *bounds.values()))) * specs[0].itemsize
-        ),
-        samples=_slice_samples,
-        reduction_length=moves_only,
-        inputs=("x",),
-        attrs={"starts": (), "stops": (), "steps": ()},
-        dtypes=ANY_DTYPE,
-        doc="The elements at range(start, stop, step) along each axis; as Python's range, not its slices: all "
-        "three are numbers, and a stop of -1 under a negative step means the first element is the last taken.",
-        family="shape",
-        view=_view_slice,
     )
 )

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from kernelwright.kernels.cpu import compile as compile_module
+from kernelwright.kernels.cpu import kept
 from kernelwright.kernels.cpu.compile import Compiled, compiled
 from kernelwright.kernels.errors import CacheWarning
 
@@ -314,7 +314,7 @@ def flipped(data: bytes) -> bytes:
 
 def not_numbas(data: bytes) -> bytes:
     payload = pickle.dumps(("something", "else"))
-    return compile_module._MAGIC + hashlib.sha256(payload).digest() + payload
+    return kept.MAGIC + hashlib.sha256(payload).digest() + payload
 
 
 @pytest.mark.parametrize("use", [by_entry, by_call])
@@ -355,7 +355,7 @@ def test_a_directory_that_can_not_be_written_is_told_once_and_costs_nothing_else
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("KERNELWRIGHT_CACHE_DIR", str(tmp_path / "file" / "cache"))
-    compile_module._warn_unwritable.cache_clear()
+    kept.warn_unwritable.cache_clear()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         results = [use(compiled(fn)) for fn in (add_three, add_four) for use in (by_entry, by_call)]

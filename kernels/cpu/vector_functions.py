@@ -1,0 +1,329 @@
+"""What pointwise kernels need beside `vector_math.py`: exp2, expm1, log1p, log2, softplus, pow, sine ...
+
+As there, every function takes a `Vectors` and vectors, for float32 or float64 and any number of lanes. What
+is hard for float32 (pow, sin, cos, tan) is computed in float64, whose spare 29 bits make up for plain
+formulas. For float64 those four call the C library for each lane, and so do sines of large float32 numbers.
+
+Errors are within 2.5 units in the last place, but for slopes and others that are sums of terms
+(tests/kernels/pointwise/test_functions.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from .vector_ir import I1, I32, Vectors, counted_loop, i64
+from .vector_math import (
+    CONSTANTS,
+    erf,
+    exp,
+    exp_of_negative,
+    log,
+    log_limits,
+    power_of_two,
+    reduced_exp,
+    reduced_log,
+)
+
+Unary = Callable[[Vectors, ir.Value], ir.Value]
+
+
+def intrinsic(v: Vectors, name: str, *values: ir.Value) -> ir.Value:
+    """LLVM's function of that name, such as "sqrt", of vectors."""
+    fnty = ir.FunctionType(v.type, [v.type] * len(values))
+    fn = cgutils.get_or_insert_function(v.builder.module, fnty, f"llvm.{name}.{v.suffix}")
+    return v.builder.call(fn, list(values))
+
+
+def is_nan(v: Vectors, x: ir.Value) -> ir.Value:
+    """A mask of the lanes that are NaN."""
+    return v.builder.fcmp_unordered("uno", x, x)
+
+
+def larger(v: Vectors, a: ir.Value, b: ir.Value) -> ir.Value:
+    """The larger of each pair; NaN where either is."""
+    best = v.select(v.builder.fcmp_unordered(">", a, b), a, b)
+    return v.select(is_nan(v, b), b, best)
+
+
+def smaller(v: Vectors, a: ir.Value, b: ir.Value) -> ir.Value:
+    """The smaller of each pair; NaN where either is."""
+    best = v.select(v.builder.fcmp_unordered("<", a, b), a, b)
+    return v.select(is_nan(v, b), b, best)
+
+
+def by_lane(v: Vectors, function: str, *values: ir.Value) -> ir.Value:
+    """A function of the C library, of doubles, for one lane after the other (`v` is of float64)."""
+    b = v.builder
+    fnty = ir.FunctionType(v.element, [v.element] * len(values))
+    fn = cgutils.get_or_insert_function(b.module, fnty, function)
+
+    # A loop keeps the code small: these calls are slow anyway.
+    def body(carried: list[ir.Value]) -> list[ir.Value]:
+        at, result = carried
+        lane = b.trunc(at, I32)
+        one = b.call(fn, [b.extract_element(value, lane) for value in values])
+        return [b.add(at, i64(1)), b.insert_element(result, one, lane)]
+
+    return counted_loop(b, i64(v.lanes), [i64(0), v.zero], body)[1]
+
+
+def _doubled(v: Vectors) -> Vectors:
+    return Vectors(v.builder, "float64", v.lanes)
+
+
+def in_double(v: Vectors, function: Callable[..., ir.Value], *values: ir.Value) -> ir.Value:
+    """A function of float64 vectors, of float32 ones, rounded once."""
+    wide = _doubled(v)
+    b = v.builder
+    return b.fptrunc(function(wide, *(b.fpext(value, wide.type) for value in values)), v.type)
+
+
+# --- exponentials and logarithms ----------------------------------------------------------------------------
+
+
+def exp2(v: Vectors, x: ir.Value) -> ir.Value:
+    """2^x."""
+    c, b = CONSTANTS[v.dtype], v.builder
+    low, high = c.exp_limits[0] / math.log(2) - 1, float(c.bias + 1)
+    inside = v.at_most(v.at_least(x, low), high)
+    magic = v.constant(1.5 * 2.0**c.mantissa)
+    shifted = v.add(inside, magic)
+    n = b.sub(v.bits(shifted), v.bits(magic))
+    # The difference is exact, and its product with ln 2 is rounded once.
+    r = v.mul(v.sub(inside, v.sub(shifted, magic)), v.constant(math.log(2)))
+    p = v.fma(v.mul(r, r), v.polynomial(r, c.q), r)
+    half = b.ashr(n, v.integers(1))
+    first, second = power_of_two(v, half), power_of_two(v, b.sub(n, half))
+    return v.mul(v.fma(p, first, first), second)
+
+
+def expm1(v: Vectors, x: ir.Value) -> ir.Value:
+    """e^x - 1, precise near 0."""
+    c, b = CONSTANTS[v.dtype], v.builder
+    # Below twice the tanh_limit, e^x is lost beside 1.
+    n, p = reduced_exp(v, v.at_most(v.at_least(x, -2 * c.tanh_limit), c.exp_limits[1]))
+    top = b.icmp_signed(">", n, v.integers(c.bias))
+    scale = power_of_two(v, b.select(top, v.integers(c.bias), n))
+    value = v.fma(p, scale, v.sub(scale, v.constant(1.0)))
+    value = v.select(top, v.mul(value, v.constant(2.0)), value)
+    return v.select(v.compare("==", x, v.zero), x, value)
+
+
+def log2(v: Vectors, x: ir.Value) -> ir.Value:
+    """The logarithm to base 2: exact for powers of two."""
+    whole, f, half_square, s, inner = reduced_log(v, x)
+    near = v.sub(f, v.sub(half_square, v.mul(s, inner)))
+    return log_limits(v, x, v.fma(near, v.constant(1 / math.log(2)), whole))
+
+
+def log1p(v: Vectors, x: ir.Value) -> ir.Value:
+    """log(1 + x), precise near 0."""
+    one = v.constant(1.0)
+    total = v.add(x, one)
+    # What the sum lost by rounding, d, comes back as log(u + d) = log(u) + d / u.
+    lost = v.sub(x, v.sub(total, one))
+    lost = v.select(v.compare("<", v.absolute(x), one), lost, v.sub(one, v.sub(total, x)))
+    value = log(v, total)
+    plain = v.builder.or_(
+        v.compare("==", total, v.constant(math.inf)), v.builder.fcmp_unordered("<=", total, v.zero)
+    )
+    value = v.select(plain, value, v.add(value, v.div(lost, total)))
+    return v.select(v.compare("==", x, v.zero), x, value)
+
+
+def _log1p_of_exp(v: Vectors, t: ir.Value) -> ir.Value:
+    """log(1 + e^t) for t <= 0."""
+    return log1p(v, exp_of_negative(v, t))
+
+
+def softplus(v: Vectors, x: ir.Value) -> ir.Value:
+    """log(1 + e^x)."""
+    minus = v.with_sign(x, v.constant(-1.0))
+    return v.add(larger(v, x, v.zero), _log1p_of_exp(v, minus))
+
+
+def log_sigmoid(v: Vectors, x: ir.Value) -> ir.Value:
+    """log(1 / (1 + e^-x))."""
+    minus = v.with_sign(x, v.constant(-1.0))
+    return v.sub(smaller(v, x, v.zero), _log1p_of_exp(v, minus))
+
+
+def mish(v: Vectors, x: ir.Value) -> ir.Value:
+    """x tanh(log(1 + e^x)) = x q / (q + 2) with q = e^x (e^x + 2)."""
+    # Above 20, q / (q + 2) is 1 to the last place; below -60, e^x squared could be subnormal, and is lost.
+    e = exp(v, v.at_most(x, 20.0))
+    q = v.mul(e, v.add(e, v.constant(2.0)))
+    return v.mul(x, v.div(q, v.add(q, v.constant(2.0))))
+
+
+def gelu_slope(v: Vectors, x: ir.Value) -> ir.Value:
+    """The derivative of gelu: P(x) + x e^(-x^2/2) / sqrt(2 pi), with P = (1 + erf(x / sqrt 2)) / 2."""
+    half = v.constant(0.5)
+    below = v.fma(erf(v, v.mul(x, v.constant(math.sqrt(0.5)))), half, half)
+    density = v.mul(
+        exp_of_negative(v, v.mul(v.mul(x, x), v.constant(-0.5))), v.constant(1 / math.sqrt(2 * math.pi))
+    )
+    # At infinity the second term is infinity times 0, and the slope 0 or 1.
+    value = v.fma(x, density, below)
+    return v.select(v.compare("==", v.absolute(x), v.constant(math.inf)), below, value)
+
+
+def elu(v: Vectors, x: ir.Value, alpha: ir.Value) -> ir.Value:
+    """x above 0, alpha (e^x - 1) below."""
+    below = v.mul(alpha, expm1(v, v.at_most(x, 0.0)))
+    return v.select(v.compare(">", x, v.zero), x, below)
+
+
+# --- powers -------------------------------------------------------------------------------------------------
+
+
+def _power_double(v: Vectors, x: ir.Value, y: ir.Value) -> ir.Value:
+    """x^y of float64 vectors to the precision of float32, as C's pow at infinities, zeros and NaN."""
+    b = v.builder
+    one, inf = v.constant(1.0), v.constant(math.inf)
+    size, whole = v.absolute(x), intrinsic(v, "trunc", y)
+    value = exp(v, v.mul(y, log(v, size)))
+    halved = v.mul(y, v.constant(0.5))
+    odd = b.and_(
+        v.compare("==", whole, y),
+        v.compare("!=", intrinsic(v, "trunc", halved), halved),
+    )
+    negative = b.icmp_signed("<", v.bits(x), v.integers(0))
+    value = v.select(b.and_(negative, odd), v.negative(value), value)
+    below = b.and_(v.compare("<", x, v.zero), v.compare("<", size, inf))
+    broken = b.and_(below, v.compare("!=", whole, y))
+    value = v.select(broken, v.constant(math.nan), value)
+    # |x| = 1: the logarithm is 0, and 0 times infinity would be NaN. An infinite y counts as even.
+    unit = b.and_(v.compare("==", size, one), v.compare("==", v.absolute(y), inf))
+    always = b.or_(unit, b.or_(v.compare("==", y, v.zero), v.compare("==", x, one)))
+    return v.select(always, one, value)
+
+
+def power(v: Vectors, x: ir.Value, y: ir.Value) -> ir.Value:
+    """x^y, as C's pow."""
+    if v.dtype == "float32":
+        return in_double(v, _power_double, x, y)
+    return by_lane(v, "pow", x, y)
+
+
+def whole_power(
+    builder: ir.IRBuilder, kind: ir.VectorType, x: ir.Value, y: ir.Value, signed: bool
+) -> ir.Value:
+    """x^y of whole numbers, by squaring, wrapping around; of a negative y 1/x, cut off to a whole number."""
+    b, bits = builder, kind.element.width
+
+    def number(value: int) -> ir.Constant:
+        return ir.Constant(kind, [value] * kind.count)
+
+    def body(carried: list[ir.Value]) -> list[ir.Value]:
+        result, square, left = carried
+        on = b.icmp_unsigned("!=", b.and_(left, number(1)), number(0))
+        result = b.select(on, b.mul(result, square), result)
+        return [result, b.mul(square, square), b.lshr(left, number(1))]
+
+    value = counted_loop(b, i64(bits), [number(1), x, y], body)[0]
+    if not signed:
+        return value
+    minus_one = b.icmp_signed("==", x, number(-1))
+    odd = b.icmp_unsigned("!=", b.and_(y, number(1)), number(0))
+    inverse = b.select(minus_one, b.select(odd, number(-1), number(1)), number(0))
+    inverse = b.select(b.icmp_signed("==", x, number(1)), number(1), inverse)
+    return b.select(b.icmp_signed("<", y, number(0)), inverse, value)
+
+
+# --- sine, cosine, tangent ----------------------------------------------------------------------------------
+
+# pi / 2 in three pieces; products of the first two with whole numbers up to 2^20 are exact in float64.
+_HALF_PI = (1.5707963267341256, 6.077100506303966e-11, 2.0222662487959506e-21)
+_REACH = 1.6e6  # about 2^20 pi / 2: beyond, the C library does it
+
+
+def _circle(v: Vectors, x: ir.Value, want: str) -> ir.Value:
+    """sin, cos or tan of float64 numbers that were float32, up to _REACH, to the precision of float32."""
+    b, c = v.builder, CONSTANTS["float64"]
+    magic = v.constant(1.5 * 2.0**c.mantissa)
+    shifted = v.fma(x, v.constant(2 / math.pi), magic)
+    n = b.sub(v.bits(shifted), v.bits(magic))
+    whole = v.sub(shifted, magic)
+    r = x
+    for piece in _HALF_PI:
+        r = v.fma(whole, v.constant(-piece), r)
+    z = v.mul(r, r)
+    # Taylor: the terms left out are below 7e-12 for |r| <= pi / 4.
+    sine = v.mul(r, v.polynomial(z, [(-1.0) ** k / math.factorial(2 * k + 1) for k in range(7)]))
+    cosine = v.polynomial(z, [(-1.0) ** k / math.factorial(2 * k) for k in range(8)])
+    turned = b.icmp_unsigned("!=", b.and_(n, v.integers(1)), v.integers(0))
+    if want == "tan":
+        top, bottom = v.select(turned, cosine, sine), v.select(turned, v.negative(sine), cosine)
+        return v.div(top, bottom)
+    quarter = n if want == "sin" else b.add(n, v.integers(1))
+    turned = turned if want == "sin" else b.not_(turned)
+    value = v.select(turned, cosine, sine)
+    minus = b.icmp_unsigned("!=", b.and_(quarter, v.integers(2)), v.integers(0))
+    return v.select(minus, v.negative(value), value)
+
+
+def _circular(want: str) -> Unary:
+    def function(v: Vectors, x: ir.Value) -> ir.Value:
+        if v.dtype == "float64":
+            return by_lane(v, want, x)
+        b, wide = v.builder, _doubled(v)
+        doubles = b.fpext(x, wide.type)
+        near = b.fptrunc(_circle(wide, doubles, want), v.type)
+        far = wide.compare(">", wide.absolute(doubles), wide.constant(_REACH))
+        before = b.block
+        there, after = b.append_basic_block("far"), b.append_basic_block("near")
+        b.cbranch(_any(v, far), there, after)
+        b.position_at_end(there)
+        exact = b.fptrunc(by_lane(wide, want, doubles), v.type)
+        end = b.block
+        b.branch(after)
+        b.position_at_end(after)
+        result = b.phi(v.type)
+        result.add_incoming(near, before)
+        result.add_incoming(exact, end)
+        return result
+
+    return function
+
+
+def _any(v: Vectors, mask: ir.Value) -> ir.Value:
+    """Whether a lane of the mask is on."""
+    fnty = ir.FunctionType(I1, [v.mask_type])
+    fn = cgutils.get_or_insert_function(v.builder.module, fnty, f"llvm.vector.reduce.or.v{v.lanes}i1")
+    return v.builder.call(fn, [mask])
+
+
+sin, cos, tan = _circular("sin"), _circular("cos"), _circular("tan")
+
+# --- quotients ----------------------------------------------------------------------------------------------
+
+
+def remainder(v: Vectors, x: ir.Value, y: ir.Value) -> ir.Value:
+    """What is left of x after dividing by y, with y's sign: Python's %."""
+    left = v.builder.frem(x, y)
+    apart = v.builder.xor(v.compare("<", left, v.zero), v.compare("<", y, v.zero))
+    other = v.builder.and_(v.compare("!=", left, v.zero), apart)
+    return v.select(other, v.add(left, y), left)
+
+
+def floor_divide(v: Vectors, x: ir.Value, y: ir.Value) -> ir.Value:
+    """The largest whole number not above x / y, exact: Python's //, but infinite or NaN for y = 0."""
+    b = v.builder
+    left = b.frem(x, y)
+    apart = b.xor(v.compare("<", left, v.zero), v.compare("<", y, v.zero))
+    other = b.and_(v.compare("!=", left, v.zero), apart)
+    quotient = v.div(v.sub(x, left), y)
+    quotient = v.select(other, v.sub(quotient, v.constant(1.0)), quotient)
+    # The quotient is whole but for rounding, which may be off by one either way.
+    whole = intrinsic(v, "floor", quotient)
+    up = v.compare(">", v.sub(quotient, whole), v.constant(0.5))
+    whole = v.select(up, v.add(whole, v.constant(1.0)), whole)
+    plain = v.div(x, y)
+    whole = v.select(v.compare("==", quotient, v.zero), v.with_sign(v.zero, plain), whole)
+    return v.select(v.compare("==", y, v.zero), plain, whole)

@@ -1,0 +1,211 @@
+"""Pooling on the CPU: vectors of channels, or of neighbours along w, and single elements where neither is.
+
+    channels   NHWC, and any array whose channels lie side by side: 4 vectors of channels at a time; each
+               element of the result is folded in registers and written once
+    lines      NCHW: vectors along w for windows of up to 16 taps that are up to 4 elements apart, gradients
+               too: those are sums over windows, not scattered
+    points     everything else, one element at a time
+
+All read any strides. The lists of what each element sees are made when a call is bound (`emit.py` says how
+they are walked). Threads share the lines of the result, so that their number changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..kernel import Launch
+from ..machine import vector_bytes
+from ..op import Attrs, Specs
+from ..registry import kernel
+from ..spec import TensorSpec, np_dtype
+from . import words
+from .emit import PLACES, computed, emit_indices, emit_points
+from .emit_lines import MOST_STRIDE, MOST_TAPS, emit_lines
+from .op import FLOATS
+from .reference import three_axes
+from .windows import MOST_AXES, Axis, axes_of, parts
+
+# Elements that windows see for which another thread pays: about 10 us on one core of an AMD Zen 5.
+WORTH_A_THREAD = 1 << 16
+BLOCK = words.WORDS
+
+
+def lifted(spec: TensorSpec, layout: str) -> tuple[list[int], list[int]]:
+    """Shape and byte strides as [N, C, D, H, W]; axes that are not there have length 1."""
+    shape, strides = list(spec.shape), list(spec.strides)
+    if layout == "NHWC":
+        shape.insert(1, shape.pop())
+        strides.insert(1, strides.pop())
+    missing = MOST_AXES + 2 - len(shape)
+    return shape[:2] + [1] * missing + shape[2:], strides[:2] + [0] * missing + strides[2:]
+
+
+def listed(axis: Axis, gradient: bool) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """(where each list starts, the pairs): (element, tap) for each window; of a gradient (window, tap) for
+    each element."""
+    at, there = axis.seen()
+    places, taps = np.nonzero(there)
+    elements = at[places, taps]
+    keys, others, count = (elements, places, axis.size) if gradient else (places, elements, axis.places)
+    order = np.lexsort((taps, keys))
+    if gradient:  # windows in their order: sums then start with the first
+        order = np.lexsort((places, keys))
+    starts = np.searchsorted(keys[order], np.arange(count + 1))
+    pairs = np.stack([others[order], taps[order]], 1)
+    return starts.astype(np.int32), np.ascontiguousarray(pairs, np.int32)
+
+
+def even(axis: Axis) -> tuple[int, int, int, int] | None:
+    """(taps, stride, step, padding before) where all windows are alike, at equal distances; None else."""
+    alike = axis.stride > 0 and bool((axis.counts == axis.taps).all())
+    return (axis.taps, axis.stride, axis.step, -int(axis.starts[0])) if alike else None
+
+
+class Call:
+    """One call: its axes, and the words and tables of its argument block.
+
+    Args:
+        kind: the op.
+        specs: of its arrays.
+        attrs: its attributes.
+    """
+
+    def __init__(self, kind: str, specs: Specs, attrs: Attrs):
+        self.kind, self.attrs = kind, attrs
+        source, target, taps = PLACES[kind]
+        self.source, self.target = specs[source], specs[target]
+        self.taps = None if taps is None else specs[taps]
+        self.layout = attrs["layout"]
+        self.gradient = kind in ("max_pool_grad", "avg_pool_grad")
+        images = self.target if self.gradient else self.source
+        size = parts(self.layout, images.shape, kind)[2]
+        self.axes = three_axes(axes_of(attrs, size, kind))
+        self.arrays = len(specs)
+
+    def block(self, lanes: int) -> tuple[NDArray[np.int64], list[Any]]:
+        """(the argument block, the tables whose addresses are in it)."""
+        block = np.zeros(BLOCK, np.int64)
+        keep: list[Any] = []
+
+        def table(values: Any, kind: Any = np.int32) -> int:
+            keep.append(np.ascontiguousarray(values, kind))
+            return int(keep[-1].ctypes.data)
+
+        shape, steps = lifted(self.target, self.layout)
+        sources = lifted(self.source, self.layout)
+        block[words.CHANNELS] = shape[1]
+        block[words.SIZE : words.SIZE + 3] = shape[2:]
+        block[words.SOURCE : words.SOURCE + 5] = sources[1]
+        block[words.TARGET : words.TARGET + 5] = steps
+        if self.taps is not None:
+            block[words.TAPS : words.TAPS + 5] = lifted(self.taps, self.layout)[1]
+        own = self.attrs.get("divisor_override")
+        for a, axis in enumerate(self.axes):
+            starts, pairs = listed(axis, self.gradient)
+            block[words.STARTS + a], block[words.PAIRS + a] = table(starts), table(pairs)
+            factors = axis.factors if own is None else np.full(axis.places, own if a == 0 else 1)
+            block[words.FACTORS + a] = table(factors)
+        # Vectors at the end of a line may read past its last window.
+        inverse = np.append(1.0 / factors, np.zeros(lanes))
+        block[words.RECIPROCALS] = table(inverse, computed(self.target.dtype))
+        block[words.TAPS_H], block[words.TAPS_W] = self.axes[1].taps, self.axes[2].taps
+        block[words.SOURCE_W] = sources[0][4]
+        return block, keep
+
+    def work(self) -> int:
+        """Elements that all windows see."""
+        windows = self.source if self.gradient else self.target
+        return windows.size * self.axes[0].taps * self.axes[1].taps * self.axes[2].taps
+
+    def dense(self, axis: int) -> bool:
+        """Whether elements lie side by side along an axis of the lifted arrays, in all of them."""
+        arrays = (self.source, self.target, *(() if self.taps is None else (self.taps,)))
+        return all(lifted(spec, self.layout)[1][axis] == spec.itemsize for spec in arrays)
+
+
+def bind(kind: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
+    """The launch of a pooling op."""
+    from ..cpu.generate import address_of
+    from ..cpu.launch import bind_phases
+
+    call = Call(kind, specs, attrs)
+    stored = call.target.dtype
+    lanes = vector_bytes() // np_dtype(computed(stored)).itemsize
+    tap_bytes = 1 if call.taps is None else call.taps.itemsize
+    n, c, d, h, w = lifted(call.target, call.layout)[0]
+    windows = even(call.axes[2])
+    by_channels = c > 1 and call.dense(1)
+    if by_channels and not (w > 1 and call.dense(4)):
+        key: tuple[Any, ...] = (kind, stored, tap_bytes, lanes, True)
+        units, emit = n * d * h, emit_points
+    elif windows and windows[0] <= MOST_TAPS and windows[1] <= MOST_STRIDE and call.dense(4) and w > 1:
+        key = (kind, stored, tap_bytes, lanes, *windows)
+        units, emit = n * c * d * h, emit_lines  # type: ignore[assignment]
+    else:
+        key = (kind, stored, tap_bytes, 1, False)
+        units, emit = n * c * d * h, emit_points
+    block, keep = call.block(4 * lanes)
+    tasks = max(1, min(threads, units, call.work() // WORTH_A_THREAD))
+    block[words.UNITS], block[words.TASKS] = units, tasks
+    address = address_of(emit, key, f"{kind} of {stored}")
+    return bind_phases(block, call.arrays, [(address, tasks)], keep=keep)
+
+
+@kernel("max_pool", dtypes=FLOATS, language="llvm", rank=1, binds=True)
+def max_pool(specs: Specs, attrs: Attrs, config: Any, threads: int) -> Launch:
+    """The largest element of each window, and its tap."""
+    return bind("max_pool", specs, attrs, threads)
+
+
+@kernel("max_pool_grad", dtypes=FLOATS, language="llvm", rank=1, binds=True)
+def max_pool_grad(specs: Specs, attrs: Attrs, config: Any, threads: int) -> Launch:
+    """Sums over the windows whose largest element each element is."""
+    return bind("max_pool_grad", specs, attrs, threads)
+
+
+@kernel("max_pool_take", dtypes=FLOATS, language="llvm", rank=1, binds=True)
+def max_pool_take(specs: Specs, attrs: Attrs, config: Any, threads: int) -> Launch:
+    """The elements that taps stand for."""
+    return bind("max_pool_take", specs, attrs, threads)
+
+
+@kernel("avg_pool", dtypes=FLOATS, language="llvm", rank=1, binds=True)
+def avg_pool(specs: Specs, attrs: Attrs, config: Any, threads: int) -> Launch:
+    """Means of windows."""
+    return bind("avg_pool", specs, attrs, threads)
+
+
+@kernel("avg_pool_grad", dtypes=FLOATS, language="llvm", rank=1, binds=True)
+def avg_pool_grad(specs: Specs, attrs: Attrs, config: Any, threads: int) -> Launch:
+    """Sums of the shares of the windows that each element is in."""
+    return bind("avg_pool_grad", specs, attrs, threads)
+
+
+@kernel("max_pool_indices", dtypes=("uint8", "int32"), language="llvm", rank=1, binds=True)
+def max_pool_indices(specs: Specs, attrs: Attrs, config: Any, threads: int) -> Launch:
+    """Arithmetic for each tap."""
+    from ..cpu.generate import address_of
+    from ..cpu.launch import bind_phases
+
+    taps, out = specs
+    layout, size = attrs["layout"], tuple(attrs["input_size"])
+    axes: Sequence[Axis] = three_axes(axes_of(attrs, size, "max_pool_indices"))
+    block, keep = np.zeros(BLOCK, np.int64), [np.ascontiguousarray(axis.starts, np.int32) for axis in axes]
+    (n, c, d, h, w), steps = lifted(out, layout)
+    block[words.CHANNELS] = c
+    block[words.SIZE : words.SIZE + 3] = d, h, w
+    block[words.SOURCE : words.SOURCE + 5] = lifted(taps, layout)[1]
+    block[words.TARGET : words.TARGET + 5] = steps
+    for a, axis in enumerate(axes):
+        block[words.STARTS + a], block[words.FACTORS + a] = axis.size, axis.step
+        block[words.PAIRS + a] = keep[a].ctypes.data
+    block[words.TAPS_H], block[words.TAPS_W] = axes[1].taps, axes[2].taps
+    tasks = max(1, min(threads, n * c * d * h, out.size // WORTH_A_THREAD))
+    block[words.UNITS], block[words.TASKS] = n * c * d * h, tasks
+    address = address_of(emit_indices, (taps.itemsize,), "indices of max_pool")
+    return bind_phases(block, 2, [(address, tasks)], keep=keep)

@@ -1,0 +1,281 @@
+"""Pooling along lines of NCHW images: vectors of neighbouring elements of the result along w.
+
+    forward    windows j .. j + lanes - 1 at distance s: tap k of theirs is elements s j - lo + k step, every
+               s-th: a load s vectors wide, and a shuffle
+    gradient   elements s j + b of the image, b = 0 .. s - 1: sums over the windows j + shift whose tap k they
+               are, one sum for each b; then the s sums are interleaved and stored, each element once
+
+At the ends of a line, loads are masked. The last vector of a line ends with it, and may compute again what
+the one before it has computed. Taps and distances along w are constants of the code.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from llvmlite import ir
+
+from ..cpu.loops import for_range, load_int32
+from ..cpu.narrow import read, stored_bytes, write
+from ..cpu.vector_ir import I32, Vectors, i64, minimum, offset, pointer
+from . import words
+from .emit import Fold, State, Walk, _product, _tap, computed
+
+Plan = tuple[tuple[tuple[int, int], ...], ...]
+
+MOST_TAPS = 16
+MOST_STRIDE = 4
+
+
+class Line:
+    """One vector of a line: where it is, and what exists around it.
+
+    Args:
+        start: the first element that tap 0 (shift 0 of a gradient) reads, an i64; may be negative.
+        length: elements of the line that is read.
+        masked: whether something may not exist.
+    """
+
+    def __init__(self, fold: Fold, stride: int, start: ir.Value, length: ir.Value, masked: bool):
+        self.fold, self.v, self.b = fold, fold.v, fold.b
+        self.stride, self.start, self.length, self.masked = stride, start, length, masked
+        self.wide = Vectors(fold.b, fold.v.dtype, fold.v.lanes * stride)
+
+    def _within(self, shift: int, step: int, lanes: int) -> ir.Value:
+        """Lanes l for which element start + shift + step l exists."""
+        b, kind = self.b, ir.VectorType(I32, lanes)
+        undefined = ir.Constant(kind, ir.Undefined)
+
+        def splat(scalar: ir.Value) -> ir.Value:
+            first = b.insert_element(undefined, b.trunc(scalar, I32), ir.Constant(I32, 0))
+            return b.shuffle_vector(first, undefined, ir.Constant(kind, [0] * lanes))
+
+        steps = ir.Constant(kind, [shift + step * lane for lane in range(lanes)])
+        return b.icmp_unsigned("<", b.add(splat(self.start), steps), splat(self.length))
+
+    def prepare(self, shifts: list[int]) -> None:
+        """Works out, before any loop, which elements of these shifts exist."""
+        if self.masked:
+            starts = sorted({shift // self.stride * self.stride for shift in shifts})
+            self.loads = {s: self._within(s, 1, self.wide.lanes) for s in starts}
+            self.valid = {s: self._within(s, self.stride, self.v.lanes) for s in shifts}
+
+    def exists(self, shift: int) -> ir.Value | None:
+        """Lanes whose element exists; None for all."""
+        return self.valid[shift] if self.masked else None
+
+    def load(self, line: ir.Value, shift: int, known: dict[int, ir.Value]) -> ir.Value:
+        """Elements start + shift + stride l of the line at the pointer; 0 where there is none."""
+        base, phase = shift // self.stride * self.stride, shift % self.stride
+        if base not in known:
+            mask = self.loads[base] if self.masked else None
+            at = offset(self.b, line, base * stored_bytes(self.fold.stored))
+            known[base] = read(self.wide, at, self.fold.stored, mask)
+        return every(self.v, known[base], self.stride, phase)
+
+    def load_taps(self, line: ir.Value, shift: int) -> ir.Value:
+        """The same for taps, of a gradient (stride 1)."""
+        mask = self.loads[shift] if self.masked else None
+        return self.fold.load_taps(offset(self.b, line, shift * self.fold.tap.width // 8), mask)
+
+
+def every(v: Vectors, wide: ir.Value, stride: int, phase: int) -> ir.Value:
+    """Elements phase, phase + stride, ... of a vector of `stride * lanes`."""
+    if stride == 1:
+        return wide
+    order = ir.Constant(ir.VectorType(I32, v.lanes), [phase + stride * lane for lane in range(v.lanes)])
+    return v.builder.shuffle_vector(wide, ir.Constant(wide.type, ir.Undefined), order)
+
+
+def interleaved(v: Vectors, values: list[ir.Value]) -> ir.Value:
+    """One vector of `len(values) * lanes`: the first of each, the second of each, ..."""
+    b, stride, lanes = v.builder, len(values), v.lanes
+    if stride == 1:
+        return values[0]
+    none = ir.Constant(v.type, ir.Undefined)
+    pairs = [*values, none] if stride % 2 else values
+    both = ir.Constant(ir.VectorType(I32, 2 * lanes), list(range(2 * lanes)))
+    parts = [b.shuffle_vector(x, y, both) for x, y in zip(pairs[::2], pairs[1::2], strict=True)]
+    if len(parts) == 1:
+        parts.append(ir.Constant(parts[0].type, ir.Undefined))
+    order = [(i % stride) * lanes + i // stride for i in range(stride * lanes)]
+    return b.shuffle_vector(*parts, ir.Constant(ir.VectorType(I32, len(order)), order))
+
+
+def emit_lines(
+    builder: ir.IRBuilder,
+    block: ir.Value,
+    index: ir.Value,
+    kind: str,
+    stored: str,
+    tap_bytes: int,
+    lanes: int,
+    taps: int,
+    stride: int,
+    step: int,
+    lo: int,
+) -> None:
+    """A task that walks the lines [n, c, d, h] of the result."""
+    b = builder
+    walk = Walk(b, block, kind)
+    width, length = walk.size[2], walk.word(words.SOURCE_W)
+    fold = Fold(b, Vectors(b, computed(stored), lanes), kind, stored, tap_bytes)
+    group = stride if fold.gradient else 1
+    # Vectors of a gradient count groups of `stride` elements.
+    groups = b.udiv(b.add(width, i64(group - 1)), i64(group))
+    latest = b.sub(groups, i64(lanes))
+    latest = b.select(b.icmp_signed("<", latest, i64(0)), i64(0), latest)
+    plan = reads(fold.gradient, taps, stride, step, lo)
+    shifts = [shift for part in plan for _, shift in part]
+    lowest, highest = min(shifts), max(shifts)
+    scale = 1 if fold.gradient else stride
+    reach = highest // scale * scale + lanes * scale
+
+    def whole_line(*place: ir.Value) -> None:
+        def vector(j: ir.Value, _: State) -> State:
+            first = minimum(b, j, latest)
+            start = b.mul(first, i64(scale))
+            inside = b.and_(
+                b.icmp_signed(">=", b.add(start, i64(lowest)), i64(0)),
+                b.icmp_signed("<=", b.add(start, i64(reach)), length),
+            )
+            inside = b.and_(inside, b.icmp_signed("<=", b.mul(b.add(first, i64(lanes)), i64(group)), width))
+            with b.if_else(inside) as (whole, part):
+                for branch, masked in ((whole, False), (part, True)):
+                    with branch:
+                        line = Line(fold, scale, start, length, masked)
+                        _vector(walk, line, place, first, plan)
+            return []
+
+        for_range(b, i64(0), groups, [], vector, lanes)
+
+    walk.lines(index, False, whole_line)
+
+
+@cache
+def reads(gradient: bool, taps: int, stride: int, step: int, lo: int) -> Plan:
+    """For each vector of the result the (tap, shift) that it is folded from.
+
+    Forward there is one vector, and shifts are elements from `stride j`; of a gradient there are `stride`,
+    and shifts are windows from j.
+    """
+    if not gradient:
+        return (tuple((k, k * step - lo) for k in range(taps)),)
+    return tuple(
+        tuple((k, (b + lo - k * step) // stride) for k in range(taps) if (b + lo - k * step) % stride == 0)
+        for b in range(stride)
+    )
+
+
+def _vector(
+    walk: Walk,
+    line: Line,
+    place: tuple[ir.Value, ...],
+    first: ir.Value,
+    plan: Plan,
+) -> None:
+    """One vector of the result, or of a gradient `stride` of them, from element or group `first` on."""
+    b, v, fold = walk.b, line.v, line.fold
+    n, c, d, h = place
+    zero = i64(0)
+    group = len(plan)
+    line.prepare(sorted({shift for part in plan for _, shift in part}))
+    source = walk.at(walk.source, walk.source_steps, (n, c, zero, zero, line.start))
+    target = walk.at(walk.target, walk.target_steps, (*place, b.mul(first, i64(group))))
+    taps = None
+    if walk.taps is not None:
+        own = (n, c, zero, zero, first) if fold.gradient else (*place, first)
+        taps = walk.at(walk.taps, walk.tap_steps, own)
+    there = None
+    if line.masked:
+        all_lanes = Vectors(b, v.dtype, v.lanes * group)
+        there = all_lanes.tail_mask(b.sub(walk.size[2], b.mul(first, i64(group))))
+    lists = [walk.bounds(0, d), walk.bounds(1, h)]
+    kd, kh = (walk.first_tap(axis, *bounds) for axis, bounds in enumerate(lists))
+    number = _tap(walk, kd, kh, zero)
+    known = None
+    if fold.kind == "max_pool_take":
+        known = fold.load_taps(pointer(b, taps), there)
+    start = fold.splat_int(number)
+    if fold.kind == "max_pool" and line.masked:
+        # The first tap that exists: what minus infinity everywhere leaves standing.
+        for k, shift in reversed(plan[0]):
+            here = b.add(fold.splat_int(number), v.integers(k))
+            start = v.select(line.exists(shift), here, start)
+    states = [fold.start(start) for _ in plan]
+    width = len(states[0])
+
+    def step(inside: object, flat: State) -> State:
+        return _step(walk, line, inside, flat, plan, width, source, taps, known, first)  # type: ignore[arg-type]
+
+    flat = _product(walk, lists, [part for state in states for part in state], step)
+    values = [flat[j * width] for j in range(group)]
+    if fold.kind == "avg_pool":
+        rows = _row_scale(walk, fold, d, h)
+        values = [v.mul(values[0], v.mul(rows, _reciprocals(walk, v, first, there)))]
+    out = v if group == 1 else Vectors(b, v.dtype, v.lanes * group)
+    write(out, interleaved(v, values), pointer(b, target), fold.stored, there)
+    if fold.kind == "max_pool":
+        fold.store_taps(flat[1], pointer(b, taps), there)
+
+
+def _step(
+    walk: Walk,
+    line: Line,
+    inside: list[tuple[ir.Value, ir.Value]],
+    flat: State,
+    plan: Plan,
+    width: int,
+    source: ir.Value,
+    taps: ir.Value | None,
+    known: ir.Value | None,
+    first: ir.Value,
+) -> State:
+    """Folds in what one line of the source gives."""
+    b, v, fold = walk.b, line.v, line.fold
+    (d, kd), (h, kh) = inside
+    at = pointer(b, walk.at(source, walk.source_steps[2:4], (d, h)))
+    number = _tap(walk, kd, kh, i64(0))
+    beside = None
+    if fold.kind == "max_pool_grad":
+        assert taps is not None
+        beside = pointer(b, walk.at(taps, walk.tap_steps[2:4], (d, h)))
+    rows = _row_scale(walk, fold, d, h) if fold.kind == "avg_pool_grad" else None
+    loaded: dict[int, ir.Value] = {}
+    chosen: dict[int, ir.Value] = {}
+    shares: dict[int, ir.Value] = {}
+    out: State = []
+    for place, part in enumerate(plan):
+        state = flat[place * width : (place + 1) * width]
+        for k, shift in part:
+            value = line.load(at, shift, loaded)
+            tap = fold.splat_int(b.add(number, i64(k)))
+            if rows is not None:
+                if shift not in shares:
+                    windows = b.add(first, i64(shift))
+                    mask = line.loads[shift] if line.masked else None
+                    shares[shift] = v.mul(value, v.mul(rows, _reciprocals(walk, v, windows, mask)))
+                value = shares[shift]
+            if beside is not None and shift not in chosen:
+                chosen[shift] = line.load_taps(beside, shift)
+            taken = known if beside is None else chosen[shift]
+            masked = fold.kind in ("max_pool", "max_pool_take")
+            state = fold.step(state, value, tap, taken, line.exists(shift) if masked else None)
+        out += state
+    return out
+
+
+def _row_scale(walk: Walk, fold: Fold, d: ir.Value, h: ir.Value) -> ir.Value:
+    """One over what windows at (d, h) are divided by on account of these two axes."""
+    b, v = walk.b, fold.v
+    factors = b.mul(load_int32(b, walk.factors[0], d), load_int32(b, walk.factors[1], h))
+    one = Vectors(b, v.dtype, 1)
+    quotient = b.fdiv(ir.Constant(one.element, 1.0), b.sitofp(factors, one.element))
+    return v.splat(quotient)
+
+
+def _reciprocals(walk: Walk, v: Vectors, first: ir.Value, mask: ir.Value | None) -> ir.Value:
+    """One over what windows first, first + 1, ... are divided by on account of w."""
+    b = walk.b
+    at = b.add(walk.word(words.RECIPROCALS), b.mul(first, i64(v.itemsize)))
+    return v.load(pointer(b, at)) if mask is None else v.load_masked(pointer(b, at), mask)
