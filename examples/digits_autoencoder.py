@@ -7,7 +7,9 @@ from __future__ import annotations
 import struct
 import sys
 import zlib
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import digits
 import numpy as np
@@ -16,11 +18,11 @@ import kernelwright as kw
 from kernelwright import nn
 
 
-def network(sizes: tuple[int, ...], key: kw.Array) -> list:
+def network(sizes: tuple[int, ...], key: kw.Array) -> list[Any]:
     """Linear layers of these sizes with ReLU between them."""
     keys = kw.random.split(key, len(sizes))
-    layers: list = []
-    for number, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    layers: list[Any] = []
+    for number, (inputs, outputs) in enumerate(pairwise(sizes)):
         layers += [nn.Linear(inputs, outputs, key=keys[number]), nn.ReLU()]
     return layers[:-1]
 
@@ -59,14 +61,13 @@ model = nn.Sequential(*network((64, 128, 64, 8), down), *network((8, 64, 128, 64
 EPOCHS = 60
 optimizer = kw.optim.adam(lr=kw.schedule.cosine(2e-3, EPOCHS * -(-len(train) // 32)))
 done = kw.train.fit(model, error, (train,), optimizer, EPOCHS, validation=(test,))
+reached, variance = done.history[-1]["val_loss"], test.var(0).mean()
 
 shown = test[:16]
 drawn = np.asarray(done.model(kw.array(shown)))
 path = Path(sys.argv[1] if len(sys.argv) > 1 else "digits_autoencoder.png")
 write_png(path, picture([shown.reshape(-1, 8, 8), drawn.reshape(-1, 8, 8)]))
-print(
-    f"mean square error on the test set {done.history[-1]['val_loss']:.4f}, of a variance of {test.var(0).mean():.4f}"
-)
+print(f"mean square error on the test set {reached:.4f}, of a variance of {variance:.4f}")
 print(f"digits and their reconstructions: {path}")
-if done.history[-1]["val_loss"] > 0.25 * test.var(0).mean():
+if reached > 0.25 * variance:
     raise SystemExit("the reconstructions lost more than a quarter of the variance")

@@ -1,4 +1,4 @@
-"""Handwritten digits with three linear layers: `python examples/digits_mlp.py`. At least 97% on the test set."""
+"""Handwritten digits with three linear layers, at least 97% right: `python examples/digits_mlp.py`."""
 
 from __future__ import annotations
 
