@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ...kernels.errors import ConfigError
-from .. import functional
 from ..array import Array
+from ..functional.index import embedding
 from ..functional.linear import linear
 from . import init
 from .module import Module
@@ -76,7 +76,7 @@ class Embedding(Module):
             self.weight = table
 
     def __call__(self, indices: Any) -> Array:
-        return functional.get("embedding")(indices, self.weight, padding_idx=self.padding_idx)
+        return embedding(indices, self.weight, padding_idx=self.padding_idx)
 
 
 class Sequential(Module):

@@ -96,7 +96,9 @@ def torch_models() -> dict[str, tuple[Any, Any, Any, Any]]:
         )
 
     def their_mlp() -> Any:
-        return theirs.Sequential(theirs.Linear(64, 32), theirs.ReLU(), theirs.Dropout(0), theirs.Linear(32, 10))
+        return theirs.Sequential(
+            theirs.Linear(64, 32), theirs.ReLU(), theirs.Dropout(0), theirs.Linear(32, 10)
+        )
 
     sgd = {"lr": 0.1, "momentum": 0.9}
     return {
@@ -174,7 +176,11 @@ def test_the_same_seed_gives_the_same_bits() -> None:
 @pytest.mark.parametrize("patience", [None, 5])
 def test_after_a_checkpoint_training_goes_on_to_the_same_bits(tmp_path: Path, patience: int | None) -> None:
     rate = kw.schedule.plateau(1e-2, patience=0, threshold=0.5)
-    options: dict[str, Any] = {"optimizer": kw.optim.adam(rate), "validation": short(64), "patience": patience}
+    options: dict[str, Any] = {
+        "optimizer": kw.optim.adam(rate),
+        "validation": short(64),
+        "patience": patience,
+    }
     path = tmp_path / "run.safetensors"
     fit(**options, epochs=2, checkpoint=path)
     gone_on, straight = fit(**options, epochs=5, checkpoint=path), fit(**options, epochs=5)
@@ -195,7 +201,9 @@ def test_accumulated_batches_are_one_large_batch() -> None:
     """200 rows are 4 batches of 50, or 8 of 25 taken in pairs."""
     options: dict[str, Any] = {"model": mlp(), "optimizer": kw.optim.sgd(0.1), "clip_norm": 1.0}
     large, small = fit(**options, batch_size=50), fit(**options, batch_size=25, accumulate=2)
-    for one, two in zip(nn.state_dict(large.model).values(), nn.state_dict(small.model).values(), strict=True):
+    for one, two in zip(
+        nn.state_dict(large.model).values(), nn.state_dict(small.model).values(), strict=True
+    ):
         np.testing.assert_allclose(np.asarray(one), np.asarray(two), rtol=1e-4, atol=1e-5)
 
 
