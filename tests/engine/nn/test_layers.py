@@ -256,12 +256,12 @@ def test_parameters_start_as_in_pytorch(ours: Callable[[Any], Any], theirs: Call
     for name, array in mine.items():
         one, two = np.asarray(array), other[name].numpy()
         assert one.shape == two.shape, name
-        deviation = two.std()
+        deviation = float(two.std())
         spread = 5 * deviation / math.sqrt(one.size)
-        assert one.mean() == pytest.approx(two.mean(), abs=2 * spread + 1e-12), name
-        assert one.std() == pytest.approx(deviation, abs=2 * spread + 1e-12), name
+        assert float(one.mean()) == pytest.approx(float(two.mean()), abs=2 * spread + 1e-12), name
+        assert float(one.std()) == pytest.approx(deviation, abs=2 * spread + 1e-12), name
         if "embedding" not in name and one.size > 5000 and one.max() < 2:
-            assert np.abs(one).max() == pytest.approx(np.abs(two).max(), rel=2e-3), name
+            assert float(np.abs(one).max()) == pytest.approx(float(np.abs(two).max()), rel=2e-3), name
 
 
 def test_keys_decide_what_layers_start_with() -> None:
