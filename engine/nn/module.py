@@ -105,8 +105,13 @@ class Module:
         return known
 
     @classmethod
-    def __from_tree__(cls, structure: tree.Structure, children: list[Any]) -> Self:
-        return cls._made(dict(zip(structure.keys, children, strict=True)))
+    def __from_tree__(cls, structure: tree.Structure, children: list[Any], leaves: list[Any]) -> Self:
+        made = object.__new__(cls)
+        vars(made).update(zip(structure.keys, children, strict=True))
+        object.__setattr__(made, "_fixed", True)
+        if all([isinstance(leaf, Array) for leaf in leaves]):
+            object.__setattr__(made, "_flat", (leaves, structure))
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
         return {
