@@ -15,6 +15,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .engine import nn as nn
+    from .engine import optim as optim
+    from .engine import schedule as schedule
+    from .engine import train as train
     from .engine.array import Array as Array
     from .engine.array import array as array
     from .engine.array import asarray as asarray
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from .engine.autograd import stop_gradient as stop_gradient
     from .engine.autograd import value_and_grad as value_and_grad
     from .engine.check_grads import check_grads as check_grads
+    from .engine.checkpoint import load as load
+    from .engine.checkpoint import save as save
     from .engine.compile import compile as compile
     from .engine.compile import debug_nans as debug_nans
     from .engine.eager import explain as explain
@@ -350,6 +356,7 @@ _FACE = {
     "interpolate": "engine.functional.resize",
     "kernel": "kernels.registry",
     "linear": "engine.functional.linear",
+    "load": "engine.checkpoint",
     "lstm": "engine.functional.recurrent",
     "lstm_cell": "engine.functional.recurrent",
     "matmul": "engine.functional.matmul",
@@ -358,6 +365,8 @@ _FACE = {
     "max_pool3d": "engine.functional.pool",
     "moveaxis": "engine.functional.shape",
     "narrow": "engine.functional.shape",
+    "nn": "engine.nn",
+    "optim": "engine.optim",
     "one_hot": "engine.functional.index",
     "pad": "engine.functional.index",
     "permute": "engine.functional.shape",
@@ -365,6 +374,8 @@ _FACE = {
     "reshape": "engine.functional.shape",
     "rnn": "engine.functional.recurrent",
     "rnn_cell": "engine.functional.recurrent",
+    "save": "engine.checkpoint",
+    "schedule": "engine.schedule",
     "roll": "engine.functional.index",
     "scatter_add": "engine.functional.index",
     "searchsorted": "engine.functional.index",
@@ -380,6 +391,7 @@ _FACE = {
     "tile": "engine.functional.index",
     "topk": "engine.functional.index",
     "transpose": "engine.functional.shape",
+    "train": "engine.train",
     "tril": "engine.functional.index",
     "triu": "engine.functional.index",
     "unbind": "engine.functional.shape",
