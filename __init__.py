@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from .engine.functional.recurrent import lstm_cell as lstm_cell
     from .engine.functional.recurrent import rnn as rnn
     from .engine.functional.recurrent import rnn_cell as rnn_cell
+    from .engine.functional.resize import interpolate as interpolate
     from .engine.functional.shape import broadcast_to as broadcast_to
     from .engine.functional.shape import chunk as chunk
     from .engine.functional.shape import expand_dims as expand_dims
@@ -352,6 +353,7 @@ _FACE = {
     "gru_cell": "engine.functional.recurrent",
     "index_add": "engine.functional.index",
     "index_select": "engine.functional.index",
+    "interpolate": "engine.functional.resize",
     "kernel": "kernels.registry",
     "linear": "engine.functional.linear",
     "load": "engine.checkpoint",

@@ -298,11 +298,22 @@ class Places:
         return count
 
     def _splats(self, lanes: Lanes, ats: Sequence[Value]) -> dict[int, Value]:
-        return {
-            k: lanes.load_one(self.dtypes[k], pointer(self.b, ats[k]))
+        """What is the same for a whole row: operands that are, and all that is made of them."""
+        known: dict[int, list[Value]] = {
+            k: [lanes.load_one(self.dtypes[k], pointer(self.b, ats[k]))]
             for k in self.inputs
             if self.modes[k] == SPLAT
         }
+        program, same = self.program, set(known)
+        for place, instruction in enumerate(program.instructions):
+            operands = operands_of(instruction)
+            if operands and all(number in same or self._constant(number) for number in operands):
+                same.add(self.count_in + place)
+        return {k: vectors[0] for k, vectors in compute(lanes, program, known, 1, sorted(same)).items()}
+
+    def _constant(self, number: int) -> bool:
+        place = number - self.count_in
+        return place >= 0 and self.program.instructions[place][0] == "constant"
 
     def _at(
         self,
@@ -324,10 +335,9 @@ class Places:
                 return pointer(b, b.add(ats[k], b.mul(at, near[k]))), near[k]
             return offset(b, pointer(b, ats[k]), b.mul(at, i64(self.bytes[k]))), None
 
-        given: dict[int, list[Value]] = {}
+        given = {number: [value] * groups for number, value in splats.items()}
         for k in self.inputs:
-            if k in splats:
-                given[k] = [splats[k]] * groups
+            if k in given:
                 continue
             vectors = []
             for group in range(groups):
