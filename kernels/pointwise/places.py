@@ -15,7 +15,7 @@ How an operand goes along the innermost axis is known when the code is made:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from llvmlite import ir
 
@@ -26,7 +26,7 @@ from .program import Program, operands_of
 
 SIDE, SPLAT, APART, TURNED = "side", "splat", "apart", "turned"
 TILE = 64  # places of either axis in a block that is turned: 16 KiB of float32, half of a first cache
-Value = ir.Value
+Value: TypeAlias = ir.Value
 
 
 class Words:

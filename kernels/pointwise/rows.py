@@ -18,7 +18,7 @@ all pieces, so that rounding errors grow with neither.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from llvmlite import ir
 
@@ -29,7 +29,7 @@ from .places import APART, SPLAT, Reader, branch, compute, least, splitted
 from .program import Program, operands_of
 from .stages import Stage, staged
 
-Value = ir.Value
+Value: TypeAlias = ir.Value
 PIECE = 2048  # vectors, or elements across: what is added up before it goes into the second level
 
 
