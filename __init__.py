@@ -15,6 +15,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .engine import nn as nn
+    from .engine import optim as optim
+    from .engine import schedule as schedule
+    from .engine import train as train
     from .engine.array import Array as Array
     from .engine.array import array as array
     from .engine.array import asarray as asarray
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from .engine.autograd import stop_gradient as stop_gradient
     from .engine.autograd import value_and_grad as value_and_grad
     from .engine.check_grads import check_grads as check_grads
+    from .engine.checkpoint import load as load
+    from .engine.checkpoint import save as save
     from .engine.compile import compile as compile
     from .engine.compile import debug_nans as debug_nans
     from .engine.eager import explain as explain
@@ -56,40 +62,11 @@ if TYPE_CHECKING:
     from .engine.functional.index import triu as triu
     from .engine.functional.linear import linear as linear
     from .engine.functional.matmul import matmul as matmul
-    from .engine.functional.pool import adaptive_avg_pool1d as adaptive_avg_pool1d
-    from .engine.functional.pool import adaptive_avg_pool2d as adaptive_avg_pool2d
-    from .engine.functional.pool import adaptive_avg_pool3d as adaptive_avg_pool3d
-    from .engine.functional.pool import adaptive_max_pool1d as adaptive_max_pool1d
-    from .engine.functional.pool import adaptive_max_pool2d as adaptive_max_pool2d
-    from .engine.functional.pool import adaptive_max_pool3d as adaptive_max_pool3d
-    from .engine.functional.pool import avg_pool1d as avg_pool1d
-    from .engine.functional.pool import avg_pool2d as avg_pool2d
-    from .engine.functional.pool import avg_pool3d as avg_pool3d
-    from .engine.functional.pool import max_pool1d as max_pool1d
-    from .engine.functional.pool import max_pool2d as max_pool2d
-    from .engine.functional.pool import max_pool3d as max_pool3d
-    from .engine.functional.recurrent import gru as gru
-    from .engine.functional.recurrent import gru_cell as gru_cell
-    from .engine.functional.recurrent import lstm as lstm
-    from .engine.functional.recurrent import lstm_cell as lstm_cell
-    from .engine.functional.recurrent import rnn as rnn
-    from .engine.functional.recurrent import rnn_cell as rnn_cell
-    from .engine.functional.shape import broadcast_to as broadcast_to
-    from .engine.functional.shape import chunk as chunk
-    from .engine.functional.shape import expand_dims as expand_dims
-    from .engine.functional.shape import flatten as flatten
-    from .engine.functional.shape import flip as flip
-    from .engine.functional.shape import moveaxis as moveaxis
-    from .engine.functional.shape import narrow as narrow
-    from .engine.functional.shape import permute as permute
-    from .engine.functional.shape import reshape as reshape
-    from .engine.functional.shape import slice as slice
-    from .engine.functional.shape import split as split
-    from .engine.functional.shape import squeeze as squeeze
-    from .engine.functional.shape import swapaxes as swapaxes
-    from .engine.functional.shape import transpose as transpose
-    from .engine.functional.shape import unbind as unbind
-    from .engine.functional.shape import unsqueeze as unsqueeze
+    from .engine.functional.normalize import batch_norm as batch_norm
+    from .engine.functional.normalize import group_norm as group_norm
+    from .engine.functional.normalize import instance_norm as instance_norm
+    from .engine.functional.normalize import layer_norm as layer_norm
+    from .engine.functional.normalize import rms_norm as rms_norm
     from .engine.functional.pointwise import abs as abs
     from .engine.functional.pointwise import add as add
     from .engine.functional.pointwise import bitwise_and as bitwise_and
@@ -125,9 +102,9 @@ if TYPE_CHECKING:
     from .engine.functional.pointwise import less as less
     from .engine.functional.pointwise import less_equal as less_equal
     from .engine.functional.pointwise import log as log
-    from .engine.functional.pointwise import log10 as log10
     from .engine.functional.pointwise import log1p as log1p
     from .engine.functional.pointwise import log2 as log2
+    from .engine.functional.pointwise import log10 as log10
     from .engine.functional.pointwise import logaddexp as logaddexp
     from .engine.functional.pointwise import logical_and as logical_and
     from .engine.functional.pointwise import logical_not as logical_not
@@ -163,6 +140,24 @@ if TYPE_CHECKING:
     from .engine.functional.pointwise import tanhshrink as tanhshrink
     from .engine.functional.pointwise import trunc as trunc
     from .engine.functional.pointwise import where as where
+    from .engine.functional.pool import adaptive_avg_pool1d as adaptive_avg_pool1d
+    from .engine.functional.pool import adaptive_avg_pool2d as adaptive_avg_pool2d
+    from .engine.functional.pool import adaptive_avg_pool3d as adaptive_avg_pool3d
+    from .engine.functional.pool import adaptive_max_pool1d as adaptive_max_pool1d
+    from .engine.functional.pool import adaptive_max_pool2d as adaptive_max_pool2d
+    from .engine.functional.pool import adaptive_max_pool3d as adaptive_max_pool3d
+    from .engine.functional.pool import avg_pool1d as avg_pool1d
+    from .engine.functional.pool import avg_pool2d as avg_pool2d
+    from .engine.functional.pool import avg_pool3d as avg_pool3d
+    from .engine.functional.pool import max_pool1d as max_pool1d
+    from .engine.functional.pool import max_pool2d as max_pool2d
+    from .engine.functional.pool import max_pool3d as max_pool3d
+    from .engine.functional.recurrent import gru as gru
+    from .engine.functional.recurrent import gru_cell as gru_cell
+    from .engine.functional.recurrent import lstm as lstm
+    from .engine.functional.recurrent import lstm_cell as lstm_cell
+    from .engine.functional.recurrent import rnn as rnn
+    from .engine.functional.recurrent import rnn_cell as rnn_cell
     from .engine.functional.reduce import all as all
     from .engine.functional.reduce import amax as amax
     from .engine.functional.reduce import amin as amin
@@ -180,13 +175,25 @@ if TYPE_CHECKING:
     from .engine.functional.reduce import std as std
     from .engine.functional.reduce import sum as sum
     from .engine.functional.reduce import var as var
+    from .engine.functional.resize import interpolate as interpolate
+    from .engine.functional.shape import broadcast_to as broadcast_to
+    from .engine.functional.shape import chunk as chunk
+    from .engine.functional.shape import expand_dims as expand_dims
+    from .engine.functional.shape import flatten as flatten
+    from .engine.functional.shape import flip as flip
+    from .engine.functional.shape import moveaxis as moveaxis
+    from .engine.functional.shape import narrow as narrow
+    from .engine.functional.shape import permute as permute
+    from .engine.functional.shape import reshape as reshape
+    from .engine.functional.shape import slice as slice
+    from .engine.functional.shape import split as split
+    from .engine.functional.shape import squeeze as squeeze
+    from .engine.functional.shape import swapaxes as swapaxes
+    from .engine.functional.shape import transpose as transpose
+    from .engine.functional.shape import unbind as unbind
+    from .engine.functional.shape import unsqueeze as unsqueeze
     from .engine.functional.softmax import log_softmax as log_softmax
     from .engine.functional.softmax import softmax as softmax
-    from .engine.functional.normalize import batch_norm as batch_norm
-    from .engine.functional.normalize import group_norm as group_norm
-    from .engine.functional.normalize import instance_norm as instance_norm
-    from .engine.functional.normalize import layer_norm as layer_norm
-    from .engine.functional.normalize import rms_norm as rms_norm
     from .kernels import errors as errors
     from .kernels.kernel import ExtraError as ExtraError
     from .kernels.op import Cost as Cost
@@ -346,8 +353,10 @@ _FACE = {
     "gru_cell": "engine.functional.recurrent",
     "index_add": "engine.functional.index",
     "index_select": "engine.functional.index",
+    "interpolate": "engine.functional.resize",
     "kernel": "kernels.registry",
     "linear": "engine.functional.linear",
+    "load": "engine.checkpoint",
     "lstm": "engine.functional.recurrent",
     "lstm_cell": "engine.functional.recurrent",
     "matmul": "engine.functional.matmul",
@@ -356,6 +365,8 @@ _FACE = {
     "max_pool3d": "engine.functional.pool",
     "moveaxis": "engine.functional.shape",
     "narrow": "engine.functional.shape",
+    "nn": "engine.nn",
+    "optim": "engine.optim",
     "one_hot": "engine.functional.index",
     "pad": "engine.functional.index",
     "permute": "engine.functional.shape",
@@ -363,6 +374,8 @@ _FACE = {
     "reshape": "engine.functional.shape",
     "rnn": "engine.functional.recurrent",
     "rnn_cell": "engine.functional.recurrent",
+    "save": "engine.checkpoint",
+    "schedule": "engine.schedule",
     "roll": "engine.functional.index",
     "scatter_add": "engine.functional.index",
     "searchsorted": "engine.functional.index",
@@ -378,6 +391,7 @@ _FACE = {
     "tile": "engine.functional.index",
     "topk": "engine.functional.index",
     "transpose": "engine.functional.shape",
+    "train": "engine.train",
     "tril": "engine.functional.index",
     "triu": "engine.functional.index",
     "unbind": "engine.functional.shape",

@@ -274,9 +274,11 @@ class _Means:
         return float(numbers["loss"])
 
     def means(self, what: str) -> Numbers:
+        """By name, the loss first."""
         if not self._rows:
             raise ConfigError(f"the {what} have no batches.")
-        return {name: value / self._rows for name, value in self._sums.items()}
+        names = sorted(self._sums, key=lambda name: (name != "loss", name))
+        return {name: self._sums[name] / self._rows for name in names}
 
 
 def _slopes(loss_fn: Callable[..., Any], precision: str | None) -> Callable[..., Any]:

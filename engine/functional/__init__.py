@@ -148,6 +148,7 @@ MODULES = {
     "adaptive_avg_pool2d": "pool",
     "avg_pool3d": "pool",
     "adaptive_avg_pool3d": "pool",
+    "interpolate": "resize",
     "all": "reduce",
     "amax": "reduce",
     "amin": "reduce",

@@ -55,7 +55,9 @@ def _add(x: Array | None, y: Array) -> Array:
     return y if x is None else x + y
 
 
-def _forward(name: str, grads: Any, x: Array, weight: Any, bias: Any, mean: Any, rstd: Array, attrs: Any) -> Any:
+def _forward(
+    name: str, grads: Any, x: Array, weight: Any, bias: Any, mean: Any, rstd: Array, attrs: Any
+) -> Any:
     """(dx, dweight, dbias) of a norm from the gradients (of y, of mean, of rstd)."""
     dy, dmean, drstd = grads
     form = form_of(name, x.shape, attrs)
@@ -108,7 +110,7 @@ def rms_norm(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
 def batch_norm(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
     """By `batch_norm_grad`; what the running statistics pass on goes to mean and rstd."""
     dy, dmean, drstd, dnew_mean, dnew_var = grads
-    x, weight, bias, running_mean, running_var, residual = inputs
+    x, weight, bias, _running_mean, _running_var, residual = inputs
     y, mean, rstd = outputs[:3]
     dresidual = drunning_mean = drunning_var = None
     momentum = attrs["momentum"]

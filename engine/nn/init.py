@@ -23,12 +23,12 @@ def keys(who: str, key: Key, count: int) -> list[Array]:
     Raises:
         ConfigError: for None: numbers are drawn from a key that the caller names.
     """
-    from ..functional import random
-
     if key is None:
         raise ConfigError(
             f"{who} draws its parameters: write key=kw.random.key(0), or a key from kw.random.split."
         )
+    from ..functional import random
+
     if isinstance(key, int):
         key = random.key(key)
     return list(random.split(key, count))

@@ -99,7 +99,8 @@ class _Images:
         if not known:
             return None
         if name in _CHANNELS and node.attrs.get("channel_axis") == 1:
-            return self._images(node, inputs, _CHANNELS[name], {"channel_axis": node.input_specs[0].ndim - 1})
+            takes = tuple(i for i, label in enumerate(node.op.inputs) if label in _IMAGE_NAMES)
+            return self._images(node, inputs, (takes, (0,)), {"channel_axis": -1})
         if name in _REDUCTIONS:
             return self._reduction(node, inputs)
         if name == "broadcast_to" or node.op.family == "pointwise":

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DTypeError, ShapeError
+from ..errors import ShapeError
 from ..op import AnyArray, Cost, Op, Sample, Specs, register_op
 from ..spec import TensorSpec, np_dtype
 from . import samples as draws
