@@ -33,12 +33,27 @@ if TYPE_CHECKING:
     from .engine.compile import compile as compile
     from .engine.compile import debug_nans as debug_nans
     from .engine.eager import explain as explain
+    from .engine.functional import random as random
     from .engine.functional.conv import conv1d as conv1d
     from .engine.functional.conv import conv2d as conv2d
     from .engine.functional.conv import conv3d as conv3d
     from .engine.functional.conv import conv_transpose1d as conv_transpose1d
     from .engine.functional.conv import conv_transpose2d as conv_transpose2d
     from .engine.functional.conv import conv_transpose3d as conv_transpose3d
+    from .engine.functional.create import arange as arange
+    from .engine.functional.create import eye as eye
+    from .engine.functional.create import full as full
+    from .engine.functional.create import full_like as full_like
+    from .engine.functional.create import linspace as linspace
+    from .engine.functional.create import ones as ones
+    from .engine.functional.create import ones_like as ones_like
+    from .engine.functional.create import zeros as zeros
+    from .engine.functional.create import zeros_like as zeros_like
+    from .engine.functional.dropout import alpha_dropout as alpha_dropout
+    from .engine.functional.dropout import dropout as dropout
+    from .engine.functional.dropout import dropout1d as dropout1d
+    from .engine.functional.dropout import dropout2d as dropout2d
+    from .engine.functional.dropout import dropout3d as dropout3d
     from .engine.functional.index import argsort as argsort
     from .engine.functional.index import cat as cat
     from .engine.functional.index import concat as concat
@@ -211,6 +226,8 @@ __version__ = "0.1.0"
 _FACE = {
     "abs": "engine.functional.pointwise",
     "add": "engine.functional.pointwise",
+    "alpha_dropout": "engine.functional.dropout",
+    "arange": "engine.functional.create",
     "bitwise_and": "engine.functional.pointwise",
     "bitwise_not": "engine.functional.pointwise",
     "bitwise_or": "engine.functional.pointwise",
@@ -221,15 +238,22 @@ _FACE = {
     "clip": "engine.functional.pointwise",
     "cos": "engine.functional.pointwise",
     "div": "engine.functional.pointwise",
+    "dropout": "engine.functional.dropout",
+    "dropout1d": "engine.functional.dropout",
+    "dropout2d": "engine.functional.dropout",
+    "dropout3d": "engine.functional.dropout",
     "elu": "engine.functional.pointwise",
     "equal": "engine.functional.pointwise",
     "erf": "engine.functional.pointwise",
     "exp": "engine.functional.pointwise",
     "exp2": "engine.functional.pointwise",
     "expm1": "engine.functional.pointwise",
+    "eye": "engine.functional.create",
     "floor": "engine.functional.pointwise",
     "floor_divide": "engine.functional.pointwise",
     "fma": "engine.functional.pointwise",
+    "full": "engine.functional.create",
+    "full_like": "engine.functional.create",
     "gelu": "engine.functional.pointwise",
     "greater": "engine.functional.pointwise",
     "greater_equal": "engine.functional.pointwise",
@@ -243,6 +267,7 @@ _FACE = {
     "lerp": "engine.functional.pointwise",
     "less": "engine.functional.pointwise",
     "less_equal": "engine.functional.pointwise",
+    "linspace": "engine.functional.create",
     "log": "engine.functional.pointwise",
     "log10": "engine.functional.pointwise",
     "log1p": "engine.functional.pointwise",
@@ -259,8 +284,11 @@ _FACE = {
     "mul": "engine.functional.pointwise",
     "neg": "engine.functional.pointwise",
     "not_equal": "engine.functional.pointwise",
+    "ones": "engine.functional.create",
+    "ones_like": "engine.functional.create",
     "pow": "engine.functional.pointwise",
     "prelu": "engine.functional.pointwise",
+    "random": "engine.functional.random",
     "reciprocal": "engine.functional.pointwise",
     "relu": "engine.functional.pointwise",
     "relu6": "engine.functional.pointwise",
@@ -398,6 +426,8 @@ _FACE = {
     "unsqueeze": "engine.functional.shape",
     "using": "kernels.settings",
     "var": "engine.functional.reduce",
+    "zeros": "engine.functional.create",
+    "zeros_like": "engine.functional.create",
 }
 
 __all__ = [*_FACE, "__version__"]
