@@ -33,6 +33,27 @@ if TYPE_CHECKING:
     from .engine.functional.conv import conv_transpose1d as conv_transpose1d
     from .engine.functional.conv import conv_transpose2d as conv_transpose2d
     from .engine.functional.conv import conv_transpose3d as conv_transpose3d
+    from .engine.functional.index import argsort as argsort
+    from .engine.functional.index import cat as cat
+    from .engine.functional.index import concat as concat
+    from .engine.functional.index import embedding as embedding
+    from .engine.functional.index import gather as gather
+    from .engine.functional.index import index_add as index_add
+    from .engine.functional.index import index_select as index_select
+    from .engine.functional.index import one_hot as one_hot
+    from .engine.functional.index import pad as pad
+    from .engine.functional.index import repeat_interleave as repeat_interleave
+    from .engine.functional.index import roll as roll
+    from .engine.functional.index import scatter_add as scatter_add
+    from .engine.functional.index import searchsorted as searchsorted
+    from .engine.functional.index import sort as sort
+    from .engine.functional.index import stack as stack
+    from .engine.functional.index import take as take
+    from .engine.functional.index import take_along_axis as take_along_axis
+    from .engine.functional.index import tile as tile
+    from .engine.functional.index import topk as topk
+    from .engine.functional.index import tril as tril
+    from .engine.functional.index import triu as triu
     from .engine.functional.linear import linear as linear
     from .engine.functional.matmul import matmul as matmul
     from .engine.functional.pool import adaptive_avg_pool1d as adaptive_avg_pool1d
@@ -69,6 +90,103 @@ if TYPE_CHECKING:
     from .engine.functional.shape import transpose as transpose
     from .engine.functional.shape import unbind as unbind
     from .engine.functional.shape import unsqueeze as unsqueeze
+    from .engine.functional.pointwise import abs as abs
+    from .engine.functional.pointwise import add as add
+    from .engine.functional.pointwise import bitwise_and as bitwise_and
+    from .engine.functional.pointwise import bitwise_not as bitwise_not
+    from .engine.functional.pointwise import bitwise_or as bitwise_or
+    from .engine.functional.pointwise import bitwise_xor as bitwise_xor
+    from .engine.functional.pointwise import cast as cast
+    from .engine.functional.pointwise import ceil as ceil
+    from .engine.functional.pointwise import celu as celu
+    from .engine.functional.pointwise import clip as clip
+    from .engine.functional.pointwise import cos as cos
+    from .engine.functional.pointwise import div as div
+    from .engine.functional.pointwise import elu as elu
+    from .engine.functional.pointwise import equal as equal
+    from .engine.functional.pointwise import erf as erf
+    from .engine.functional.pointwise import exp as exp
+    from .engine.functional.pointwise import exp2 as exp2
+    from .engine.functional.pointwise import expm1 as expm1
+    from .engine.functional.pointwise import floor as floor
+    from .engine.functional.pointwise import floor_divide as floor_divide
+    from .engine.functional.pointwise import fma as fma
+    from .engine.functional.pointwise import gelu as gelu
+    from .engine.functional.pointwise import greater as greater
+    from .engine.functional.pointwise import greater_equal as greater_equal
+    from .engine.functional.pointwise import hardsigmoid as hardsigmoid
+    from .engine.functional.pointwise import hardswish as hardswish
+    from .engine.functional.pointwise import hardtanh as hardtanh
+    from .engine.functional.pointwise import isfinite as isfinite
+    from .engine.functional.pointwise import isinf as isinf
+    from .engine.functional.pointwise import isnan as isnan
+    from .engine.functional.pointwise import leaky_relu as leaky_relu
+    from .engine.functional.pointwise import lerp as lerp
+    from .engine.functional.pointwise import less as less
+    from .engine.functional.pointwise import less_equal as less_equal
+    from .engine.functional.pointwise import log as log
+    from .engine.functional.pointwise import log10 as log10
+    from .engine.functional.pointwise import log1p as log1p
+    from .engine.functional.pointwise import log2 as log2
+    from .engine.functional.pointwise import logaddexp as logaddexp
+    from .engine.functional.pointwise import logical_and as logical_and
+    from .engine.functional.pointwise import logical_not as logical_not
+    from .engine.functional.pointwise import logical_or as logical_or
+    from .engine.functional.pointwise import logical_xor as logical_xor
+    from .engine.functional.pointwise import logsigmoid as logsigmoid
+    from .engine.functional.pointwise import maximum as maximum
+    from .engine.functional.pointwise import minimum as minimum
+    from .engine.functional.pointwise import mish as mish
+    from .engine.functional.pointwise import mul as mul
+    from .engine.functional.pointwise import neg as neg
+    from .engine.functional.pointwise import not_equal as not_equal
+    from .engine.functional.pointwise import pow as pow
+    from .engine.functional.pointwise import prelu as prelu
+    from .engine.functional.pointwise import reciprocal as reciprocal
+    from .engine.functional.pointwise import relu as relu
+    from .engine.functional.pointwise import relu6 as relu6
+    from .engine.functional.pointwise import remainder as remainder
+    from .engine.functional.pointwise import round as round
+    from .engine.functional.pointwise import rsqrt as rsqrt
+    from .engine.functional.pointwise import selu as selu
+    from .engine.functional.pointwise import sigmoid as sigmoid
+    from .engine.functional.pointwise import sign as sign
+    from .engine.functional.pointwise import silu as silu
+    from .engine.functional.pointwise import sin as sin
+    from .engine.functional.pointwise import softplus as softplus
+    from .engine.functional.pointwise import softsign as softsign
+    from .engine.functional.pointwise import sqrt as sqrt
+    from .engine.functional.pointwise import square as square
+    from .engine.functional.pointwise import sub as sub
+    from .engine.functional.pointwise import tan as tan
+    from .engine.functional.pointwise import tanh as tanh
+    from .engine.functional.pointwise import tanhshrink as tanhshrink
+    from .engine.functional.pointwise import trunc as trunc
+    from .engine.functional.pointwise import where as where
+    from .engine.functional.reduce import all as all
+    from .engine.functional.reduce import amax as amax
+    from .engine.functional.reduce import amin as amin
+    from .engine.functional.reduce import any as any
+    from .engine.functional.reduce import argmax as argmax
+    from .engine.functional.reduce import argmin as argmin
+    from .engine.functional.reduce import count_nonzero as count_nonzero
+    from .engine.functional.reduce import cumprod as cumprod
+    from .engine.functional.reduce import cumsum as cumsum
+    from .engine.functional.reduce import logsumexp as logsumexp
+    from .engine.functional.reduce import max as max
+    from .engine.functional.reduce import mean as mean
+    from .engine.functional.reduce import min as min
+    from .engine.functional.reduce import prod as prod
+    from .engine.functional.reduce import std as std
+    from .engine.functional.reduce import sum as sum
+    from .engine.functional.reduce import var as var
+    from .engine.functional.softmax import log_softmax as log_softmax
+    from .engine.functional.softmax import softmax as softmax
+    from .engine.functional.normalize import batch_norm as batch_norm
+    from .engine.functional.normalize import group_norm as group_norm
+    from .engine.functional.normalize import instance_norm as instance_norm
+    from .engine.functional.normalize import layer_norm as layer_norm
+    from .engine.functional.normalize import rms_norm as rms_norm
     from .kernels import errors as errors
     from .kernels.kernel import ExtraError as ExtraError
     from .kernels.op import Cost as Cost
@@ -84,47 +202,150 @@ __version__ = "0.1.0"
 
 # Public name -> the module that has it; a name without an attribute of its own is the module.
 _FACE = {
+    "abs": "engine.functional.pointwise",
+    "add": "engine.functional.pointwise",
+    "bitwise_and": "engine.functional.pointwise",
+    "bitwise_not": "engine.functional.pointwise",
+    "bitwise_or": "engine.functional.pointwise",
+    "bitwise_xor": "engine.functional.pointwise",
+    "cast": "engine.functional.pointwise",
+    "ceil": "engine.functional.pointwise",
+    "celu": "engine.functional.pointwise",
+    "clip": "engine.functional.pointwise",
+    "cos": "engine.functional.pointwise",
+    "div": "engine.functional.pointwise",
+    "elu": "engine.functional.pointwise",
+    "equal": "engine.functional.pointwise",
+    "erf": "engine.functional.pointwise",
+    "exp": "engine.functional.pointwise",
+    "exp2": "engine.functional.pointwise",
+    "expm1": "engine.functional.pointwise",
+    "floor": "engine.functional.pointwise",
+    "floor_divide": "engine.functional.pointwise",
+    "fma": "engine.functional.pointwise",
+    "gelu": "engine.functional.pointwise",
+    "greater": "engine.functional.pointwise",
+    "greater_equal": "engine.functional.pointwise",
+    "hardsigmoid": "engine.functional.pointwise",
+    "hardswish": "engine.functional.pointwise",
+    "hardtanh": "engine.functional.pointwise",
+    "isfinite": "engine.functional.pointwise",
+    "isinf": "engine.functional.pointwise",
+    "isnan": "engine.functional.pointwise",
+    "leaky_relu": "engine.functional.pointwise",
+    "lerp": "engine.functional.pointwise",
+    "less": "engine.functional.pointwise",
+    "less_equal": "engine.functional.pointwise",
+    "log": "engine.functional.pointwise",
+    "log10": "engine.functional.pointwise",
+    "log1p": "engine.functional.pointwise",
+    "log2": "engine.functional.pointwise",
+    "logaddexp": "engine.functional.pointwise",
+    "logical_and": "engine.functional.pointwise",
+    "logical_not": "engine.functional.pointwise",
+    "logical_or": "engine.functional.pointwise",
+    "logical_xor": "engine.functional.pointwise",
+    "logsigmoid": "engine.functional.pointwise",
+    "maximum": "engine.functional.pointwise",
+    "minimum": "engine.functional.pointwise",
+    "mish": "engine.functional.pointwise",
+    "mul": "engine.functional.pointwise",
+    "neg": "engine.functional.pointwise",
+    "not_equal": "engine.functional.pointwise",
+    "pow": "engine.functional.pointwise",
+    "prelu": "engine.functional.pointwise",
+    "reciprocal": "engine.functional.pointwise",
+    "relu": "engine.functional.pointwise",
+    "relu6": "engine.functional.pointwise",
+    "remainder": "engine.functional.pointwise",
+    "round": "engine.functional.pointwise",
+    "rsqrt": "engine.functional.pointwise",
+    "selu": "engine.functional.pointwise",
+    "sigmoid": "engine.functional.pointwise",
+    "sign": "engine.functional.pointwise",
+    "silu": "engine.functional.pointwise",
+    "sin": "engine.functional.pointwise",
+    "softplus": "engine.functional.pointwise",
+    "softsign": "engine.functional.pointwise",
+    "sqrt": "engine.functional.pointwise",
+    "square": "engine.functional.pointwise",
+    "sub": "engine.functional.pointwise",
+    "tan": "engine.functional.pointwise",
+    "tanh": "engine.functional.pointwise",
+    "tanhshrink": "engine.functional.pointwise",
+    "trunc": "engine.functional.pointwise",
+    "where": "engine.functional.pointwise",
     "Array": "engine.array",
     "Cost": "kernels.op",
     "ExtraError": "kernels.kernel",
     "Op": "kernels.op",
     "Sample": "kernels.op",
     "TensorSpec": "kernels.spec",
+    "argsort": "engine.functional.index",
     "adaptive_avg_pool1d": "engine.functional.pool",
     "adaptive_avg_pool2d": "engine.functional.pool",
     "adaptive_avg_pool3d": "engine.functional.pool",
     "adaptive_max_pool1d": "engine.functional.pool",
     "adaptive_max_pool2d": "engine.functional.pool",
     "adaptive_max_pool3d": "engine.functional.pool",
+    "all": "engine.functional.reduce",
+    "amax": "engine.functional.reduce",
+    "amin": "engine.functional.reduce",
+    "any": "engine.functional.reduce",
+    "argmax": "engine.functional.reduce",
+    "argmin": "engine.functional.reduce",
     "array": "engine.array",
     "asarray": "engine.array",
+    "batch_norm": "engine.functional.normalize",
     "check_grads": "engine.check_grads",
     "checkpoint": "engine.autograd",
     "compile": "engine.compile",
+    "count_nonzero": "engine.functional.reduce",
+    "cumprod": "engine.functional.reduce",
+    "cumsum": "engine.functional.reduce",
     "debug_nans": "engine.compile",
     "grad": "engine.autograd",
+    "group_norm": "engine.functional.normalize",
+    "instance_norm": "engine.functional.normalize",
+    "layer_norm": "engine.functional.normalize",
+    "log_softmax": "engine.functional.softmax",
+    "logsumexp": "engine.functional.reduce",
+    "max": "engine.functional.reduce",
+    "mean": "engine.functional.reduce",
+    "min": "engine.functional.reduce",
+    "prod": "engine.functional.reduce",
+    "rms_norm": "engine.functional.normalize",
+    "softmax": "engine.functional.softmax",
+    "std": "engine.functional.reduce",
     "stop_gradient": "engine.autograd",
+    "sum": "engine.functional.reduce",
     "value_and_grad": "engine.autograd",
     "avg_pool1d": "engine.functional.pool",
     "avg_pool2d": "engine.functional.pool",
     "avg_pool3d": "engine.functional.pool",
     "broadcast_to": "engine.functional.shape",
+    "cat": "engine.functional.index",
     "chunk": "engine.functional.shape",
+    "concat": "engine.functional.index",
     "conv1d": "engine.functional.conv",
     "conv2d": "engine.functional.conv",
     "conv3d": "engine.functional.conv",
     "conv_transpose1d": "engine.functional.conv",
     "conv_transpose2d": "engine.functional.conv",
     "conv_transpose3d": "engine.functional.conv",
+    "embedding": "engine.functional.index",
     "errors": "kernels.errors",
     "expand_dims": "engine.functional.shape",
     "explain": "engine.eager",
     "flatten": "engine.functional.shape",
     "flip": "engine.functional.shape",
     "from_dlpack": "engine.array",
+    "gather": "engine.functional.index",
     "get_num_threads": "kernels.settings",
     "gru": "engine.functional.recurrent",
     "gru_cell": "engine.functional.recurrent",
+    "index_add": "engine.functional.index",
+    "index_select": "engine.functional.index",
     "kernel": "kernels.registry",
     "linear": "engine.functional.linear",
     "lstm": "engine.functional.recurrent",
@@ -135,19 +356,34 @@ _FACE = {
     "max_pool3d": "engine.functional.pool",
     "moveaxis": "engine.functional.shape",
     "narrow": "engine.functional.shape",
+    "one_hot": "engine.functional.index",
+    "pad": "engine.functional.index",
     "permute": "engine.functional.shape",
+    "repeat_interleave": "engine.functional.index",
     "reshape": "engine.functional.shape",
     "rnn": "engine.functional.recurrent",
     "rnn_cell": "engine.functional.recurrent",
+    "roll": "engine.functional.index",
+    "scatter_add": "engine.functional.index",
+    "searchsorted": "engine.functional.index",
     "set_num_threads": "kernels.settings",
     "slice": "engine.functional.shape",
+    "sort": "engine.functional.index",
     "split": "engine.functional.shape",
     "squeeze": "engine.functional.shape",
+    "stack": "engine.functional.index",
     "swapaxes": "engine.functional.shape",
+    "take": "engine.functional.index",
+    "take_along_axis": "engine.functional.index",
+    "tile": "engine.functional.index",
+    "topk": "engine.functional.index",
     "transpose": "engine.functional.shape",
+    "tril": "engine.functional.index",
+    "triu": "engine.functional.index",
     "unbind": "engine.functional.shape",
     "unsqueeze": "engine.functional.shape",
     "using": "kernels.settings",
+    "var": "engine.functional.reduce",
 }
 
 __all__ = [*_FACE, "__version__"]

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from ..kernels.errors import DeviceError, DTypeError, KernelwrightError, ShapeError
 from ..kernels.spec import SHORT_NAMES, TensorSpec, check_device, dtype_name, np_dtype
+from .operators import Operators
 
 
-class Array:
+class Array(Operators):
     """Numbers of one dtype in a buffer on a device; made by `kw.array`, `kw.asarray` or `kw.from_dlpack`.
 
     The constructor takes a NumPy array of a dtype that this package has, as it is, and checks nothing.
@@ -120,6 +121,8 @@ class Array:
 
     def astype(self, dtype: Any) -> Array:
         """A copy with its elements converted to `dtype`."""
+        if type(self) is not Array:
+            return _reshaped("cast", self, dtype)
         return Array(self._data.astype(np_dtype(dtype_name(dtype))))
 
     def tolist(self) -> Any:
@@ -177,7 +180,7 @@ class Array:
     def __getitem__(self, key: Any) -> Array:
         if type(self) is Array:
             return Array(np.asarray(self._data[_plain_index(key)]))
-        return _reshaped("basic_index", self, key)
+        return _reshaped("indexed", self, key)
 
     def __bool__(self) -> bool:
         return bool(self.item())

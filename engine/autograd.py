@@ -181,10 +181,15 @@ def _or_zeros(g: Array | None, x: Tracer) -> Array:
 
 
 def _filled(x: Array, number: int) -> Array:
-    """`number` in the shape of `x`: one element, looked at again and again."""
+    """`number` in the shape of `x`: one element, looked at again and again.
+
+    As a Tracer, so that what is made of it becomes part of the graph too, and not a large constant.
+    """
     from .functional.shape import broadcast_to
 
-    return broadcast_to(Array(np.full((), number, x.dtype)), x.shape)
+    trace = active_trace()
+    one = Array(np.full((), number, x.dtype))
+    return broadcast_to(one if trace is None else as_tracer(one, trace), x.shape)
 
 
 def differentiate(

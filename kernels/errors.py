@@ -22,6 +22,10 @@ class DTypeError(KernelwrightError, TypeError):
     """A dtype, or an object that is no array of numbers at all, that the operation does not take."""
 
 
+class OutOfRangeError(KernelwrightError, IndexError):
+    """An index that names no place of an array."""
+
+
 class LayoutError(KernelwrightError, ValueError):
     """Memory that cannot be used as it is laid out: a read-only, unaligned or zero-stride output."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...kernels.errors import DTypeError, ShapeError
+from ...kernels.errors import DTypeError, OutOfRangeError, ShapeError
 from ...kernels.shape.op import BROADCAST_TO, RESHAPE, TRANSPOSE
 from ...kernels.shape.slices import SLICE
 from ..array import Array, asarray
@@ -305,17 +305,48 @@ def unbind(x: Operand, axis: int = 0) -> tuple[Array, ...]:
     return tuple(reshape(narrow(x, place, i, 1), shape) for i in range(x.shape[place]))
 
 
+def indexed(x: Array, key: Any) -> Array:
+    """x[key], for Arrays without numbers too: a view for whole numbers, slices, None and ...
+
+    One whole-number array among slices takes its places along that axis.
+
+    Raises:
+        OutOfRangeError: for a place that is not there, or more places than axes.
+        DTypeError: for any other key.
+    """
+    parts = key if isinstance(key, tuple) else (key,)
+    arrays = [part for part in parts if isinstance(part, Array | np.ndarray | list) and np.ndim(part)]
+    if not arrays:
+        return basic_index(x, key)
+    from .index import take
+
+    at = next(i for i, part in enumerate(parts) if part is arrays[0])
+    rest = [part for part in parts if part is not arrays[0]]
+    if len(arrays) > 1 or any(not isinstance(p, builtins.slice) and p is not Ellipsis for p in rest):
+        raise DTypeError(
+            "an index of an Array without numbers has at most one array of places, among slices; write "
+            "kw.gather or kw.take for others."
+        )
+    if Ellipsis in rest and any(p is Ellipsis for p in parts[:at]):
+        axis = x.ndim - (len(parts) - at)
+    else:
+        axis = at
+    whole = (*parts[:at], builtins.slice(None), *parts[at + 1 :])
+    made: Array = take(basic_index(x, whole), arrays[0], axis)
+    return made
+
+
 def basic_index(x: Array, key: Any) -> Array:
     """x[key] for a key of whole numbers, slices, None and ...: a slice, then a reshape.
 
     Raises:
-        IndexError: for a place that is not there, or more places than axes.
+        OutOfRangeError: for a place that is not there, or more places than axes.
         DTypeError: for any other key.
     """
     parts = list(key) if isinstance(key, tuple) else [key]
     named = sum(part is not None and part is not Ellipsis for part in parts)
     if named > x.ndim or sum(part is Ellipsis for part in parts) > 1:
-        raise IndexError(f"x {x.shape} has {x.ndim} axes, too few for the index {key}.")
+        raise OutOfRangeError(f"x {x.shape} has {x.ndim} axes, too few for the index {key}.")
     rest: list[Any] = [builtins.slice(None)] * (x.ndim - named)
     at = next((i for i, part in enumerate(parts) if part is Ellipsis), None)
     parts = parts + rest if at is None else parts[:at] + rest + parts[at + 1 :]
@@ -339,7 +370,9 @@ def basic_index(x: Array, key: Any) -> Array:
         if isinstance(part, bool | np.bool_):
             raise DTypeError("True and False are no places; write kw.where(mask, x, y) for a choice by mask.")
         if not -length <= place < length:
-            raise IndexError(f"{place} is no place along axis {len(bounds)} of x {x.shape}: it has {length}.")
+            raise OutOfRangeError(
+                f"{place} is no place along axis {len(bounds)} of x {x.shape}: it has {length}."
+            )
         bounds.append(builtins.slice(place % length, place % length + 1))
     taken = _sliced(x, bounds)
     return taken if taken.shape == tuple(shape) else call(RESHAPE, (taken,), {"shape": tuple(shape)})

@@ -1,5 +1,5 @@
-"""Gradients of convolution. Each of conv, its input gradient and its weight gradient is linear in two arrays, and
-the gradients of one are the other two: they can be differentiated any number of times."""
+"""Gradients of convolution. Each of conv, its input gradient and its weight gradient is linear in two
+arrays, and the gradients of one are the other two: they can be differentiated any number of times."""
 
 from __future__ import annotations
 

@@ -37,7 +37,9 @@ def matmul(
     if columns.ndim == 2 and rows.ndim > 2:
         # One long sum instead of one product for each matrix of the batch.
         k, n = columns.shape
-        db = product(swapaxes(reshape(rows, (prod(rows.shape[:-1]), k)), 0, 1), reshape(g, (prod(g.shape[:-1]), n)))
+        db = product(
+            swapaxes(reshape(rows, (prod(rows.shape[:-1]), k)), 0, 1), reshape(g, (prod(g.shape[:-1]), n))
+        )
     else:
         db = product(swapaxes(rows, -1, -2), g)
     return (

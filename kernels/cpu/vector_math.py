@@ -38,7 +38,7 @@ from llvmlite import ir
 from ..activations import ACTIVATIONS, GELU_CUBE, GELU_SCALE, check
 from .vector_ir import Vectors
 
-__all__ = ["ACTIVATIONS", "activation", "erf", "exp", "log", "sigmoid", "tanh"]
+__all__ = ["ACTIVATIONS", "activation", "erf", "exp", "exp_of_negative", "log", "sigmoid", "tanh"]
 
 
 class _Constants(NamedTuple):

@@ -156,12 +156,12 @@ class Program:
             shape: the full shape; only needed with reductions and the like.
             axes: the reduced ones. Row outputs keep them, with length 1.
         """
-        values = [np.asarray(a, np.float64) if _is_float(d) else np.asarray(a)
+        values = [np.asarray(a, np.float64) if is_float(d) else np.asarray(a)
                   for a, d in zip(arrays, self.inputs, strict=True)]  # fmt: skip
         for place, instruction in enumerate(self.instructions):
             dtype = self.dtypes[len(self.inputs) + place]
             operands = [values[number] for number in operands_of(instruction)]
-            values.append(_computed(instruction, dtype, operands, shape, axes))
+            values.append(computed(instruction, dtype, operands, shape, axes))
         return [values[number] for number in self.outputs]
 
     def __str__(self) -> str:
@@ -190,19 +190,21 @@ def operands_of(instruction: tuple[Any, ...]) -> tuple[int, ...]:
     return numbers
 
 
-def _is_float(dtype: str) -> bool:
+def is_float(dtype: str) -> bool:
+    """Whether a dtype is a floating-point one."""
     return dtype in ("float32", "float64", "bfloat16", "float16")
 
 
-def _computed(
+def computed(
     instruction: tuple[Any, ...],
     dtype: str,
     operands: list[AnyArray],
     shape: tuple[int, ...],
     axes: tuple[int, ...],
 ) -> AnyArray:
+    """What one instruction gives, by NumPy; floats as float64."""
     name = instruction[0]
-    kind = "float64" if _is_float(dtype) else dtype
+    kind = "float64" if is_float(dtype) else dtype
     count = 1
     for axis in axes:
         count *= shape[axis]
@@ -382,14 +384,20 @@ class Call:
 
         Row inputs may come without their reduced axes.
         """
-        given = [
-            np.expand_dims(a, self.axes) if i in self.program.rows and self._squeezed(np.ndim(a)) else a
+        return tuple(self.program.run(*self._aligned(arrays), shape=self.shape, axes=self.axes))
+
+    def magnitude(self, *arrays: AnyArray) -> tuple[AnyArray, ...]:
+        """What the rounding errors of each output are measured against (`conditioning.py`)."""
+        from .conditioning import magnitudes
+
+        return tuple(magnitudes(self.program, tuple(self._aligned(arrays)), self.shape, self.axes))
+
+    def _aligned(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
+        squeezed = len(self.shape) - len(self.axes)
+        return [
+            np.expand_dims(a, self.axes) if i in self.program.rows and np.ndim(a) == squeezed else a
             for i, a in enumerate(arrays)
         ]
-        return tuple(self.program.run(*given, shape=self.shape, axes=self.axes))
-
-    def _squeezed(self, ndim: int) -> bool:
-        return ndim == len(self.shape) - len(self.axes)
 
 
 def kept_shape(shape: Sequence[int], axes: Sequence[int], keepdims: bool = True) -> tuple[int, ...]:

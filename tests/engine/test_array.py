@@ -406,6 +406,8 @@ def test_every_public_name_is_there() -> None:
         *("Cost", "ExtraError", "Op", "Sample", "TensorSpec", "kernel", "errors"),
         *("get_num_threads", "set_num_threads", "using"),
         *("lstm", "lstm_cell", "gru", "gru_cell", "rnn", "rnn_cell"),
+        *("broadcast_to", "chunk", "expand_dims", "flatten", "flip", "moveaxis", "narrow", "permute"),
+        *("reshape", "slice", "split", "squeeze", "swapaxes", "transpose", "unbind", "unsqueeze"),
     }
     for name in kw.__all__:
         assert getattr(kw, name) is not None

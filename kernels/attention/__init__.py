@@ -1,0 +1,1 @@
+"""Scaled dot-product attention without the quadratic buffer, and its gradients."""

@@ -1,0 +1,423 @@
+"""The routines that attention kernels are made of, as vector IR: products, panels turned on the way, masks.
+
+A routine is a function inside the generated module, of 64-bit integers: byte addresses, byte strides, counts.
+Matrices of scores are kept transposed, keys down and queries across, so that a vector holds one key's scores
+with `lanes` queries: maxima and sums over keys then run down the rows, and no product needs its operands
+turned but for one panel of queries.
+
+    product       C[m x w vectors] (+)= A[m x k] B[k x w vectors]       A by broadcasts, along its rows or
+                                                                        (`turned`) down its columns
+    turn          dst[e][i] = scale src[i][e]                           a panel of w vectors of rows
+    lay           dst[i][e] = src[i][e]                                 any strides and dtype -> dense, padded
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from ..cpu.narrow import NARROW, read, stored_bytes, write
+from ..cpu.vector_ir import I8, I32, I64, POINTER, Vectors, counted_loop, i64, minimum, offset, pointer, times
+
+Value = ir.Value
+Builder = ir.IRBuilder
+LINE = 64
+UNROLL = 4
+GRAIN = 24  # a multiple of the rows of every tile: 24, 12, 8, 6
+
+
+class Kind(NamedTuple):
+    """The part of a kernel's key that all its routines share.
+
+    Attributes:
+        dtype: what is computed with, "float32" or "float64".
+        stored: the dtype of query, key and value in memory.
+        lanes: elements a vector.
+        panel: vectors in a panel of queries.
+        registers: vector registers for sums.
+    """
+
+    dtype: str
+    stored: str
+    lanes: int
+    panel: int
+    registers: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of an element that is computed with."""
+        return 8 if self.dtype == "float64" else 4
+
+    @property
+    def rows(self) -> int:
+        """Queries in a panel."""
+        return self.panel * self.lanes
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of a panel."""
+        return self.rows * self.size
+
+    @property
+    def vector_bytes(self) -> int:
+        """Bytes of a vector."""
+        return self.lanes * self.size
+
+    def height(self, columns: int) -> int:
+        """Rows of a tile of so many vectors of columns: 24 sums in 32 registers, 12 in 16."""
+        return max(1, self.registers // columns)
+
+
+def routine(builder: Builder, name: str, count: int, body: Callable[..., None]) -> Callable[..., None]:
+    """`call(builder, *args)` of a function of `count` integers, which `body(builder, *args)` emits once."""
+    module = builder.module
+    function = module.globals.get(name)
+    if function is None:
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * count), name)
+        function.linkage = "internal"
+        function.attributes.add("noinline")
+        inner = ir.IRBuilder(function.append_basic_block("entry"))
+        body(inner, *function.args)
+        inner.ret_void()
+
+    def call(at: Builder, *args: Value | int) -> None:
+        at.call(function, [i64(arg) if isinstance(arg, int) else arg for arg in args])
+
+    return call
+
+
+def loop(builder: Builder, start: Value | int, stop: Value | int, step: int = 1) -> Any:
+    """`with loop(...) as (i, _)`: i from start to stop, which is left out."""
+    low, high = (i64(x) if isinstance(x, int) else x for x in (start, stop))
+    return cgutils.for_range_slice(builder, low, high, i64(step), I64)
+
+
+def ceil_to(builder: Builder, value: Value, step: int) -> Value:
+    """`value` up to a multiple of a power of two."""
+    return builder.and_(builder.add(value, i64(step - 1)), i64(-step))
+
+
+def at(builder: Builder, base: Value, *terms: Value | int) -> Value:
+    """The sum of an address and byte distances."""
+    for term in terms:
+        if not (isinstance(term, int) and term == 0):
+            base = builder.add(base, i64(term) if isinstance(term, int) else term)
+    return base
+
+
+# --- products -----------------------------------------------------------------------------------------------
+
+
+def tile(kind: Kind, builder: Builder, mr: int, columns: int, *, turned: bool, onto: str) -> Any:
+    """`tile(b, k, a, a_step, rows, b, b_rs, c, c_rs, extra)`: one register tile, columns not masked.
+
+    A is read at a + row a_step + 8 or 4 k; `turned`: at a + k a_step + 8 or 4 row. Rows past `rows` repeat
+    the last one (nothing past it is read) and are stored like the others: C has room for `mr` of them.
+
+    Args:
+        kind: of the kernel.
+        builder: whose module gets the routine.
+        mr: rows.
+        columns: vectors of columns.
+        turned: where A's rows lie side by side.
+        onto: "new" overwrites C, "add" adds to it where `extra` is not 0; "scaled" adds to it times a factor
+            for each row, which lie at `extra`, unless that is 0.
+    """
+
+    def body(b: Builder, *args: Value) -> None:
+        k, a, a_step, rows, b_at, b_rs, c, c_rs, extra = args
+        v = Vectors(b, kind.dtype, kind.lanes)
+        last = b.sub(rows, i64(1))
+        lines = []
+        for i in range(mr):
+            row = minimum(b, i64(i), last) if i else i64(0)
+            lines.append(pointer(b, at(b, a, times(b, row, v.itemsize) if turned else b.mul(row, a_step))))
+
+        def steps(count: int) -> Any:
+            def one(carried: Any) -> Any:
+                b_now, a_off, acc = carried[0], carried[1], list(carried[2:])
+                for u in range(count):
+                    line = offset(b, b_now, times(b, b_rs, u))
+                    loaded = [v.load(offset(b, line, j * v.nbytes)) for j in range(columns)]
+                    along = at(b, a_off, times(b, a_step, u)) if turned else at(b, a_off, u * v.itemsize)
+                    for i in range(mr):
+                        element = v.broadcast(offset(b, lines[i], along))
+                        for j in range(columns):
+                            acc[i * columns + j] = v.fma(element, loaded[j], acc[i * columns + j])
+                step = times(b, a_step, count) if turned else i64(count * v.itemsize)
+                return [offset(b, b_now, times(b, b_rs, count)), b.add(a_off, step), *acc]
+
+            return one
+
+        state = [pointer(b, b_at), i64(0), *[v.zero] * (mr * columns)]
+        state = counted_loop(b, b.sdiv(k, i64(UNROLL)), state, steps(UNROLL))
+        acc = counted_loop(b, b.srem(k, i64(UNROLL)), state, steps(1))[2:]
+
+        def store(adding: bool) -> None:
+            for i in range(mr):
+                line = pointer(b, at(b, c, times(b, c_rs, i)))
+                scale = (
+                    v.broadcast(pointer(b, at(b, extra, i * v.itemsize)))
+                    if adding and onto == "scaled"
+                    else None
+                )
+                for j in range(columns):
+                    place, value = offset(b, line, j * v.nbytes), acc[i * columns + j]
+                    if adding:
+                        old = v.load(place)
+                        value = v.add(old, value) if scale is None else v.fma(old, scale, value)
+                    v.store(value, place)
+
+        if onto == "new":
+            store(False)
+        else:
+            with b.if_else(b.icmp_signed("!=", extra, i64(0))) as (more, first):
+                with more:
+                    store(True)
+                with first:
+                    store(False)
+
+    name = f"tile_{mr}_{columns}_{'turned' if turned else 'rows'}_{onto}"
+    return routine(builder, name, 9, body)
+
+
+def product(kind: Kind, builder: Builder, columns: int, *, turned: bool, onto: str, fixed: int = 0) -> Any:
+    """`product(b, m, k, a, a_step, b, b_rs, c, c_rs, extra)`: all row tiles of one column of tiles.
+
+    C has room for rows up to a multiple of the tile's height; with `fixed` rows, for exactly these. Where
+    onto is "scaled", `extra` moves along with the rows.
+    """
+    mr = kind.height(columns)
+    rest = fixed % mr
+    tall = tile(kind, builder, mr, columns, turned=turned, onto=onto)
+    low = max(1, mr // 3)
+    short = tile(kind, builder, rest or low, columns, turned=turned, onto=onto)
+    size = kind.size
+
+    def body(b: Builder, *args: Value) -> None:
+        m, k, a, a_step, b_at, b_rs, c, c_rs, extra = args
+
+        def one(part: Any, i: Value, rows: Value) -> None:
+            start = at(b, a, b.mul(i, i64(size)) if turned else b.mul(i, a_step))
+            more = extra
+            if onto == "scaled":
+                moved = b.add(extra, b.mul(i, i64(size)))
+                more = b.select(b.icmp_signed("!=", extra, i64(0)), moved, i64(0))
+            part(b, k, start, a_step, rows, b_at, b_rs, at(b, c, b.mul(i, c_rs)), c_rs, more)
+
+        if fixed:
+            with loop(b, 0, fixed - rest, mr) as (i, _):
+                one(tall, i, i64(mr))
+            if rest:
+                one(short, i64(fixed - rest), i64(rest))
+            return
+        with loop(b, 0, m, mr) as (i, _):
+            left = b.sub(m, i)
+            with b.if_else(b.icmp_signed("<=", left, i64(low))) as (few, many):
+                with few:
+                    one(short, i, left)
+                with many:
+                    one(tall, i, minimum(b, left, i64(mr)))
+
+    name = f"product_{columns}_{'turned' if turned else 'rows'}_{onto}_{fixed}"
+    return routine(builder, name, 9, body)
+
+
+def column_tiles(kind: Kind, vectors: int) -> list[tuple[int, int]]:
+    """(first vector, vectors) of the tiles that so many vectors of columns are cut into."""
+    widest = 4 if kind.registers >= 24 else 2
+    tiles, first = [], 0
+    while first < vectors:
+        left = vectors - first
+        # The last two tiles share what is left: 3 + 2 vectors go faster than 4 + 1.
+        width = left if left <= widest else widest if left >= 2 * widest else (left + 1) // 2
+        tiles.append((first, width))
+        first += width
+    return tiles
+
+
+def wide_product(
+    kind: Kind, builder: Builder, vectors: int, *, turned: bool, onto: str, fixed: int = 0
+) -> Any:
+    """As `product`, for any number of vectors of columns."""
+
+    def call(
+        b: Builder,
+        m: Any,
+        k: Any,
+        a: Value,
+        a_step: Any,
+        b_at: Value,
+        b_rs: Any,
+        c: Value,
+        c_rs: Any,
+        extra: Any,
+    ) -> None:
+        for first, width in column_tiles(kind, vectors):
+            part = product(kind, builder, width, turned=turned, onto=onto, fixed=fixed)
+            shift = first * kind.vector_bytes
+            part(b, m, k, a, a_step, at(b, b_at, shift), b_rs, at(b, c, shift), c_rs, extra)
+
+    return call
+
+
+# --- copies -------------------------------------------------------------------------------------------------
+
+
+def scalar(kind: Kind, b: Builder, stored: str, ptr: Value) -> Value:
+    """One element of `stored` as a vector of one."""
+    return read(Vectors(b, kind.dtype, 1), ptr, stored)
+
+
+def lay(kind: Kind, builder: Builder, stored: str) -> Any:
+    """`lay(b, dst, dst_rs, src, src_rs, src_cs, m, n)`: rows side by side in the dtype that is computed with.
+
+    Each row of dst is filled up to whole vectors, with zeros.
+    """
+    width = stored_bytes(stored)
+
+    def body(b: Builder, *args: Value) -> None:
+        dst, dst_rs, src, src_rs, src_cs, m, n = args
+        v, one = Vectors(b, kind.dtype, kind.lanes), Vectors(b, kind.dtype, 1)
+        dense = b.icmp_signed("==", src_cs, i64(width))
+        with loop(b, 0, m) as (i, _):
+            to, line = at(b, dst, b.mul(i, dst_rs)), at(b, src, b.mul(i, src_rs))
+            with b.if_else(dense) as (whole, spread):
+                with whole, loop(b, 0, n, kind.lanes) as (e, _):
+                    place = pointer(b, at(b, line, b.mul(e, i64(width))))
+                    value = read(v, place, stored, v.tail_mask(b.sub(n, e)))
+                    v.store(value, pointer(b, at(b, to, b.mul(e, i64(kind.size)))))
+                with spread:
+                    with loop(b, n, ceil_to(b, n, kind.lanes)) as (e, _):
+                        one.store(one.zero, pointer(b, at(b, to, b.mul(e, i64(kind.size)))))
+                    with loop(b, 0, n) as (e, _):
+                        value = scalar(kind, b, stored, pointer(b, at(b, line, b.mul(e, src_cs))))
+                        one.store(value, pointer(b, at(b, to, b.mul(e, i64(kind.size)))))
+
+    return routine(builder, f"lay_{stored}", 7, body)
+
+
+def unlay(kind: Kind, builder: Builder) -> Any:
+    """`unlay(b, dst, dst_rs, src, src_rs, m, n)`: dense rows to rows of the stored dtype, side by side."""
+    width = stored_bytes(kind.stored)
+
+    def body(b: Builder, *args: Value) -> None:
+        dst, dst_rs, src, src_rs, m, n = args
+        v = Vectors(b, kind.dtype, kind.lanes)
+        with loop(b, 0, m) as (i, _):
+            to, line = at(b, dst, b.mul(i, dst_rs)), at(b, src, b.mul(i, src_rs))
+            with loop(b, 0, n, kind.lanes) as (e, _):
+                value = v.load(pointer(b, at(b, line, b.mul(e, i64(kind.size)))))
+                place = pointer(b, at(b, to, b.mul(e, i64(width))))
+                write(v, value, place, kind.stored, v.tail_mask(b.sub(n, e)))
+
+    return routine(builder, "unlay", 6, body)
+
+
+def _mask_bytes(stored: str) -> int:
+    return 1 if stored == "bool" else stored_bytes(stored)
+
+
+def _mask_vector(v: Vectors, ptr: Value, stored: str, mask: Value | None) -> Value:
+    """What a mask adds to the scores: 0 or minus infinity for a bool."""
+    if stored != "bool":
+        return read(v, ptr, stored, mask)
+    b, wide = v.builder, ir.VectorType(I8, v.lanes)
+    zeros = ir.Constant(wide, [0] * v.lanes)
+    if mask is None:
+        halves = b.load(ptr, typ=wide)
+        halves.align = 1
+    else:
+        fnty = ir.FunctionType(wide, [POINTER, I32, v.mask_type, wide])
+        fn = cgutils.get_or_insert_function(b.module, fnty, f"llvm.masked.load.v{v.lanes}i8.p0")
+        halves = b.call(fn, [ptr, ir.Constant(I32, 1), mask, zeros])
+    return v.select(b.icmp_unsigned("!=", halves, zeros), v.zero, v.constant(-math.inf))
+
+
+def turn(kind: Kind, builder: Builder, stored: str, *, mask: bool = False) -> Any:
+    """`turn(b, dst, src, src_rs, rows, n, scale)`: a panel of `rows` rows of n elements, side by side.
+
+    dst[e][i] = src[i][e] times the number at address `scale`, for e up to a whole number of vectors; queries
+    past `rows` repeat the last one. With `mask`, src is one, and is not scaled.
+    """
+    width = _mask_bytes(stored) if mask else stored_bytes(stored)
+
+    def body(b: Builder, *args: Value) -> None:
+        dst, src, src_rs, rows, n, scale = args
+        v = Vectors(b, kind.dtype, kind.lanes)
+        factor = None if mask else v.broadcast(pointer(b, scale))
+        last = b.sub(rows, i64(1))
+        with loop(b, 0, kind.panel) as (group, _):
+            first = b.mul(group, i64(kind.lanes))
+            lines = []
+            for i in range(kind.lanes):
+                row = minimum(b, b.add(first, i64(i)), last)
+                lines.append(at(b, src, b.mul(row, src_rs)))
+            to = at(b, dst, b.mul(group, i64(kind.vector_bytes)))
+            with loop(b, 0, n, kind.lanes) as (e, _):
+                there = v.tail_mask(b.sub(n, e))
+                places = [pointer(b, at(b, line, b.mul(e, i64(width)))) for line in lines]
+                if mask:
+                    read_rows = [_mask_vector(v, p, stored, there) for p in places]
+                else:
+                    read_rows = [v.mul(read(v, p, stored, there), factor) for p in places]
+                start = at(b, to, b.mul(e, i64(kind.row_bytes)))
+                for j, value in enumerate(v.transpose(read_rows)):
+                    v.store(value, pointer(b, at(b, start, j * kind.row_bytes)))
+
+    return routine(builder, f"turn_{stored}_{'mask' if mask else 'scaled'}", 6, body)
+
+
+def mask_panel(kind: Kind, builder: Builder, stored: str, way: str) -> Any:
+    """`mask(b, dst, src, src_rs, src_cs, rows, n)`: what is added to the scores of n keys: [n][queries].
+
+    `way` is how the mask lies: "keys": the same for all queries; "rows": keys side by side; "any".
+    """
+    if way == "rows":
+        turned = turn(kind, builder, stored, mask=True)
+
+        def call(
+            b: Builder, dst: Value, src: Value, src_rs: Value, src_cs: Value, rows: Value, n: Value
+        ) -> None:
+            turned(b, dst, src, src_rs, rows, n, 0)
+
+        return call
+
+    def body(b: Builder, *args: Value) -> None:
+        dst, src, src_rs, src_cs, rows, n = args
+        v, one = Vectors(b, kind.dtype, kind.lanes), Vectors(b, kind.dtype, 1)
+        with loop(b, 0, n) as (c, _):
+            line, to = at(b, src, b.mul(c, src_cs)), at(b, dst, b.mul(c, i64(kind.row_bytes)))
+            if way == "keys":
+                element = b.extract_element(
+                    _mask_vector(one, pointer(b, line), stored, None), ir.Constant(I32, 0)
+                )
+                for j in range(kind.panel):
+                    v.store(v.splat(element), pointer(b, at(b, to, j * kind.vector_bytes)))
+            else:
+                with loop(b, 0, rows) as (i, _):
+                    value = _mask_vector(one, pointer(b, at(b, line, b.mul(i, src_rs))), stored, None)
+                    one.store(value, pointer(b, at(b, to, b.mul(i, i64(kind.size)))))
+
+    return routine(builder, f"mask_{stored}_{way}", 6, body)
+
+
+def is_narrow(stored: str) -> bool:
+    """Whether elements are widened to be computed with."""
+    return stored in NARROW
+
+
+def allowed_lanes(kind: Kind, v: Vectors, first: Value, c: Value, j: int) -> Value:
+    """Causal: which lanes of vector j, queries first .. , may see key c."""
+    b = v.builder
+    limit = b.sub(b.sub(c, first), i64(j * kind.lanes))  # lanes from here on
+    narrow = b.trunc(limit, v.integer) if kind.size == 4 else limit
+    undefined = ir.Constant(v.integer_type, ir.Undefined)
+    one = b.insert_element(undefined, narrow, ir.Constant(I32, 0))
+    order = ir.Constant(ir.VectorType(I32, kind.lanes), [0] * kind.lanes)
+    lanes = ir.Constant(v.integer_type, list(range(kind.lanes)))
+    return b.icmp_signed(">=", lanes, b.shuffle_vector(one, undefined, order))

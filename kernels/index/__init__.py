@@ -1,0 +1,1 @@
+"""Operations that pick, place, join and order: embedding, gather, concat, pad, sort."""

@@ -1,0 +1,1 @@
+"""Losses that are more than a chain of pointwise functions: by class labels, and of alignments (CTC)."""

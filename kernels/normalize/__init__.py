@@ -1,0 +1,1 @@
+"""Layer, RMS, group and batch normalisation and their gradients: ops and kernels."""

@@ -1,0 +1,1 @@
+"""Reductions over any axes, and cumulative sums and products: ops and kernels."""
