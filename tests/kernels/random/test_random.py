@@ -1,4 +1,4 @@
-"""Random numbers: Philox's known answers, every sample, threads, distributions, keys, dropout, bad input."""
+"""Random numbers: Philox's known answers, threads, distributions, keys, dropout, bad input."""
 
 from __future__ import annotations
 
@@ -9,23 +9,9 @@ import numpy as np
 import pytest
 
 import kernelwright as kw
-from kernelwright.kernels.accuracy import check_kernel
 from kernelwright.kernels.errors import ConfigError, DTypeError, ShapeError
-from kernelwright.kernels.op import get_op
 from kernelwright.kernels.random import philox
-from kernelwright.kernels.registry import kernels_for
 
-OPS = (
-    *("random_bits", "random_uniform", "random_normal", "random_truncated_normal", "random_exponential"),
-    *(
-        "random_bernoulli",
-        "random_randint",
-        "random_permutation",
-        "random_split",
-        "random_fold_in",
-        "dropout",
-    ),
-)
 KEY = np.array([123, 456], np.uint32)
 
 # Counter, key, result: philox4x32 with 10 rounds in `kat_vectors` of the Random123 distribution.
@@ -48,16 +34,6 @@ def test_philox_gives_the_known_answers(counter: str, key: str, result: str) -> 
 def test_the_first_known_answer_comes_out_of_the_kernel() -> None:
     drawn = np.asarray(kw.random.bits(kw.random.key(0), (64,)))
     assert drawn[[0, 16, 32, 48]].tolist() == words(KNOWN[0][2])
-
-
-@pytest.mark.parametrize("name", OPS)
-def test_samples_are_right_in_all_dtypes(name: str) -> None:
-    op = get_op(name)
-    (kernel,) = kernels_for(name)
-    for dtype in op.dtypes:
-        for place, sample in enumerate(op.samples(np.random.default_rng(0), dtype)):
-            verdict = check_kernel(kernel, sample, threads=1 + place % 3)
-            assert verdict.ok, f"{dtype} {sample}: {verdict.text}"
 
 
 DRAWS: dict[str, Any] = {
