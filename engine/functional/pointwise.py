@@ -1,7 +1,7 @@
 """Elementwise functions of Arrays: operands broadcast as in NumPy, and share one dtype.
 
-A Python number beside an Array takes the Array's dtype; a float beside whole numbers makes float32 of them, as
-in PyTorch. Two Arrays of different dtypes are refused: cast one. Results are new Arrays.
+A Python number beside an Array takes the Array's dtype; a float beside whole numbers makes float32 of them,
+as in PyTorch. Two Arrays of different dtypes are refused: cast one. Results are new Arrays.
 """
 
 from __future__ import annotations
