@@ -169,7 +169,7 @@ def number_of(value: Value | None) -> Any:
 
 def _all_are(first: Any, array: Any) -> bool:
     """Whether all elements are `first`, to the bit but for what NaN there is."""
-    signs = array.dtype.kind == "V" or not first == 0
+    signs = array.dtype.kind == "V" or first != 0
     return bool((array == first).all() and (signs or (np.signbit(array) == np.signbit(first)).all()))
 
 

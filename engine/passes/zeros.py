@@ -86,7 +86,7 @@ def twice(site: Site) -> Value | None:
 _ONCE = {
     "relu": ("relu", "sigmoid", "exp", "abs", "square", "sqrt"),
     "abs": ("relu", "sigmoid", "exp", "abs", "square", "sqrt"),
-    **{name: ("floor", "ceil", "round", "trunc") for name in ("floor", "ceil", "round", "trunc")},
+    **dict.fromkeys(("floor", "ceil", "round", "trunc"), ("floor", "ceil", "round", "trunc")),
 }
 
 
@@ -106,7 +106,8 @@ def with_itself(site: Site) -> Value | None:
 def no_choice(site: Site) -> Value | None:
     """where(c, x, x), and where the condition is known."""
     condition, x, y = site.inputs
-    assert x is not None and y is not None
+    assert x is not None
+    assert y is not None
     if x is y:
         return site.shaped(x)
     known = number_of(condition)
@@ -196,7 +197,10 @@ def slices(site: Site) -> Value | None:
     inner = made_by(site.x, "slice")
     if inner is not None:
         before = [range(*bounds) for bounds in zip(*inner.attrs.values(), strict=True)]
-        both = [one[places.start : _stop(places) : places.step] for one, places in zip(before, taken_at, strict=True)]
+        both = [
+            one[places.start : _stop(places) : places.step]
+            for one, places in zip(before, taken_at, strict=True)
+        ]
         return site.make(
             "slice",
             taken(inner),
