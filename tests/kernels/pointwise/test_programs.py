@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from kernelwright.kernels.dispatch import bind, complete_specs
 from kernelwright.kernels.errors import DTypeError, ShapeError
+from kernelwright.kernels.machine import machine
 from kernelwright.kernels.op import TensorSpec, get_op
 from kernelwright.kernels.pointwise.kernel import call_for
 from kernelwright.kernels.pointwise.merge import merged
@@ -178,6 +180,28 @@ def test_blocks_that_are_turned_have_any_size() -> None:
             y = rng.integers(0, 20, (rows, columns)).astype(dtype)
             program = Program([dtype, dtype], [("add", 0, 1)], [2])
             assert np.array_equal(run(program, x.T, y)[0], x.T + y), (dtype, rows, columns)
+
+
+def test_large_results_are_written_past_the_caches_wherever_they_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from kernelwright.kernels.pointwise import bind as binding
+
+    small = dataclasses.replace(machine(), l2=0, l3=0)
+    monkeypatch.setattr(binding, "machine", lambda: small)
+    monkeypatch.setattr(binding, "_LONG", 0)
+    op, program = fused_op(chain(1)), chain(1)
+    x, y = np.random.default_rng(0).standard_normal((2, 3, 200)).astype("f")
+    expected = np.tanh(x.astype("d") * y + 0.5)
+    room = np.empty(3 * 200 + 64, "f")
+    for start in (0, 1, 5, 16):
+        for length in (1, 3, 17, 200):
+            out = room[start : start + 3 * 200].reshape(3, 200)[:, :length]
+            room[:] = 7
+            arrays = x[:, :length], y[:, :length], out
+            bind(op, [TensorSpec.of(array) for array in arrays], {"program": program})(*arrays)
+            np.testing.assert_allclose(out, expected[:, :length], rtol=1e-6, atol=1e-7)
+            assert (room == 7).sum() == room.size - 3 * length
 
 
 def rows_of(shape: Sequence[int], axes: Sequence[int]) -> dict[str, Any]:
