@@ -122,7 +122,9 @@ class Array(Operators):
     def astype(self, dtype: Any) -> Array:
         """A copy with its elements converted to `dtype`."""
         if type(self) is not Array:
-            return _reshaped("cast", self, dtype)
+            from .functional.pointwise import cast
+
+            return cast(self, dtype)
         return Array(self._data.astype(np_dtype(dtype_name(dtype))))
 
     def tolist(self) -> Any:
