@@ -55,7 +55,9 @@ def _add(x: Array | None, y: Array) -> Array:
     return y if x is None else x + y
 
 
-def _forward(name: str, grads: Any, x: Array, weight: Any, bias: Any, mean: Any, rstd: Array, attrs: Any) -> Any:
+def _forward(
+    name: str, grads: Any, x: Array, weight: Any, bias: Any, mean: Any, rstd: Array, attrs: Any
+) -> Any:
     """(dx, dweight, dbias) of a norm from the gradients (of y, of mean, of rstd)."""
     dy, dmean, drstd = grads
     form = form_of(name, x.shape, attrs)
@@ -116,10 +118,10 @@ def batch_norm(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
         dy = where(y > 0, dy, 0)
     if dy is not None and residual is not None:
         dresidual = dy
-    if dnew_mean is not None:
+    if dnew_mean is not None and running_mean is not None:
         drunning_mean = dnew_mean * (1 - momentum)
         dmean = _add(dmean, (dnew_mean * momentum).astype(mean.dtype))
-    if dnew_var is not None:
+    if dnew_var is not None and running_var is not None:
         drunning_var = dnew_var * (1 - momentum)
         n = form_of("batch_norm", x.shape, attrs).count
         # var = rstd^-2 - eps, whose slope is -2 rstd^-3.

@@ -25,6 +25,7 @@ class Switches:
         epilogues: sums and activations become the ending of what they follow.
         prepack: constant weights are packed.
         fusion: pointwise operations become programs.
+        layout: images channels-last, where that makes convolutions faster.
     """
 
     marks: bool = True
@@ -35,6 +36,7 @@ class Switches:
     epilogues: bool = True
     prepack: bool = True
     fusion: bool = True
+    layout: bool = True
 
     @classmethod
     def none(cls) -> Switches:

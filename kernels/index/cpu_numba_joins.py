@@ -27,10 +27,10 @@ from .cpu_numba_takes import Axes, few_axes, joined, offset_of, table_of, tasks_
 
 
 class Part(NamedTuple):
-    """Along one axis: `count` places of the target from `to` on, from `start` on in steps of `step`."""
+    """Along one axis: `length` places of the target from `to` on, from `start` on in steps of `step`."""
 
     to: int
-    count: int
+    length: int
     start: int
     step: int
 
@@ -40,7 +40,7 @@ def boxes_of(specs: Specs, parts: Sequence[Sequence[Part]]) -> list[Box]:
     x, out = specs[0], specs[-1]
     boxes = []
     for chosen in product(*parts):
-        shape = tuple(one.count for one in chosen)
+        shape = tuple(one.length for one in chosen)
         src = tuple(stride * one.step for stride, one in zip(x.strides, chosen, strict=True))
         start = sum(stride * one.start for stride, one in zip(x.strides, chosen, strict=True))
         to = sum(stride * one.to for stride, one in zip(out.strides, chosen, strict=True))
@@ -166,7 +166,8 @@ def triangle_task(block, index):
 
 def _matrices(specs: Specs) -> Axes:
     x, out = specs
-    return joined(list(zip(x.shape, x.strides, out.strides, strict=True))[:-2])
+    axes: Axes = list(zip(x.shape, x.strides, out.strides, strict=True))
+    return joined(axes[:-2])
 
 
 def _triangle_supports(specs: Specs, attrs: Attrs) -> str | None:

@@ -221,7 +221,7 @@ def gather_task(block, index):
 def _gather_axes(specs: Specs, axis: int) -> Axes:
     """(length, x's stride, index's, out's) of each axis of the index; x has none along the axis."""
     x, index, out = specs
-    axes = [
+    axes: Axes = [
         (index.shape[i], 0 if i == axis else x.strides[i], index.strides[i], out.strides[i])
         for i in range(index.ndim)
     ]

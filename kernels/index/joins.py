@@ -43,7 +43,7 @@ def _infer_concat(specs: Specs, *, axis: int) -> Specs:
 
 
 def _concat_samples(rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
-    for name, shapes, axis in [
+    cases: list[tuple[str, list[tuple[int, ...]], int]] = [
         ("rows", [(2, 5), (3, 5)], 0),
         ("columns", [(4, 1), (4, 30), (4, 3)], 1),
         ("the middle axis", [(2, 3, 4), (2, 0, 4), (2, 5, 4)], 1),
@@ -51,7 +51,8 @@ def _concat_samples(rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
         ("1-d", [(3,), (1,), (4,)], 0),
         ("many", [(2, 3)] * MOST_JOINED, 1),
         ("empty", [(0, 2), (0, 2)], 0),
-    ]:
+    ]
+    for name, shapes, axis in cases:
         parts: list[AnyArray | None] = [numbers(rng, shape, dtype) for shape in shapes]
         yield Sample(name, (*parts, *[None] * (MOST_JOINED - len(parts))), {"axis": axis})
     x, y = numbers(rng, (20, 6), dtype).T[::-1, ::3], numbers(rng, (1, 5), dtype)

@@ -35,7 +35,8 @@ def _order(x: AnyArray, axis: int, descending: bool) -> AnyArray:
     if not descending:
         return np.argsort(x, axis, kind="stable")
     backwards = np.argsort(np.flip(x, axis), axis, kind="stable")
-    return x.shape[axis] - 1 - np.flip(backwards, axis)
+    order: AnyArray = x.shape[axis] - 1 - np.flip(backwards, axis)
+    return order
 
 
 # sort

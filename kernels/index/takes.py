@@ -212,12 +212,6 @@ def _index_sum_cost(specs: Specs, *, axis: int, length: int, skip: int) -> Cost:
     return Cost(x.size, x.nbytes + part * length + index.nbytes)
 
 
-def _index_sum_cost(specs: Specs, *, axis: int, length: int, skip: int) -> Cost:
-    x, index = specs
-    part = x.nbytes // max(x.shape[axis], 1)
-    return Cost(x.size, x.nbytes + part * length + index.nbytes)
-
-
 def _index_sum_samples(rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
     for name, shape, axis, length, skip in [
         ("rows", (11, 24), 0, 7, -1),
@@ -338,7 +332,7 @@ def _infer_scatter_sum(specs: Specs, *, axis: int, shape: tuple[int, ...]) -> Sp
 
 def _reference_scatter_sum(x: AnyArray, index: AnyArray, *, axis: int, shape: Any) -> tuple[AnyArray]:
     out = np.zeros(shape, x.dtype)
-    at = list(np.indices(x.shape, sparse=True))
+    at: list[Any] = list(np.indices(x.shape, sparse=True))
     at[axis] = settled(index, shape[axis])
     np.add.at(out, tuple(at), x)
     return (out,)

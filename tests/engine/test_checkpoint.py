@@ -42,7 +42,9 @@ def test_the_file_is_one_that_safetensors_reads(tmp_path: Path) -> None:
     for name, tensor in theirs.items():
         np.testing.assert_array_equal(tensor.double().numpy(), np.asarray(ours[name]).astype("f8"))
     safetensors.save_file(theirs, path)
-    np.testing.assert_array_equal(np.asarray(checkpoint.load(path)["layers.1"]), np.asarray(made()["layers"][1]))
+    np.testing.assert_array_equal(
+        np.asarray(checkpoint.load(path)["layers.1"]), np.asarray(made()["layers"][1])
+    )
 
 
 @pytest.mark.parametrize(

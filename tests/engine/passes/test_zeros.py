@@ -65,7 +65,8 @@ BECOMES: list[tuple[str, Callable[[Any], Any], str]] = [
      lambda x: kw.transpose(kw.transpose(x.reshape(2, 2, 6), (1, 2, 0)), (1, 2, 0)),
      "%1: f32[2,2,6] = reshape(a, shape=(2, 2, 6))\n"
      "%2: f32[6,2,2] = transpose(%1, axes=(2, 0, 1))"),
-    ("the sum of what is repeated", lambda x: kw.broadcast_to(x, (5, 4, 6)).sum(0), "%2: f32[4,6] = mul(a, 5.0)"),
+    ("the sum of what is repeated",
+     lambda x: kw.broadcast_to(x, (5, 4, 6)).sum(0), "%2: f32[4,6] = mul(a, 5.0)"),
     ("half to double", lambda x: x.astype("float16").astype("float32").astype("float64"),
      "%1: f16[4,6] = cast(a, dtype='float16')\n%2: f64[4,6] = cast(%1, dtype='float64')"),
 ]  # fmt: skip
