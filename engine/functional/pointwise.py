@@ -240,9 +240,11 @@ def leaky_relu(x: Operand, negative_slope: Value = 0.01) -> Array:
 
 def prelu(x: Operand, weight: Operand) -> Array:
     """x, or weight x below 0; weight: a number for all, or [C] for the channels of x: [N, C, ...]."""
-    if weight.ndim == 1 and weight.shape[0] > 1 and x.ndim > 1:
-        from .shape import reshape
+    from .shape import reshape
 
+    if weight.size == 1:
+        weight = reshape(weight, ())
+    elif weight.ndim == 1 and x.ndim > 1:
         weight = reshape(weight, (weight.shape[0], *(1,) * (x.ndim - 2)))
     return call(OPS["leaky_relu"], (x, weight))
 
