@@ -135,7 +135,7 @@ def _binary(name: str, doc: str, whole: bool = True) -> Callable[[Value, Value],
 
 def _kinds(dtypes: tuple[str, ...]) -> str:
     kinds = ["floating-point"] * ("float32" in dtypes) + ["whole numbers"] * ("int32" in dtypes)
-    return " or ".join(kinds + ["bool"] * ("bool" in dtypes))
+    return " or ".join([*kinds, *["bool"] * ("bool" in dtypes)])
 
 
 add = _binary("add", "x + y")
