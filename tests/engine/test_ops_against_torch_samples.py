@@ -79,7 +79,9 @@ def rounding(x: Any, decimals: int = 0) -> Any:
 
 
 def spread(name: str) -> Adapter:
-    def run(x: Any, dim: Any = None, unbiased: Any = None, *, correction: Any = 1, keepdim: bool = False) -> Any:
+    def run(
+        x: Any, dim: Any = None, unbiased: Any = None, *, correction: Any = 1, keepdim: bool = False
+    ) -> Any:
         if isinstance(dim, bool):
             dim, unbiased = None, dim
         correction = int(unbiased) if unbiased is not None else 1 if correction is None else correction
@@ -150,7 +152,14 @@ _BINARY = (
     "mul pow remainder floor_divide maximum minimum logical_and logical_or logical_xor bitwise_and bitwise_or "
     "bitwise_xor lerp logaddexp where"
 ).split()
-_COMPARED = {"eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal"}
+_COMPARED = {
+    "eq": "equal",
+    "ne": "not_equal",
+    "lt": "less",
+    "le": "less_equal",
+    "gt": "greater",
+    "ge": "greater_equal",
+}
 _POOLS = [f"{kind}_pool{n}d" for kind in ("max", "avg", "adaptive_avg", "adaptive_max") for n in (1, 2, 3)]
 _LOSSES = (
     "cross_entropy nll_loss mse_loss l1_loss smooth_l1_loss huber_loss binary_cross_entropy_with_logits "
@@ -167,7 +176,10 @@ ADAPTERS: dict[str, tuple[str, Adapter]] = {
     "div": ("div", division),
     "round": ("round", rounding),
     "clip": ("clamp", plain("clip")),
-    **{name: (name, plain(name)) for name in ("sum", "mean", "prod", "logsumexp", "argmax", "argmin", "any", "all")},
+    **{
+        name: (name, plain(name))
+        for name in ("sum", "mean", "prod", "logsumexp", "argmax", "argmin", "any", "all")
+    },
     **{name: (name, plain(name)) for name in ("cumsum", "cumprod", "count_nonzero")},
     "max": ("amax", plain("max")),
     "min": ("amin", plain("min")),
@@ -175,14 +187,23 @@ ADAPTERS: dict[str, tuple[str, Adapter]] = {
     "std": ("std", spread("std")),
     "softmax": ("softmax", plain("softmax")),
     "log_softmax": ("log_softmax", plain("log_softmax")),
-    **{f"{kind}_norm": (f"nn.functional.{kind}_norm", plain(f"{kind}_norm")) for kind in ("layer", "group", "rms")},
+    **{
+        f"{kind}_norm": (f"nn.functional.{kind}_norm", plain(f"{kind}_norm"))
+        for kind in ("layer", "group", "rms")
+    },
     "instance_norm": ("nn.functional.instance_norm", first("instance_norm")),
     "batch_norm": ("nn.functional.batch_norm", batch_norm),
     "concat": ("cat", concatenated),
     "stack": ("stack", lambda tensors, dim=0: kw.stack(list(tensors), dim)),
     "pad": ("nn.functional.pad", padded),
-    **{name: (name, plain(name)) for name in ("gather", "scatter_add", "index_select", "flip", "roll", "tril", "triu")},
-    **{name: (name, plain(name)) for name in ("tile", "reshape", "permute", "broadcast_to", "squeeze", "unsqueeze")},
+    **{
+        name: (name, plain(name))
+        for name in ("gather", "scatter_add", "index_select", "flip", "roll", "tril", "triu")
+    },
+    **{
+        name: (name, plain(name))
+        for name in ("tile", "reshape", "permute", "broadcast_to", "squeeze", "unsqueeze")
+    },
     "swapaxes": ("transpose", plain("swapaxes")),
     "sort": ("sort", first("sort")),
     "topk": ("topk", first("topk")),
