@@ -92,8 +92,10 @@ def _operands(name: str, *values: Any, whole: bool = True) -> Sequence[Any]:
 
 # As in PyTorch: functions of real numbers take whole ones as float32, and whole numbers are whole.
 _PROMOTING = frozenset(
-    ["exp", "exp2", "expm1", "log", "log2", "log1p", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "tan"]
-    + ["tanh", "sigmoid", "erf", "isnan", "isinf", "isfinite"]
+    [
+        *("exp", "exp2", "expm1", "log", "log2", "log1p", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "tan"),
+        *("tanh", "sigmoid", "erf", "isnan", "isinf", "isfinite"),
+    ]
 )
 _WHOLE = frozenset(["floor", "ceil", "round", "trunc"])
 
