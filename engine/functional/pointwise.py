@@ -92,8 +92,10 @@ def _operands(name: str, *values: Any, whole: bool = True) -> Sequence[Any]:
 
 # As in PyTorch: functions of real numbers take whole ones as float32, and whole numbers are whole.
 _PROMOTING = frozenset(
-    ["exp", "exp2", "expm1", "log", "log2", "log1p", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "tan"]
-    + ["tanh", "sigmoid", "erf", "isnan", "isinf", "isfinite"]
+    [
+        *("exp", "exp2", "expm1", "log", "log2", "log1p", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "tan"),
+        *("tanh", "sigmoid", "erf", "isnan", "isinf", "isfinite"),
+    ]
 )
 _WHOLE = frozenset(["floor", "ceil", "round", "trunc"])
 
@@ -283,7 +285,8 @@ def softplus(x: Operand, beta: float = 1.0, threshold: float = 20.0) -> Array:
     """log(1 + e^(beta x)) / beta; x itself where beta x is above the threshold."""
     if beta == 1.0:
         y = call(OPS["softplus"], (x,))
-        return y if threshold == 20.0 else where(greater(x, threshold), x, y)
+        # Above 20, log(1 + e^x) is x to the last place of every dtype but float64.
+        return y if threshold == 20.0 and x.dtype != np.float64 else where(greater(x, threshold), x, y)
     scaled = mul(x, beta)
     return where(greater(scaled, threshold), x, div(call(OPS["softplus"], (scaled,)), beta))
 
