@@ -28,11 +28,11 @@ FLOATS = ("float32", "float64", "bfloat16", "float16")
 def _exponents(x: AnyArray, axis: int) -> AnyArray:
     if not x.ndim:
         return x - x
-    return x - x.max(axis, keepdims=True, initial=-np.inf)
+    return np.asarray(x - x.max(axis, keepdims=True, initial=-np.inf))
 
 
 def _total(x: AnyArray, axis: int) -> AnyArray:
-    return x.sum(axis, keepdims=True) if x.ndim else x
+    return np.asarray(x.sum(axis, keepdims=True)) if x.ndim else x
 
 
 def _softmax(x: AnyArray, axis: int) -> tuple[AnyArray]:
