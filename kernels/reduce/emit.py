@@ -490,9 +490,7 @@ def _strip(
                 return counted_loop(b, now, [here, *start], row)[1:]
 
             known = pieces.first_end(run(pieces.first_start(), pieces.first_step), number)
-            second = run(
-                pieces.second_start(), lambda c, x, _: pieces.second_step(c, x, None, known)
-            )
+            second = run(pieces.second_start(), lambda c, x, _: pieces.second_step(c, x, None, known))
             return pieces.merged(state, s[2], pieces.piece(known, second, number), number)
 
         across(s[0], column)

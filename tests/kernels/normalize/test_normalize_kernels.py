@@ -1,4 +1,4 @@
-"""Softmax and norms: right when threads share them and in pieces, with narrower vectors, and of large rows."""
+"""Softmax and norms: right when threads share them, in pieces, with narrower vectors, and of long rows."""
 
 from __future__ import annotations
 
