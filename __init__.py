@@ -33,12 +33,28 @@ if TYPE_CHECKING:
     from .engine.compile import compile as compile
     from .engine.compile import debug_nans as debug_nans
     from .engine.eager import explain as explain
+    from .engine.functional import random as random
+    from .engine.functional.attention import scaled_dot_product_attention as scaled_dot_product_attention
     from .engine.functional.conv import conv1d as conv1d
     from .engine.functional.conv import conv2d as conv2d
     from .engine.functional.conv import conv3d as conv3d
     from .engine.functional.conv import conv_transpose1d as conv_transpose1d
     from .engine.functional.conv import conv_transpose2d as conv_transpose2d
     from .engine.functional.conv import conv_transpose3d as conv_transpose3d
+    from .engine.functional.create import arange as arange
+    from .engine.functional.create import eye as eye
+    from .engine.functional.create import full as full
+    from .engine.functional.create import full_like as full_like
+    from .engine.functional.create import linspace as linspace
+    from .engine.functional.create import ones as ones
+    from .engine.functional.create import ones_like as ones_like
+    from .engine.functional.create import zeros as zeros
+    from .engine.functional.create import zeros_like as zeros_like
+    from .engine.functional.dropout import alpha_dropout as alpha_dropout
+    from .engine.functional.dropout import dropout as dropout
+    from .engine.functional.dropout import dropout1d as dropout1d
+    from .engine.functional.dropout import dropout2d as dropout2d
+    from .engine.functional.dropout import dropout3d as dropout3d
     from .engine.functional.index import argsort as argsort
     from .engine.functional.index import cat as cat
     from .engine.functional.index import concat as concat
@@ -61,6 +77,17 @@ if TYPE_CHECKING:
     from .engine.functional.index import tril as tril
     from .engine.functional.index import triu as triu
     from .engine.functional.linear import linear as linear
+    from .engine.functional.loss import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
+    from .engine.functional.loss import cosine_similarity as cosine_similarity
+    from .engine.functional.loss import cross_entropy as cross_entropy
+    from .engine.functional.loss import ctc_loss as ctc_loss
+    from .engine.functional.loss import huber_loss as huber_loss
+    from .engine.functional.loss import kl_div as kl_div
+    from .engine.functional.loss import l1_loss as l1_loss
+    from .engine.functional.loss import mse_loss as mse_loss
+    from .engine.functional.loss import multi_margin_loss as multi_margin_loss
+    from .engine.functional.loss import nll_loss as nll_loss
+    from .engine.functional.loss import smooth_l1_loss as smooth_l1_loss
     from .engine.functional.matmul import matmul as matmul
     from .engine.functional.normalize import batch_norm as batch_norm
     from .engine.functional.normalize import group_norm as group_norm
@@ -211,6 +238,9 @@ __version__ = "0.1.0"
 _FACE = {
     "abs": "engine.functional.pointwise",
     "add": "engine.functional.pointwise",
+    "alpha_dropout": "engine.functional.dropout",
+    "arange": "engine.functional.create",
+    "binary_cross_entropy_with_logits": "engine.functional.loss",
     "bitwise_and": "engine.functional.pointwise",
     "bitwise_not": "engine.functional.pointwise",
     "bitwise_or": "engine.functional.pointwise",
@@ -220,29 +250,43 @@ _FACE = {
     "celu": "engine.functional.pointwise",
     "clip": "engine.functional.pointwise",
     "cos": "engine.functional.pointwise",
+    "cosine_similarity": "engine.functional.loss",
+    "cross_entropy": "engine.functional.loss",
+    "ctc_loss": "engine.functional.loss",
     "div": "engine.functional.pointwise",
+    "dropout": "engine.functional.dropout",
+    "dropout1d": "engine.functional.dropout",
+    "dropout2d": "engine.functional.dropout",
+    "dropout3d": "engine.functional.dropout",
     "elu": "engine.functional.pointwise",
     "equal": "engine.functional.pointwise",
     "erf": "engine.functional.pointwise",
     "exp": "engine.functional.pointwise",
     "exp2": "engine.functional.pointwise",
     "expm1": "engine.functional.pointwise",
+    "eye": "engine.functional.create",
     "floor": "engine.functional.pointwise",
     "floor_divide": "engine.functional.pointwise",
     "fma": "engine.functional.pointwise",
+    "full": "engine.functional.create",
+    "full_like": "engine.functional.create",
     "gelu": "engine.functional.pointwise",
     "greater": "engine.functional.pointwise",
     "greater_equal": "engine.functional.pointwise",
     "hardsigmoid": "engine.functional.pointwise",
     "hardswish": "engine.functional.pointwise",
     "hardtanh": "engine.functional.pointwise",
+    "huber_loss": "engine.functional.loss",
     "isfinite": "engine.functional.pointwise",
     "isinf": "engine.functional.pointwise",
     "isnan": "engine.functional.pointwise",
+    "kl_div": "engine.functional.loss",
+    "l1_loss": "engine.functional.loss",
     "leaky_relu": "engine.functional.pointwise",
     "lerp": "engine.functional.pointwise",
     "less": "engine.functional.pointwise",
     "less_equal": "engine.functional.pointwise",
+    "linspace": "engine.functional.create",
     "log": "engine.functional.pointwise",
     "log10": "engine.functional.pointwise",
     "log1p": "engine.functional.pointwise",
@@ -256,22 +300,30 @@ _FACE = {
     "maximum": "engine.functional.pointwise",
     "minimum": "engine.functional.pointwise",
     "mish": "engine.functional.pointwise",
+    "mse_loss": "engine.functional.loss",
     "mul": "engine.functional.pointwise",
+    "multi_margin_loss": "engine.functional.loss",
     "neg": "engine.functional.pointwise",
+    "nll_loss": "engine.functional.loss",
     "not_equal": "engine.functional.pointwise",
+    "ones": "engine.functional.create",
+    "ones_like": "engine.functional.create",
     "pow": "engine.functional.pointwise",
     "prelu": "engine.functional.pointwise",
+    "random": "engine.functional.random",
     "reciprocal": "engine.functional.pointwise",
     "relu": "engine.functional.pointwise",
     "relu6": "engine.functional.pointwise",
     "remainder": "engine.functional.pointwise",
     "round": "engine.functional.pointwise",
     "rsqrt": "engine.functional.pointwise",
+    "scaled_dot_product_attention": "engine.functional.attention",
     "selu": "engine.functional.pointwise",
     "sigmoid": "engine.functional.pointwise",
     "sign": "engine.functional.pointwise",
     "silu": "engine.functional.pointwise",
     "sin": "engine.functional.pointwise",
+    "smooth_l1_loss": "engine.functional.loss",
     "softplus": "engine.functional.pointwise",
     "softsign": "engine.functional.pointwise",
     "sqrt": "engine.functional.pointwise",
@@ -398,6 +450,8 @@ _FACE = {
     "unsqueeze": "engine.functional.shape",
     "using": "kernels.settings",
     "var": "engine.functional.reduce",
+    "zeros": "engine.functional.create",
+    "zeros_like": "engine.functional.create",
 }
 
 __all__ = [*_FACE, "__version__"]
