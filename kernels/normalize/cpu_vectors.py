@@ -354,7 +354,7 @@ def _register(name: str) -> None:
     def vectors(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
         return phases(name, specs, attrs, threads).launch(name)
 
-    kernel(name, dtypes=FLOATS, supports=supports, binds=True, name="vectors")(vectors)
+    kernel(name, dtypes=FLOATS, supports=supports, binds=True, name="vectors", rank=1)(vectors)
 
 
 for _name in OPS:

@@ -115,7 +115,7 @@ def _register(kind: str) -> None:
         return bind(kind, specs, attrs, threads)
 
     register: Callable[..., Any] = kernel(
-        kind, dtypes=REDUCTIONS[kind].dtypes, supports=supports, binds=True, name="vectors"
+        kind, dtypes=REDUCTIONS[kind].dtypes, supports=supports, binds=True, name="vectors", rank=1
     )
     register(vectors)
 
