@@ -23,6 +23,7 @@ import numpy as np
 
 from ..errors import DTypeError, ShapeError
 from ..op import AnyArray, Cost, Op, Sample, Specs, register_op
+from ..reduce.samples import thinned
 from ..spec import TensorSpec, np_dtype
 from . import form as forms
 from . import reference as math
@@ -234,7 +235,7 @@ def _declare(name: str, attrs: dict[str, Any], doc: str) -> None:
             infer=partial(_infer, name),
             reference=partial(_forward, name),
             cost=partial(_cost, name),
-            samples=partial(_samples, name),
+            samples=lambda rng, dtype: thinned(dtype, _samples(name, rng, dtype)),
             reduction_length=partial(_reduction_length, name),
             inputs=inputs,
             attrs={**attrs, "eps": 1e-5},
@@ -254,7 +255,7 @@ def _declare(name: str, attrs: dict[str, Any], doc: str) -> None:
             infer=partial(_infer_grad, grad),
             reference=partial(_backward, math.gradients, grad),
             cost=partial(_cost, grad),
-            samples=partial(_samples, grad),
+            samples=lambda rng, dtype: thinned(dtype, _samples(grad, rng, dtype)),
             reduction_length=partial(_reduction_length, grad),
             inputs=("dy", "x", "weight", *kept),
             attrs=attrs,

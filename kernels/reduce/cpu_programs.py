@@ -1,4 +1,4 @@
-"""Reductions of floating-point numbers as row programs: what fusion makes one kernel of with their neighbours.
+"""Reductions of floating-point numbers as row programs: what fusion joins with their neighbours.
 
 The program computes by itself only where `cpu_vectors.py` does not: that one reads less of long rows.
 """
