@@ -20,6 +20,7 @@ from ..array import Array, asarray
 from ..eager import Operand, call, call_all
 from .shape import axis_of, broadcast_to, expand_dims, flatten, narrow, reshape
 
+_largest = np.maximum.reduce
 Index = Operand | Sequence[Any]
 
 
@@ -39,6 +40,9 @@ def checked_index(name: str, index: Index, length: int, *, wraps: bool = False) 
         data = np.asarray(places)
         if data.dtype.kind not in "iu":
             raise DTypeError(f"{name}: index holds places and must be int64 or int32, got {data.dtype}.")
+        # Without a sign, negative places are the largest: one look at the numbers instead of two.
+        if int(_largest(data.view(f"u{data.itemsize}"), None)) < length:
+            return places
         low, high = int(data.min()), int(data.max())
         if high >= length or low < (-length if wraps else 0):
             wrong = high if high >= length else low

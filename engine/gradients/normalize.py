@@ -55,7 +55,9 @@ def _add(x: Array | None, y: Array) -> Array:
     return y if x is None else x + y
 
 
-def _forward(name: str, grads: Any, x: Array, weight: Any, bias: Any, mean: Any, rstd: Array, attrs: Any) -> Any:
+def _forward(
+    name: str, grads: Any, x: Array, weight: Any, bias: Any, mean: Any, rstd: Array, attrs: Any
+) -> Any:
     """(dx, dweight, dbias) of a norm from the gradients (of y, of mean, of rstd)."""
     dy, dmean, drstd = grads
     form = form_of(name, x.shape, attrs)
