@@ -15,6 +15,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .engine import nn as nn
+    from .engine import optim as optim
+    from .engine import schedule as schedule
+    from .engine import train as train
     from .engine.array import Array as Array
     from .engine.array import array as array
     from .engine.array import asarray as asarray
@@ -24,15 +28,33 @@ if TYPE_CHECKING:
     from .engine.autograd import stop_gradient as stop_gradient
     from .engine.autograd import value_and_grad as value_and_grad
     from .engine.check_grads import check_grads as check_grads
+    from .engine.checkpoint import load as load
+    from .engine.checkpoint import save as save
     from .engine.compile import compile as compile
     from .engine.compile import debug_nans as debug_nans
     from .engine.eager import explain as explain
+    from .engine.functional import random as random
+    from .engine.functional.attention import scaled_dot_product_attention as scaled_dot_product_attention
     from .engine.functional.conv import conv1d as conv1d
     from .engine.functional.conv import conv2d as conv2d
     from .engine.functional.conv import conv3d as conv3d
     from .engine.functional.conv import conv_transpose1d as conv_transpose1d
     from .engine.functional.conv import conv_transpose2d as conv_transpose2d
     from .engine.functional.conv import conv_transpose3d as conv_transpose3d
+    from .engine.functional.create import arange as arange
+    from .engine.functional.create import eye as eye
+    from .engine.functional.create import full as full
+    from .engine.functional.create import full_like as full_like
+    from .engine.functional.create import linspace as linspace
+    from .engine.functional.create import ones as ones
+    from .engine.functional.create import ones_like as ones_like
+    from .engine.functional.create import zeros as zeros
+    from .engine.functional.create import zeros_like as zeros_like
+    from .engine.functional.dropout import alpha_dropout as alpha_dropout
+    from .engine.functional.dropout import dropout as dropout
+    from .engine.functional.dropout import dropout1d as dropout1d
+    from .engine.functional.dropout import dropout2d as dropout2d
+    from .engine.functional.dropout import dropout3d as dropout3d
     from .engine.functional.index import argsort as argsort
     from .engine.functional.index import cat as cat
     from .engine.functional.index import concat as concat
@@ -55,42 +77,23 @@ if TYPE_CHECKING:
     from .engine.functional.index import tril as tril
     from .engine.functional.index import triu as triu
     from .engine.functional.linear import linear as linear
+    from .engine.functional.loss import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
+    from .engine.functional.loss import cosine_similarity as cosine_similarity
+    from .engine.functional.loss import cross_entropy as cross_entropy
+    from .engine.functional.loss import ctc_loss as ctc_loss
+    from .engine.functional.loss import huber_loss as huber_loss
+    from .engine.functional.loss import kl_div as kl_div
+    from .engine.functional.loss import l1_loss as l1_loss
+    from .engine.functional.loss import mse_loss as mse_loss
+    from .engine.functional.loss import multi_margin_loss as multi_margin_loss
+    from .engine.functional.loss import nll_loss as nll_loss
+    from .engine.functional.loss import smooth_l1_loss as smooth_l1_loss
     from .engine.functional.matmul import matmul as matmul
-    from .engine.functional.pool import adaptive_avg_pool1d as adaptive_avg_pool1d
-    from .engine.functional.pool import adaptive_avg_pool2d as adaptive_avg_pool2d
-    from .engine.functional.pool import adaptive_avg_pool3d as adaptive_avg_pool3d
-    from .engine.functional.pool import adaptive_max_pool1d as adaptive_max_pool1d
-    from .engine.functional.pool import adaptive_max_pool2d as adaptive_max_pool2d
-    from .engine.functional.pool import adaptive_max_pool3d as adaptive_max_pool3d
-    from .engine.functional.pool import avg_pool1d as avg_pool1d
-    from .engine.functional.pool import avg_pool2d as avg_pool2d
-    from .engine.functional.pool import avg_pool3d as avg_pool3d
-    from .engine.functional.pool import max_pool1d as max_pool1d
-    from .engine.functional.pool import max_pool2d as max_pool2d
-    from .engine.functional.pool import max_pool3d as max_pool3d
-    from .engine.functional.recurrent import gru as gru
-    from .engine.functional.recurrent import gru_cell as gru_cell
-    from .engine.functional.recurrent import lstm as lstm
-    from .engine.functional.recurrent import lstm_cell as lstm_cell
-    from .engine.functional.recurrent import rnn as rnn
-    from .engine.functional.recurrent import rnn_cell as rnn_cell
-    from .engine.functional.resize import interpolate as interpolate
-    from .engine.functional.shape import broadcast_to as broadcast_to
-    from .engine.functional.shape import chunk as chunk
-    from .engine.functional.shape import expand_dims as expand_dims
-    from .engine.functional.shape import flatten as flatten
-    from .engine.functional.shape import flip as flip
-    from .engine.functional.shape import moveaxis as moveaxis
-    from .engine.functional.shape import narrow as narrow
-    from .engine.functional.shape import permute as permute
-    from .engine.functional.shape import reshape as reshape
-    from .engine.functional.shape import slice as slice
-    from .engine.functional.shape import split as split
-    from .engine.functional.shape import squeeze as squeeze
-    from .engine.functional.shape import swapaxes as swapaxes
-    from .engine.functional.shape import transpose as transpose
-    from .engine.functional.shape import unbind as unbind
-    from .engine.functional.shape import unsqueeze as unsqueeze
+    from .engine.functional.normalize import batch_norm as batch_norm
+    from .engine.functional.normalize import group_norm as group_norm
+    from .engine.functional.normalize import instance_norm as instance_norm
+    from .engine.functional.normalize import layer_norm as layer_norm
+    from .engine.functional.normalize import rms_norm as rms_norm
     from .engine.functional.pointwise import abs as abs
     from .engine.functional.pointwise import add as add
     from .engine.functional.pointwise import bitwise_and as bitwise_and
@@ -126,9 +129,9 @@ if TYPE_CHECKING:
     from .engine.functional.pointwise import less as less
     from .engine.functional.pointwise import less_equal as less_equal
     from .engine.functional.pointwise import log as log
-    from .engine.functional.pointwise import log10 as log10
     from .engine.functional.pointwise import log1p as log1p
     from .engine.functional.pointwise import log2 as log2
+    from .engine.functional.pointwise import log10 as log10
     from .engine.functional.pointwise import logaddexp as logaddexp
     from .engine.functional.pointwise import logical_and as logical_and
     from .engine.functional.pointwise import logical_not as logical_not
@@ -164,6 +167,24 @@ if TYPE_CHECKING:
     from .engine.functional.pointwise import tanhshrink as tanhshrink
     from .engine.functional.pointwise import trunc as trunc
     from .engine.functional.pointwise import where as where
+    from .engine.functional.pool import adaptive_avg_pool1d as adaptive_avg_pool1d
+    from .engine.functional.pool import adaptive_avg_pool2d as adaptive_avg_pool2d
+    from .engine.functional.pool import adaptive_avg_pool3d as adaptive_avg_pool3d
+    from .engine.functional.pool import adaptive_max_pool1d as adaptive_max_pool1d
+    from .engine.functional.pool import adaptive_max_pool2d as adaptive_max_pool2d
+    from .engine.functional.pool import adaptive_max_pool3d as adaptive_max_pool3d
+    from .engine.functional.pool import avg_pool1d as avg_pool1d
+    from .engine.functional.pool import avg_pool2d as avg_pool2d
+    from .engine.functional.pool import avg_pool3d as avg_pool3d
+    from .engine.functional.pool import max_pool1d as max_pool1d
+    from .engine.functional.pool import max_pool2d as max_pool2d
+    from .engine.functional.pool import max_pool3d as max_pool3d
+    from .engine.functional.recurrent import gru as gru
+    from .engine.functional.recurrent import gru_cell as gru_cell
+    from .engine.functional.recurrent import lstm as lstm
+    from .engine.functional.recurrent import lstm_cell as lstm_cell
+    from .engine.functional.recurrent import rnn as rnn
+    from .engine.functional.recurrent import rnn_cell as rnn_cell
     from .engine.functional.reduce import all as all
     from .engine.functional.reduce import amax as amax
     from .engine.functional.reduce import amin as amin
@@ -181,13 +202,25 @@ if TYPE_CHECKING:
     from .engine.functional.reduce import std as std
     from .engine.functional.reduce import sum as sum
     from .engine.functional.reduce import var as var
+    from .engine.functional.resize import interpolate as interpolate
+    from .engine.functional.shape import broadcast_to as broadcast_to
+    from .engine.functional.shape import chunk as chunk
+    from .engine.functional.shape import expand_dims as expand_dims
+    from .engine.functional.shape import flatten as flatten
+    from .engine.functional.shape import flip as flip
+    from .engine.functional.shape import moveaxis as moveaxis
+    from .engine.functional.shape import narrow as narrow
+    from .engine.functional.shape import permute as permute
+    from .engine.functional.shape import reshape as reshape
+    from .engine.functional.shape import slice as slice
+    from .engine.functional.shape import split as split
+    from .engine.functional.shape import squeeze as squeeze
+    from .engine.functional.shape import swapaxes as swapaxes
+    from .engine.functional.shape import transpose as transpose
+    from .engine.functional.shape import unbind as unbind
+    from .engine.functional.shape import unsqueeze as unsqueeze
     from .engine.functional.softmax import log_softmax as log_softmax
     from .engine.functional.softmax import softmax as softmax
-    from .engine.functional.normalize import batch_norm as batch_norm
-    from .engine.functional.normalize import group_norm as group_norm
-    from .engine.functional.normalize import instance_norm as instance_norm
-    from .engine.functional.normalize import layer_norm as layer_norm
-    from .engine.functional.normalize import rms_norm as rms_norm
     from .kernels import errors as errors
     from .kernels.kernel import ExtraError as ExtraError
     from .kernels.op import Cost as Cost
@@ -205,6 +238,9 @@ __version__ = "0.1.0"
 _FACE = {
     "abs": "engine.functional.pointwise",
     "add": "engine.functional.pointwise",
+    "alpha_dropout": "engine.functional.dropout",
+    "arange": "engine.functional.create",
+    "binary_cross_entropy_with_logits": "engine.functional.loss",
     "bitwise_and": "engine.functional.pointwise",
     "bitwise_not": "engine.functional.pointwise",
     "bitwise_or": "engine.functional.pointwise",
@@ -214,29 +250,43 @@ _FACE = {
     "celu": "engine.functional.pointwise",
     "clip": "engine.functional.pointwise",
     "cos": "engine.functional.pointwise",
+    "cosine_similarity": "engine.functional.loss",
+    "cross_entropy": "engine.functional.loss",
+    "ctc_loss": "engine.functional.loss",
     "div": "engine.functional.pointwise",
+    "dropout": "engine.functional.dropout",
+    "dropout1d": "engine.functional.dropout",
+    "dropout2d": "engine.functional.dropout",
+    "dropout3d": "engine.functional.dropout",
     "elu": "engine.functional.pointwise",
     "equal": "engine.functional.pointwise",
     "erf": "engine.functional.pointwise",
     "exp": "engine.functional.pointwise",
     "exp2": "engine.functional.pointwise",
     "expm1": "engine.functional.pointwise",
+    "eye": "engine.functional.create",
     "floor": "engine.functional.pointwise",
     "floor_divide": "engine.functional.pointwise",
     "fma": "engine.functional.pointwise",
+    "full": "engine.functional.create",
+    "full_like": "engine.functional.create",
     "gelu": "engine.functional.pointwise",
     "greater": "engine.functional.pointwise",
     "greater_equal": "engine.functional.pointwise",
     "hardsigmoid": "engine.functional.pointwise",
     "hardswish": "engine.functional.pointwise",
     "hardtanh": "engine.functional.pointwise",
+    "huber_loss": "engine.functional.loss",
     "isfinite": "engine.functional.pointwise",
     "isinf": "engine.functional.pointwise",
     "isnan": "engine.functional.pointwise",
+    "kl_div": "engine.functional.loss",
+    "l1_loss": "engine.functional.loss",
     "leaky_relu": "engine.functional.pointwise",
     "lerp": "engine.functional.pointwise",
     "less": "engine.functional.pointwise",
     "less_equal": "engine.functional.pointwise",
+    "linspace": "engine.functional.create",
     "log": "engine.functional.pointwise",
     "log10": "engine.functional.pointwise",
     "log1p": "engine.functional.pointwise",
@@ -250,22 +300,30 @@ _FACE = {
     "maximum": "engine.functional.pointwise",
     "minimum": "engine.functional.pointwise",
     "mish": "engine.functional.pointwise",
+    "mse_loss": "engine.functional.loss",
     "mul": "engine.functional.pointwise",
+    "multi_margin_loss": "engine.functional.loss",
     "neg": "engine.functional.pointwise",
+    "nll_loss": "engine.functional.loss",
     "not_equal": "engine.functional.pointwise",
+    "ones": "engine.functional.create",
+    "ones_like": "engine.functional.create",
     "pow": "engine.functional.pointwise",
     "prelu": "engine.functional.pointwise",
+    "random": "engine.functional.random",
     "reciprocal": "engine.functional.pointwise",
     "relu": "engine.functional.pointwise",
     "relu6": "engine.functional.pointwise",
     "remainder": "engine.functional.pointwise",
     "round": "engine.functional.pointwise",
     "rsqrt": "engine.functional.pointwise",
+    "scaled_dot_product_attention": "engine.functional.attention",
     "selu": "engine.functional.pointwise",
     "sigmoid": "engine.functional.pointwise",
     "sign": "engine.functional.pointwise",
     "silu": "engine.functional.pointwise",
     "sin": "engine.functional.pointwise",
+    "smooth_l1_loss": "engine.functional.loss",
     "softplus": "engine.functional.pointwise",
     "softsign": "engine.functional.pointwise",
     "sqrt": "engine.functional.pointwise",
@@ -350,6 +408,7 @@ _FACE = {
     "interpolate": "engine.functional.resize",
     "kernel": "kernels.registry",
     "linear": "engine.functional.linear",
+    "load": "engine.checkpoint",
     "lstm": "engine.functional.recurrent",
     "lstm_cell": "engine.functional.recurrent",
     "matmul": "engine.functional.matmul",
@@ -358,6 +417,8 @@ _FACE = {
     "max_pool3d": "engine.functional.pool",
     "moveaxis": "engine.functional.shape",
     "narrow": "engine.functional.shape",
+    "nn": "engine.nn",
+    "optim": "engine.optim",
     "one_hot": "engine.functional.index",
     "pad": "engine.functional.index",
     "permute": "engine.functional.shape",
@@ -365,6 +426,8 @@ _FACE = {
     "reshape": "engine.functional.shape",
     "rnn": "engine.functional.recurrent",
     "rnn_cell": "engine.functional.recurrent",
+    "save": "engine.checkpoint",
+    "schedule": "engine.schedule",
     "roll": "engine.functional.index",
     "scatter_add": "engine.functional.index",
     "searchsorted": "engine.functional.index",
@@ -380,12 +443,15 @@ _FACE = {
     "tile": "engine.functional.index",
     "topk": "engine.functional.index",
     "transpose": "engine.functional.shape",
+    "train": "engine.train",
     "tril": "engine.functional.index",
     "triu": "engine.functional.index",
     "unbind": "engine.functional.shape",
     "unsqueeze": "engine.functional.shape",
     "using": "kernels.settings",
     "var": "engine.functional.reduce",
+    "zeros": "engine.functional.create",
+    "zeros_like": "engine.functional.create",
 }
 
 __all__ = [*_FACE, "__version__"]

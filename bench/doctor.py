@@ -17,6 +17,7 @@ from ..kernels.machine import VECTOR_VARIABLE
 from ..kernels.op import ops
 from ..kernels.paths import CACHE_VARIABLE, cache_dir
 from ..kernels.settings import (
+    AMX_VARIABLE,
     EXTRA_ERROR_VARIABLE,
     STRICT_VARIABLE,
     THREADS_VARIABLE,
@@ -30,8 +31,8 @@ from .report.text import nbytes, percent
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 OUR_VARIABLES = (
-    *(CACHE_VARIABLE, EXTRA_ERROR_VARIABLE, KERNELS_VARIABLE, STRICT_VARIABLE, THREADS_VARIABLE),
-    VECTOR_VARIABLE,
+    *(AMX_VARIABLE, CACHE_VARIABLE, EXTRA_ERROR_VARIABLE, KERNELS_VARIABLE, STRICT_VARIABLE),
+    *(THREADS_VARIABLE, VECTOR_VARIABLE),
 )
 POOL_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 # (extra, a module that it brings, what it is for)
@@ -62,6 +63,7 @@ def examine() -> list[Finding]:
         for part in (
             _versions,
             _processor,
+            _tiles,
             _threads,
             _cache,
             _environment,
@@ -95,6 +97,27 @@ def _processor() -> Iterator[Finding]:
     yield Finding(OK, "caches", f"L1 {nbytes(here.l1d)}, L2 {nbytes(here.l2)}, L3 {l3}")
     if "hypervisor" in here.flags and here.l3 > 64 << 20:
         yield Finding(NOTE, "caches", "this is a virtual machine: it shares that L3 with its neighbours")
+
+
+def _tiles() -> Iterator[Finding]:
+    """Whether bfloat16 is multiplied on AMX tiles; where a CPU has them, they are proven first if need be."""
+    from ..kernels.matmul import amx_proof
+
+    try:
+        reason = amx_proof.problem()
+    except ConfigError as error:
+        yield Finding(PROBLEM, "tiles", str(error))
+        return
+    if reason is None:
+        yield Finding(OK, "tiles", "AMX multiplies bfloat16: its kernels have been proven on this machine")
+    elif "amx_bf16" not in hardware.machine().flags:
+        yield Finding(OK, "tiles", "no AMX: its kernels don't run here, and its peak is not measured")
+    else:
+        yield Finding(
+            NOTE,
+            "tiles",
+            f"there is AMX, but bfloat16 goes by vectors: the kernel {reason}; its peak is not measured",
+        )
 
 
 def _threads() -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..kernels.errors import DeviceError, DTypeError, KernelwrightError, ShapeError
 from ..kernels.spec import SHORT_NAMES, TensorSpec, check_device, dtype_name, np_dtype
-from .operators import Operators
+from .operators import Operators, function
 
 
 class Array(Operators):
@@ -122,7 +122,8 @@ class Array(Operators):
     def astype(self, dtype: Any) -> Array:
         """A copy with its elements converted to `dtype`."""
         if type(self) is not Array:
-            return _reshaped("cast", self, dtype)
+            cast: Array = function("cast")(self, dtype)
+            return cast
         return Array(self._data.astype(np_dtype(dtype_name(dtype))))
 
     def tolist(self) -> Any:
@@ -170,9 +171,9 @@ class Array(Operators):
         return _matmul(other, self)
 
     def __len__(self) -> int:
-        if not self._data.ndim:
+        if not self.ndim:
             raise DTypeError("a 0-D Array has no length; its number is a.item().")
-        return len(self._data)
+        return self.shape[0]
 
     def __iter__(self) -> Iterator[Array]:
         return (self[i] for i in range(len(self)))

@@ -126,7 +126,7 @@ def _difference(
     """The slope along a direction by central differences, and how far rounding may carry it off."""
 
     def at(step: float) -> float:
-        moved = [Array(np.asarray(x) + step * w) for x, w in zip(start, ways, strict=True)]
+        moved = [Array(np.asarray(np.asarray(x) + step * w)) for x, w in zip(start, ways, strict=True)]
         return float(np.asarray(function(*moved)))
 
     high, low = at(STEP), at(-STEP)

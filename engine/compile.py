@@ -116,7 +116,7 @@ class Compiled:
         if active_trace() is not None:
             return self.function(*args, **kwargs)
         leaves, structure = tree.flatten((args, kwargs), f"the arguments of {self.name}")
-        donated = self._donated(args)
+        donated = self._donated(structure.children[0].children)
         arrays = [_numbers(leaf, self.name) for leaf in leaves]
         specs = tuple(map(TensorSpec.of, arrays))
         _check_donated(self.name, leaves, arrays, donated)
@@ -126,15 +126,14 @@ class Compiled:
             current().memo[short] = entry
         return _finished(entry, leaves, arrays)
 
-    def _donated(self, args: Sequence[Any]) -> list[int]:
+    def _donated(self, args: Sequence[tree.Structure]) -> list[int]:
         """The numbers of the leaves of the donated arguments."""
         found: list[int] = []
         at = 0
         for number, argument in enumerate(args):
-            count = len(tree.leaves(argument))
             if number in self.donate or number - len(args) in self.donate:
-                found += range(at, at + count)
-            at += count
+                found += range(at, at + argument.size)
+            at += argument.size
         return found
 
     def _entry(self, structure: Any, specs: tuple[TensorSpec, ...], donated: Sequence[int]) -> _Entry:

@@ -7,7 +7,10 @@
 A structure is what is left of a tree without its leaves: hashable, compared by value, so that a function can
 be compiled once for each. A class joins by two methods, as `nn.Module` does: `__tree__`, which gives an
 instance's leaves and structure (`by_attribute` finds them), and the class method `__from_tree__(structure,
-children)`, which makes an instance of them.
+children, leaves)`, which makes an instance of its children, or of all leaves below them.
+
+Compiled steps take trees apart and build them at every call, so equal structures are one object where they
+are made here, found by the identity of their children.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ import numpy as np
 
 from ..kernels.errors import DTypeError, ShapeError
 from .array import Array
+
+_NoneType = type(None)
+_PLAIN = (list, tuple, dict, MappingProxyType)
 
 
 class Static:
@@ -50,12 +56,12 @@ class Structure:
     def __repr__(self) -> str:
         if self is LEAF:
             return "*"
-        if self.kind in (Static, type(None)):
+        if self.kind in (Static, _NoneType):
             return repr(self.static)
         if self.kind in (list, tuple):
             inner = ", ".join([repr(child) for child in self.children])
             return f"[{inner}]" if self.kind is list else f"({inner}{',' * (len(self.children) == 1)})"
-        if self.kind is dict:
+        if self.kind in (dict, MappingProxyType):
             return "{" + ", ".join(f"{k!r}: {c!r}" for k, c in self.items()) + "}"
         return f"{self.kind.__name__}({', '.join(f'{k}={c!r}' for k, c in self.items())})"
 
@@ -72,24 +78,27 @@ class Structure:
         leaves = list(leaves)
         if len(leaves) != self.size:
             raise ShapeError(f"a tree of {self.size} leaves cannot be made of {len(leaves)}: {self!r}.")
-        return self._built(iter(leaves))
+        return leaves[0] if self is LEAF else self._built(leaves, 0)
 
-    def _built(self, leaves: Iterator[Any]) -> Any:
+    def _built(self, leaves: list[Any], start: int) -> Any:
         kind = self.kind
-        if kind is Array:
-            return next(leaves)
-        if not self.children and kind in (Static, type(None)):
+        if kind is Static or kind is _NoneType:
             return self.static
-        parts = [child._built(leaves) for child in self.children]
-        if kind is list:
-            return parts
+        parts, at = [], start
+        for child in self.children:
+            parts.append(leaves[at] if child is LEAF else child._built(leaves, at))
+            at += child.size
         if kind is tuple:
             return tuple(parts)
+        if kind is list:
+            return parts
         if kind is dict:
             return dict(zip(self.keys, parts, strict=True))
+        if kind is MappingProxyType:
+            return MappingProxyType(dict(zip(self.keys, parts, strict=True)))
         if issubclass(kind, tuple):
             return kind(*parts)
-        return kind.__from_tree__(self, parts)
+        return kind.__from_tree__(self, parts, leaves[start:at])
 
     def paths(self, root: str = "", dotted: bool = False) -> list[str]:
         """What each leaf is called in Python, as in `model.layers[0].weight`.
@@ -110,7 +119,7 @@ class Structure:
             self.kind, "inline", None
         ):  # its parts are the node's own: model[0], not .layers[0]
             return at
-        if self.kind in (list, tuple, dict) and not dotted:
+        if self.kind in _PLAIN and not dotted:
             return f"{at}[{key!r}]"
         return f"{at}.{key}" if at else str(key)
 
@@ -139,11 +148,26 @@ class Structure:
     def _told(self) -> str:
         if self is LEAF:
             return "an array"
-        return repr(self.static) if self.kind in (Static, type(None)) else f"a {self.kind.__name__}"
+        return repr(self.static) if self.kind in (Static, _NoneType) else f"a {self.kind.__name__}"
 
 
 LEAF = Structure(Array)
-_NONE = Structure(type(None))
+_NONE = Structure(_NoneType)
+_ARRAYS = (Array, np.ndarray)
+
+_MOST = 4096
+_made: dict[Any, Structure] = {}
+
+
+def _node(kind: Any, keys: tuple[Any, ...], children: list[Structure]) -> Structure:
+    """The structure of this kind, keys and children; the same object as before, if they are."""
+    key = (kind, keys, *[id(child) for child in children])
+    found = _made.get(key)
+    if found is None:
+        if len(_made) >= _MOST:
+            _made.clear()
+        found = _made[key] = Structure(kind, keys, children)
+    return found
 
 
 def flatten(tree: Any, name: str = "") -> tuple[list[Any], Structure]:
@@ -196,7 +220,7 @@ def by_attribute(instance: Any) -> tuple[list[Any], Structure]:
         parts = [_flatten(value, into, inside=True) for value in vars(instance).values()]
     except _NoLeafError:
         raise DTypeError(_complaint(instance, type(instance).__name__)) from None
-    return into, Structure(type(instance), tuple(vars(instance)), parts)
+    return into, _node(type(instance), tuple(vars(instance)), parts)
 
 
 def is_float(leaf: Any) -> bool:
@@ -210,26 +234,27 @@ class _NoLeafError(Exception):
 
 def _flatten(value: Any, into: list[Any], inside: bool) -> Structure:
     """The structure of `value`, its leaves appended; `inside` a Module, other values are static."""
-    if isinstance(value, Array | np.ndarray):
+    kind = type(value)
+    if kind is Array or isinstance(value, _ARRAYS):
         into.append(value)
         return LEAF
-    kind = type(value)
     if value is None:
         return _NONE
     if kind is tuple or kind is list:
-        return Structure(kind, (), [_flatten(part, into, inside) for part in value])
+        return _node(kind, (), [_flatten(part, into, inside) for part in value])
     if kind is dict or kind is MappingProxyType:
         keys = _sorted(value)
-        return Structure(dict, keys, [_flatten(value[key], into, inside) for key in keys])
+        return _node(kind, keys, [_flatten(value[key], into, inside) for key in keys])
     known = getattr(value, "__tree__", None) if not isinstance(value, type) else None
     if known is not None:
         leaves, structure = known()
         into += leaves
         return structure  # type: ignore[no-any-return]
     if isinstance(value, tuple) and hasattr(kind, "_fields"):
-        return Structure(kind, kind._fields, [_flatten(part, into, inside) for part in value])
+        return _node(kind, kind._fields, [_flatten(part, into, inside) for part in value])
     if inside and _hashes(value):
-        return Structure(Static, static=value)
+        key = (Static, kind, frozenset(value) if isinstance(value, set) else value)
+        return _made.get(key) or _made.setdefault(key, Structure(Static, static=value))
     raise _NoLeafError
 
 
@@ -264,7 +289,7 @@ def _complaint(tree: Any, name: str) -> str:
 
 def _odd(value: Any, at: str, inside: bool) -> Iterator[tuple[str, Any]]:
     """Path and value of what is no part of a tree."""
-    if value is None or isinstance(value, Array | np.ndarray) or (inside and _hashes(value)):
+    if value is None or isinstance(value, _ARRAYS):
         return
     if hasattr(value, "__tree__") or hasattr(type(value), "_fields"):
         inside = inside or hasattr(value, "__tree__")
@@ -275,7 +300,7 @@ def _odd(value: Any, at: str, inside: bool) -> Iterator[tuple[str, Any]]:
         keys = _sorted(value) if not isinstance(value, list | tuple) else range(len(value))
         for key in keys:
             yield from _odd(value[key], f"{at}[{key!r}]", inside)
-    else:
+    elif not (inside and _hashes(value)):
         yield at, value
 
 

@@ -28,6 +28,10 @@ _FLAGS_THAT_MATTER = (
     *("avx512_fp16", "avx512_vnni", "amx_tile", "amx_bf16", "amx_int8", "neon", "asimd", "sve", "sve2"),
 )
 
+# Linux, include/uapi/asm/prctl.h and arch/x86/include/asm/fpu/types.h: the number of the system call, what is
+# asked for (leave to use a part of the registers that is kept only on request), and the part.
+_SYS_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA = 158, 0x1023, 18
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -81,6 +85,29 @@ def machine() -> Machine:
         l2_sharers=sharers["l2"],
         l3_sharers=sharers["l3"],
     )
+
+
+def tiles_problem() -> str | None:
+    """Why this process can't multiply bfloat16 on the tile registers of AMX; None when it can.
+
+    Linux gives the tiles only to processes that ask. What was granted once holds for all threads of the
+    process, and for what it forks.
+    """
+    if not machine().flags >= {"amx_tile", "amx_bf16"}:
+        return "needs the tile registers of AMX, which this CPU has not"
+    if sys.platform != "linux":
+        return "knows how to ask for the tile registers of AMX on Linux only"
+    return _ask_for_tiles()
+
+
+@cache
+def _ask_for_tiles() -> str | None:
+    import ctypes
+
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    if call(*map(ctypes.c_long, (_SYS_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA))) == 0:
+        return None
+    return f"needs the tile registers of AMX, which Linux refused ({os.strerror(ctypes.get_errno())})"
 
 
 def vector_bytes() -> int:

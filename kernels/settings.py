@@ -19,6 +19,7 @@ from .errors import ConfigError
 THREADS_VARIABLE = "KERNELWRIGHT_NUM_THREADS"
 STRICT_VARIABLE = "KERNELWRIGHT_STRICT"
 EXTRA_ERROR_VARIABLE = "KERNELWRIGHT_EXTRA_ERROR"
+AMX_VARIABLE = "KERNELWRIGHT_AMX"
 _OVERSUBSCRIPTION = 4  # more threads than this for each CPU is always a slip, such as bytes given for threads
 
 
@@ -241,6 +242,11 @@ def strict_from_environment() -> bool:
 def extra_error_from_environment() -> bool | None:
     """Whether KERNELWRIGHT_EXTRA_ERROR allows kernels that declare a larger error; None when it is unset."""
     return _flag_from_environment(EXTRA_ERROR_VARIABLE)
+
+
+def amx_from_environment() -> bool:
+    """Whether KERNELWRIGHT_AMX leaves the tile registers of AMX to the kernels; so it does when unset."""
+    return _flag_from_environment(AMX_VARIABLE) is not False
 
 
 def _flag_from_environment(variable: str) -> bool | None:

@@ -28,8 +28,8 @@ def _trailing(name: str, x: Any, normalized_shape: int | Sequence[int]) -> int:
     shape = tuple(getattr(x, "shape", wanted))
     if not wanted or shape[len(shape) - len(wanted) :] != wanted:
         raise ShapeError(
-            f"{name}: normalized_shape is {wanted}, but x has shape {shape}; it names the lengths of x's last "
-            "axes."
+            f"{name}: normalized_shape is {wanted}, but x has shape {shape}; it names the lengths of "
+            "x's last axes."
         )
     return len(wanted)
 

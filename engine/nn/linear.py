@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ...kernels.errors import ConfigError
-from .. import functional
 from ..array import Array
+from ..functional.index import embedding
 from ..functional.linear import linear
 from . import init
 from .module import Module
@@ -76,7 +76,7 @@ class Embedding(Module):
             self.weight = table
 
     def __call__(self, indices: Any) -> Array:
-        return functional.get("embedding")(indices, self.weight, padding_idx=self.padding_idx)
+        return embedding(indices, self.weight, padding_idx=self.padding_idx)
 
 
 class Sequential(Module):
@@ -89,11 +89,9 @@ class Sequential(Module):
     layers: tuple[Callable[[Any], Any], ...]
 
     def __init__(self, *layers: Callable[[Any], Any]) -> None:
-        wrong = next((layer for layer in layers if not callable(layer)), None)
-        if wrong is not None:
-            raise ConfigError(
-                f"Sequential takes layers and functions, got a {type(wrong).__name__}: {wrong!r}."
-            )
+        wrong = [layer for layer in layers if not callable(layer)]
+        if wrong:
+            raise ConfigError(f"Sequential takes layers and functions, and {wrong[0]!r} is none.")
         self.layers = layers
 
     def __call__(self, x: Any) -> Any:

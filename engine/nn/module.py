@@ -48,12 +48,14 @@ class Module:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        if "__init__" not in vars(cls):
+            return
         init = cls.__init__
 
         @functools.wraps(init)
         def fixing(self: Module, *args: Any, **kwargs: Any) -> None:
             init(self, *args, **kwargs)
-            if type(self) is cls:  # not yet when it is a base's __init__ that has ended
+            if type(self).__init__ is fixing:  # not yet when it is a base's __init__ that has ended
                 self._fix()
 
         cls.__init__ = fixing  # type: ignore[assignment, method-assign]
@@ -103,8 +105,13 @@ class Module:
         return known
 
     @classmethod
-    def __from_tree__(cls, structure: tree.Structure, children: list[Any]) -> Self:
-        return cls._made(dict(zip(structure.keys, children, strict=True)))
+    def __from_tree__(cls, structure: tree.Structure, children: list[Any], leaves: list[Any]) -> Self:
+        made = object.__new__(cls)
+        vars(made).update(zip(structure.keys, children, strict=True))
+        object.__setattr__(made, "_fixed", True)
+        if all(isinstance(leaf, Array) for leaf in leaves):
+            object.__setattr__(made, "_flat", (leaves, structure))
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -142,7 +149,7 @@ def _inner(items: Any) -> str:
 
 def _told(value: Any) -> str:
     if isinstance(value, Array | np.ndarray):
-        return str(TensorSpec(value.shape, dtype_name(value.dtype)))
+        return str(TensorSpec(value.shape, dtype_name(value.dtype))).partition("@")[0]
     return value.__name__ if callable(value) and hasattr(value, "__name__") else repr(value)
 
 

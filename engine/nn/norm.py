@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from ...kernels.errors import ConfigError, ShapeError
-from .. import functional
 from ..array import Array
+from ..functional.normalize import batch_norm, group_norm, layer_norm, rms_norm
 from . import init
 from .module import Module
 from .state import current
@@ -39,7 +39,7 @@ class LayerNorm(Module):
         self.bias = init.constant(shape, 0, dtype) if elementwise_affine and bias else None
 
     def __call__(self, x: Any) -> Array:
-        return functional.get("layer_norm")(x, self.normalized_shape, self.weight, self.bias, self.eps)
+        return layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
 
 
 class RMSNorm(Module):
@@ -63,7 +63,7 @@ class RMSNorm(Module):
         self.weight = init.constant(shape, 1, dtype) if elementwise_affine else None
 
     def __call__(self, x: Any) -> Array:
-        return functional.get("rms_norm")(x, self.normalized_shape, self.weight, self.eps)
+        return rms_norm(x, self.normalized_shape, self.weight, self.eps)
 
 
 class GroupNorm(Module):
@@ -88,7 +88,7 @@ class GroupNorm(Module):
         self.bias = init.constant((num_channels,), 0, dtype) if affine else None
 
     def __call__(self, x: Any) -> Array:
-        return functional.get("group_norm")(x, self.num_groups, self.weight, self.bias, self.eps)
+        return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class _BatchNorm(Module):
@@ -128,17 +128,15 @@ class _BatchNorm(Module):
                 f"{type(self).__name__}: x has {' or '.join(map(str, self.ranks))} axes, [N, C, ...], got "
                 f"shape {tuple(x.shape)}."
             )
-        batch_norm = functional.get("batch_norm")
         run = current()
         now = self if run is None else run.latest(self)
-        mean, var = now.running_mean, now.running_var
-        if run is None and mean is not None:
-            return batch_norm(x, mean, var, self.weight, self.bias, False, self.momentum, self.eps)
-        y, mean, var = functional.get("batch_norm_train")(
-            x, mean, var, self.weight, self.bias, self.momentum, self.eps
-        )
-        if run is not None and now.running_mean is not None:
-            run.record(self, running_mean=mean, running_var=var)
+        kept = (now.running_mean, now.running_var)
+        by_batch = run is not None or kept[0] is None
+        y = batch_norm(x, *kept, self.weight, self.bias, by_batch, self.momentum, self.eps)
+        if run is None or kept[0] is None:
+            return y
+        y, mean, var = y
+        run.record(self, running_mean=mean, running_var=var)
         return y
 
 

@@ -12,8 +12,8 @@ from math import prod
 
 from ..op import Attrs, Specs
 from ..spec import TensorSpec
+from .checks import weight_shape
 from .geometry import Ints, channel_axis, output_size, parts, spatial_axes, window
-from .op import weight_shape
 from .prepack import DEPTHWISE, PAIRS, ROWS, panel_width, panels_end, winograd_side
 
 Triple = tuple[int, int, int]

@@ -20,8 +20,9 @@ import numpy as np
 from ..kernel import ExtraError
 from ..op import AnyArray, Attrs
 from . import reference as define
+from .checks import unpacked
 from .geometry import output_size, window
-from .op import magnitude_of, unpacked
+from .op import magnitude_of
 from .tasks.winograd_transform import matrices, side
 
 FACTORS = {2: 1.0, 4: 2.0}

@@ -4,7 +4,7 @@
 
 What is emitted is the body of `void task(i64 block, i64 index)`, the form of task that `launch.bind_phases`
 runs. Numba has no part in it: there is nothing to type, and vectors stay as they were written. A small kernel
-takes about 5 ms to make and 0.2 ms to load (AMD Zen 5, November 2026).
+takes about 15 ms to make and 0.2 ms to load (AMD Zen 5, November 2026).
 
 An object file's name is a digest of the source of the emitter's file and of all that it imports, of the key,
 of the CPU and of the versions of Python and llvmlite, so that a change of any is another file
@@ -67,14 +67,23 @@ class _Host:
             binding.parse_assembly("", binding.create_context()), self.machine
         )
 
-    def compiled(self, text: str) -> bytes:
+    def compiled(self, text: str, light: bool) -> bytes:
         """The object code of a module."""
         module = binding.parse_assembly(text, binding.create_context())
         options = binding.create_pipeline_tuning_options(speed_level=2)
         # Emitters write the vectors, and unroll by themselves.
         options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
         builder = binding.create_pass_builder(self.machine, options)
-        builder.getModulePassManager().run(module, builder)
+        if light:
+            passes = binding.create_new_function_pass_manager()
+            passes.add_new_gvn_pass()
+            passes.add_instruction_combine_pass()
+            passes.add_simplify_cfg_pass()
+            for function in module.functions:
+                if not function.is_declaration:
+                    passes.run(function, builder)
+        else:
+            builder.getModulePassManager().run(module, builder)
         return bytes(self.machine.emit_object(module))
 
     def load(self, code: bytes, symbol: str) -> int:
@@ -96,7 +105,7 @@ def _host() -> _Host:
     return _Host()
 
 
-def address_of(emit: Emit, key: tuple[Any, ...], name: str) -> int:
+def address_of(emit: Emit, key: tuple[Any, ...], name: str, light: bool = False) -> int:
     """The C address of the task that `emit` writes for `key`; compiled, loaded from disk, or known already.
 
     Args:
@@ -104,6 +113,8 @@ def address_of(emit: Emit, key: tuple[Any, ...], name: str) -> int:
             builder's place, up to the end: the return is added. `block` and `index` are i64.
         key: its further arguments: strings, numbers, and tuples of these. All that tells a task from others.
         name: for people: in file names, and for profilers.
+        light: for code that leaves little to do, as nothing in its loops stays the same from round to round:
+            only values that are there already, and operations that fit together, are found. Half the time.
 
     Raises:
         ConfigError: for a key whose meaning is this process's own.
@@ -114,11 +125,11 @@ def address_of(emit: Emit, key: tuple[Any, ...], name: str) -> int:
     with _lock, paused_collection():
         known = _addresses.get((emit, key))
         if known is None:
-            known = _addresses[emit, key] = _find(emit, key, name)
+            known = _addresses[emit, key] = _find(emit, key, name, light)
     return known
 
 
-def _find(emit: Emit, key: tuple[Any, ...], name: str) -> int:
+def _find(emit: Emit, key: tuple[Any, ...], name: str, light: bool) -> int:
     import llvmlite
 
     host, text = _host(), stable(key)
@@ -127,7 +138,7 @@ def _find(emit: Emit, key: tuple[Any, ...], name: str) -> int:
     versions = (platform.python_version(), llvmlite.__version__)
     cpu = (host.triple, host.cpu, host.features, vector_bytes())
     source = source_digest(emit)
-    made_of = repr((emit.__module__, emit.__qualname__, source, text, versions, cpu))
+    made_of = repr((emit.__module__, emit.__qualname__, source, text, light, versions, cpu))
     symbol = f"kernelwright_{sha256(made_of.encode()).hexdigest()[:32]}"
     path = kept.file_for(name, made_of, ".o")
     try:
@@ -138,7 +149,7 @@ def _find(emit: Emit, key: tuple[Any, ...], name: str) -> int:
             return address
     except (ValueError, RuntimeError) as problem:
         kept.set_aside(path, problem)
-    code = host.compiled(assembly(emit, key, symbol))
+    code = host.compiled(assembly(emit, key, symbol), light)
     counts["compiled"] += 1
     if source is not None:  # what was typed at a prompt has no name that would hold in another process
         kept.keep(path, code)

@@ -84,9 +84,9 @@ def cross_entropy_grad(rng: np.random.Generator, dtype: str) -> Iterator[Sample]
         attrs = {"ignore_index": -100, "label_smoothing": 0.0, **sample.attrs}
         with np.errstate(all="ignore"):
             _, total, _ = reference.cross_entropy(*_wide(sample.inputs), **attrs)
-        dloss = rng.standard_normal(total.shape).astype(np_dtype(dtype))
+        dloss = np.asarray(rng.standard_normal(total.shape), np_dtype(dtype))
         x, target, weight = sample.inputs
-        yield Sample(sample.name, (dloss, x, target, weight, total.astype(sums)), sample.attrs)
+        yield Sample(sample.name, (dloss, x, target, weight, np.asarray(total, sums)), sample.attrs)
 
 
 def nll_loss(rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
@@ -100,7 +100,7 @@ def nll_loss_grad(rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
         x, target, weight = sample.inputs
         assert x is not None
         assert target is not None
-        dloss = rng.standard_normal(target.shape).astype(np_dtype(dtype))
+        dloss = np.asarray(rng.standard_normal(target.shape), np_dtype(dtype))
         attrs = {**sample.attrs, "classes": x.shape[0 if x.ndim == 1 else 1]}
         yield Sample(sample.name, (dloss, target, weight), attrs)
 
@@ -126,7 +126,7 @@ def multi_margin_loss_grad(rng: np.random.Generator, dtype: str) -> Iterator[Sam
     """Calls of `multi_margin_loss_grad`."""
     for sample in multi_margin_loss(rng, dtype):
         assert sample.inputs[1] is not None
-        dloss = rng.standard_normal(sample.inputs[1].shape).astype(np_dtype(dtype))
+        dloss = np.asarray(rng.standard_normal(sample.inputs[1].shape), np_dtype(dtype))
         yield Sample(sample.name, (dloss, *sample.inputs), sample.attrs)
 
 
@@ -159,7 +159,7 @@ def ctc_loss_grad(rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
     """Calls of `ctc_loss_grad`."""
     for sample in ctc_loss(rng, dtype):
         assert sample.inputs[0] is not None
-        dloss = rng.standard_normal(sample.inputs[0].shape[1]).astype(np_dtype(dtype))
+        dloss = np.asarray(rng.standard_normal(sample.inputs[0].shape[1]), np_dtype(dtype))
         yield Sample(sample.name, (dloss, *sample.inputs), sample.attrs)
 
 
@@ -177,7 +177,7 @@ def draw_labels(rng: np.random.Generator, classes: int, spec: TensorSpec) -> Any
 
 def drawn(rng: np.random.Generator, spec: TensorSpec) -> AnyArray | None:
     """Standard normal numbers."""
-    return rng.standard_normal(spec.shape).astype(spec.np_dtype) if spec.present else None
+    return np.asarray(rng.standard_normal(spec.shape), spec.np_dtype) if spec.present else None
 
 
 def draw_by_labels(rng: np.random.Generator, specs: Specs, **attrs: Any) -> tuple[AnyArray | None, ...]:

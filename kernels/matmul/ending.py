@@ -2,7 +2,8 @@
 
     C = activation(A B + bias + residual)       sums in float32 or float64, C in the dtype of A and B
 
-The tasks are those of `gemm` and `thin` with `ends`; here a call is turned into their argument block.
+The tasks are those of `gemm`, `amx_gemm` and `thin` with `ends`; here a call is turned into their argument
+block.
 """
 
 from __future__ import annotations
@@ -142,6 +143,46 @@ def bind_panels(e: Ending, config: Config, threads: int, name: str) -> Callable[
     task = words.gemm_task(e.compute, e.lanes, mr, config["nv"], pack_b=True, stored=g.dtype, ends=True)
     key = ("ends", e.compute, g.dtype, e.lanes, mr, config["nv"])
     return _bind(e, split, (task, key), name, held + room, values)
+
+
+def amx_split(e: Ending, config: Config, threads: int) -> Split:
+    """The same on AMX tiles."""
+
+    def cycles(g: Geometry, m: int, n: int, lanes: int, config: Config) -> float:
+        packs = _amx_packs(e, n)
+        return model.amx_cycles(e.computed(), m, n, lanes, config, panels=e.panels, packs=packs)
+
+    return best_split(e.g, threads, (32, 64), cycles, e.lanes, config)
+
+
+def _amx_packs(e: Ending, n: int) -> bool:
+    """Whether A is copied: tiles read rows that are contiguous along k, wherever they are."""
+    return e.g.a_cs != e.g.itemsize or model.packs_a(e.g, n)
+
+
+def bind_amx(e: Ending, config: Config, threads: int, name: str) -> Callable[..., None]:
+    """A launch(A, B, C, bias, residual) on AMX tiles, of bfloat16 in pairs."""
+    from ..cpu import amx_gemm
+
+    g, height, panel = e.g, amx_gemm.HEIGHT, amx_gemm.PANEL
+    split = amx_split(e, config, threads)
+    kc = max(1, min(config["kc"], g.k))
+    mc = ceil_div(min(config["mc"], max(g.m, 1)), height) * height
+    nc = ceil_div(min(config["nc"], max(split.n, 1)), panel) * panel
+    sums = words.IN_TILE if kc >= g.k else words.IN_ROWS
+    ms = ceil_div(min(ROWS_HELD, max(split.m, 1)), height) * height if kc < g.k else max(g.m, 1)
+    held = amx_gemm.scratch_words(kc, mc, nc)["sums"]
+    room = (height * panel if sums == words.IN_TILE else ms * nc) * e.size
+    values = {
+        "KC": kc,
+        "MC": mc,
+        "NC": nc,
+        "MS": ms,
+        "PACK_A": int(_amx_packs(e, split.n)),
+        "SUMS": sums,
+        "HELD": held,
+    }
+    return _bind(e, split, (amx_gemm.amx_task(), ("amx",)), name, held + room, values)
 
 
 def bind_dots(e: Ending, config: Config, threads: int, name: str) -> Callable[..., None]:

@@ -17,6 +17,11 @@ SPILLED = 10.0  # bytes a cycle for a block written past the L2 cache and read b
 UNALIGNED = 1.7  # times as long with vectors of B that lie across two cache lines (measured)
 TILE_START = 45.0  # cycles to start and end a register tile (measured)
 FINISH = 4.0  # cycles to finish a vector of sums without an activation
+AMX_PAIRS = 16  # pairs of k that a product of AMX tiles takes; also its rows, and its columns
+AMX_PRODUCT = 16.0  # cycles from one such product to the next (Intel's optimization manual, chapter on AMX)
+AMX_NEAR = 48.0  # bytes a cycle that such a core reads from L2 for long (the same manual)
+AMX_SUMS = 4 * 2 * 16.0  # cycles to read and write four tiles of sums, a row a cycle
+AMX_START = 400.0  # cycles to configure the tiles and to give them back (an estimate)
 SMALL_TILE_START = 30.0  # the same, where nothing is looked up on the way from tile to tile (measured)
 
 
@@ -72,6 +77,33 @@ def ending_cycles(
     if widens and not packs_a(g, n):
         cycles += ceil_div(n, config["nc"]) * m * g.k * g.itemsize / NEAR
     return cycles + m * ceil_div(n, lanes) * FINISH
+
+
+def amx_cycles(
+    pairs: Geometry, m: int, n: int, lanes: int, config: dict[str, int], *, panels: bool, packs: bool
+) -> float:
+    """One task of a product of bfloat16 on AMX tiles. Counted from the instructions' rates, not measured.
+
+    `pairs` counts in elements of packed operands; `packs`: A is packed.
+    """
+    steps, blocks = ceil_div(pairs.k, AMX_PAIRS), ceil_div(2 * pairs.k, config["kc"])
+    across, down = ceil_div(n, 2 * AMX_PAIRS), ceil_div(m, 2 * AMX_PAIRS)
+    rows = ceil_div(m, AMX_PAIRS)
+    # A step of four products reads 2 KB of A and 2 KB of B. 32 rows of A serve both halves of a panel, and a
+    # panel all rows; what does not fit into L1 with them comes from L2 every time.
+    depth, l1d = min(config["kc"], 2 * pairs.k), machine().l1d
+    far = 0 if depth * 192 <= l1d else 2048 if depth * 64 <= 0.75 * l1d else 4096
+    step = max(4 * AMX_PRODUCT, far / AMX_NEAR)
+    compute = 2 * rows * across * steps * step / 4
+    sums = down * across * blocks * (TILE_START + AMX_SUMS)
+    pack = 0.0 if panels else _pack_b_cycles(pairs, n, config["kc"] // 2, config["nc"])
+    if packs:
+        a_bytes = m * pairs.k * pairs.itemsize
+        pack += ceil_div(n, config["nc"]) * a_bytes / (NEAR if pairs.a_cs == pairs.itemsize else TURNED)
+    b_bytes = pairs.k * n * pairs.itemsize
+    wait = b_bytes / (FAR if b_bytes > machine().l2 // 2 else NEAR) if panels else 0.0
+    busy = max(compute, wait) + 0.3 * min(compute, wait)
+    return AMX_START + busy + sums + pack + m * ceil_div(n, lanes) * FINISH
 
 
 def packs_a(g: Geometry, n: int) -> bool:

@@ -134,11 +134,13 @@ def magnitude(
 ) -> tuple[AnyArray, ...]:
     """The absolute terms of each result."""
     form = forms.batch("batch_norm", x.shape, channel_axis)
-    mean, rstd = math.statistics(x, form, eps)
-    size = math.applied_size(x, weight, bias, mean, rstd, form)
+    _, rstd = math.statistics(x, form, eps)
+    # The mean comes with the rounding of a sum, whose terms may be larger than it is.
+    absolute = math.mean_of(np.abs(x), form)
+    size = math.applied_size(x, weight, bias, absolute, rstd, form)
     if residual is not None:
         size = size + np.abs(residual)
-    absolute = math.mean_of(np.abs(x), form).reshape(-1)
+    absolute = absolute.reshape(-1)
     new_mean = new_var = np.zeros(0)
     if running_mean is not None and running_var is not None:
         new_mean = (1 - momentum) * np.abs(running_mean) + momentum * absolute

@@ -1,13 +1,13 @@
 """Layer, RMS, group and batch normalisation, each with its gradient as an op of its own.
 
     layer_norm(x, weight, bias)    -> y, mean, rstd           over the last `axes` axes
-    rms_norm(x, weight)            -> y, rstd                 over the last `axes` axes, the mean not taken out
+    rms_norm(x, weight)            -> y, rstd                 over the last `axes` axes, about 0
     group_norm(x, weight, bias)    -> y, mean, rstd           x: [N, C, ...], over the C / groups channels
     <norm>_grad(dy, x, weight, mean, rstd)  -> dx, dweight, dbias
 
 with rstd = 1 / sqrt(var + eps), var the mean of the squares about the mean. Statistics are float32 for 16-bit
-numbers; weight and bias are of x's dtype or that of the statistics. Where weight is left out, the gradients of
-both have size 0. Batch normalisation is in `batch.py`.
+numbers; weight and bias are of x's dtype or that of the statistics. Where weight is left out, the gradients
+of both have size 0. Batch normalisation is in `batch.py`.
 
 Sources: Ba, Kiros and Hinton, "Layer normalization", 2016; Zhang and Sennrich, "Root mean square layer
 normalization", 2019; Wu and He, "Group normalization", 2018.
@@ -83,7 +83,7 @@ def _infer(name: str, specs: Specs, eps: float, **attrs: Any) -> Specs:
     """
     op = OPS[name]
     op.check_inputs(specs)
-    x, weight = specs[:2]
+    x, _weight = specs[:2]
     form = form_of(name, x.shape, attrs)
     check_beside(op, specs, {"weight": form.parameters, "bias": form.parameters})
     kept = TensorSpec(form.statistics, wide_dtype(x.dtype), x.device)
@@ -122,9 +122,11 @@ def _forward_size(name: str, *arrays: AnyArray | None, eps: float, **attrs: Any)
     x, weight, bias = (*arrays, None)[:3]
     assert x is not None
     form = form_of(name, x.shape, attrs)
-    mean, rstd = math.statistics(x, form, eps, centred=name != "rms_norm")
-    size = math.applied_size(x, weight, bias, mean, rstd, form)
-    absolute = math.mean_of(np.abs(x).reshape(form.view), form).reshape(form.statistics)
+    _, rstd = math.statistics(x, form, eps, centred=name != "rms_norm")
+    # The mean comes with the rounding of a sum, whose terms may be larger than it is.
+    absolute = math.mean_of(np.abs(x).reshape(form.view), form) * (name != "rms_norm")
+    size = math.applied_size(x, weight, bias, absolute, rstd, form)
+    absolute = absolute.reshape(form.statistics)
     rstd = rstd.reshape(form.statistics)
     return (size, rstd) if name == "rms_norm" else (size, absolute, rstd)
 

@@ -25,8 +25,8 @@ _SHORTEST_TURNED = 8
 
 
 def lanes_of(program: Program) -> int:
-    """Elements in a vector: as many of the widest as fit."""
-    return vector_bytes() // max(map(register_bytes, program.dtypes))
+    """Elements in a vector: as many of the widest as fit, but no more than code for single ones can bear."""
+    return min(32, vector_bytes() // max(map(register_bytes, program.dtypes)))
 
 
 def has_masks() -> bool:
@@ -40,9 +40,11 @@ def seconds_ns(program: Program, count: int, lanes: int) -> float:
     return count * max(program.weight * 0.15 / lanes, moved / 20)
 
 
-def unroll_of(program: Program) -> int:
+def unroll_of(program: Program, modes: Sequence[str]) -> int:
     """Vectors at a time."""
-    return 1 if program.weight > HEAVY else 2 if program.weight > 10 else 4
+    if program.weight > HEAVY or APART in modes:
+        return 1
+    return 2 if program.weight > 10 else 4
 
 
 def _turned_axis(axes: Sequence[Axis], sizes: Sequence[int], inputs: int) -> int | None:
@@ -88,18 +90,18 @@ def bind_places(
     depth = max(0, len(axes) - 2)
     if words.total(depth) > MOST_WORDS:
         return f"needs {words.total(depth)} words for its arrays and axes, and a block has {MOST_WORDS}"
-    lanes = lanes_of(program)
+    lanes = lanes_of(program) if APART not in modes else min(16, lanes_of(program))
     tasks = max(1, min(threads, int(seconds_ns(program, prod(shape), lanes) / TASK_NS)))
     block, units = _block(words, axes, loops.starts, tasks, turned is not None)
     tasks = min(tasks, units)
     block[words.head["tasks"]] = tasks
-    key = (program.key, modes, tuple(arrays), count, lanes, unroll_of(program), has_masks(), False)
+    key = (program.key, modes, tuple(arrays), count, lanes, unroll_of(program, modes), has_masks(), False)
     room = sum(TILE * TILE * size for size, mode in zip(sizes, modes, strict=True) if mode == TURNED)
-    address = address_of(emit_places, key, _name(program))
+    address = address_of(emit_places, key, name_of(program), light=True)
     return bind_phases(block, count, [(address, tasks)], room * tasks)
 
 
-def _name(program: Program) -> str:
+def name_of(program: Program) -> str:
     """What the code is called in files and profiles."""
     return "_".join(instruction[0] for instruction in program.instructions[-3:]) or "copy"
 

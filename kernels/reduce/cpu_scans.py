@@ -105,7 +105,7 @@ def bind_arg(kind: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
         lanes = full if step == x.itemsize else 1
         form = emit.UNROLLED if n >= 4 * emit.UNROLLED * max(lanes, 4) else 1
         results = _product(kept)
-        if not outer and 1 < tasks and results < tasks and n >= 4096 * tasks:
+        if not outer and tasks > 1 and results < tasks and n >= 4096 * tasks:
             pieces = tasks
     units = results * panels * pieces
     tasks = min(tasks, units)

@@ -27,7 +27,7 @@ def computed_bytes(stored: str) -> int:
 
 
 class Lanes:
-    """Emits operations on vectors of `lanes` elements computed as `dtype`: "float32", "float64" or "int64"."""
+    """Emits operations on vectors of `lanes` elements, computed as float32, float64 or int64."""
 
     def __init__(self, builder: ir.IRBuilder, dtype: str, lanes: int):
         self.b = builder

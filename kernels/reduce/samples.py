@@ -24,7 +24,7 @@ def numbers(rng: np.random.Generator, dtype: str, *shape: int) -> AnyArray:
 
 def apart(rng: np.random.Generator, dtype: str, *shape: int) -> AnyArray:
     """Numbers no two of which are near each other, for what has a kink where they are equal."""
-    if not np_dtype(dtype).kind == "f" and dtype != "bfloat16":
+    if np_dtype(dtype).kind != "f" and dtype != "bfloat16":
         return numbers(rng, dtype, *shape)
     count = int(np.prod(shape))
     order = rng.permutation(count).reshape(shape)
@@ -33,7 +33,7 @@ def apart(rng: np.random.Generator, dtype: str, *shape: int) -> AnyArray:
 
 def around_one(rng: np.random.Generator, dtype: str, *shape: int) -> AnyArray:
     """Numbers of either sign about as large as 1: their products neither vanish nor overflow."""
-    if not np_dtype(dtype).kind == "f" and dtype != "bfloat16":
+    if np_dtype(dtype).kind != "f" and dtype != "bfloat16":
         return np.asarray(np.where(rng.random(shape) < 0.1, 2, 1)).astype(np_dtype(dtype))
     size = np.exp2(rng.uniform(-0.5, 0.5, shape))
     return np.asarray(np.where(rng.random(shape) < 0.3, -size, size)).astype(np_dtype(dtype))

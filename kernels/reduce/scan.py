@@ -58,8 +58,7 @@ def cost(specs: Specs, axis: int, reverse: bool) -> Cost:
 def _samples(name: str, rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
     draw = draws.around_one if name == "cumprod" else draws.numbers
     yield from draws.scans(rng, dtype, draw)
-    for sample in draws.special(rng, dtype):
-        yield sample
+    yield from draws.special(rng, dtype)
 
 
 def _declare(name: str, run: Callable[..., Any], doc: str, magnitude: Any = None) -> Op:

@@ -16,7 +16,7 @@ import kernelwright as kw
 from kernelwright.kernels.accuracy import check_kernel, judge, oracle, scales
 from kernelwright.kernels.kernel import Kernel
 from kernelwright.kernels.machine import machine
-from kernelwright.kernels.matmul import cpu_numba_16bit
+from kernelwright.kernels.matmul import amx_proof, cpu_numba_16bit
 from kernelwright.kernels.matmul.op import MATMUL
 from kernelwright.kernels.matmul.registers import pairs_problem
 from kernelwright.kernels.op import Sample, TensorSpec
@@ -160,11 +160,12 @@ def test_sums_kept_in_16_bits_do_not_pass(dtype: str) -> None:
     assert "error" in fault
 
 
-def test_bfloat16_uses_pairs_where_the_cpu_has_them() -> None:
+def test_bfloat16_uses_tiles_or_pairs_where_the_cpu_has_them() -> None:
     a = np.ones((64, 64), BF16)
     chosen = kw.explain(kw.matmul, a, a).choice.kernel
     assert chosen is not None
-    assert chosen.name == ("pairs" if HAS_PAIRS else "widened")
+    best = "tiles" if amx_proof.problem() is None else "pairs" if HAS_PAIRS else "widened"
+    assert chosen.name == best
 
 
 def test_a_cpu_without_the_instructions_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

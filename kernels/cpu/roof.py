@@ -1,7 +1,8 @@
 """How fast this machine can go: vector code that does nothing but multiply-add, or nothing but move memory.
 
     fma_rate    independent accumulators in registers, x = x * a + b: the most FLOP/s the vector units give;
-                for bfloat16 x = x + a . b, the products of pairs, where the machine has that instruction
+                for bfloat16 x = x + a . b, the products of pairs, where the machine has that instruction, or
+                of tiles, where AMX has proven itself (kernels/matmul/amx_proof.py)
     read_rate   sums over a buffer; its size picks the cache level that answers
     triad_rate  a = b + s * c over three buffers (McCalpin's STREAM), 3 words moved an element
 
@@ -20,13 +21,16 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels.machine import machine, vector_bytes
+from ..machine import machine, vector_bytes
 
 ITEMSIZE = {"float32": 4, "float64": 8, "pairs": 4}
 # Two multiply-adds start each cycle on current cores and take 4 cycles, so 8 chains would do; 12 leave some
 # slack and still fit the 16 registers of AVX2 with the two constants. Products of pairs take 6 or more, and
 # need AVX-512, which has 32 registers.
 CHAINS = {"float32": 12, "float64": 12, "pairs": 24}
+# A product of tiles starts every 16 cycles and takes 52 (Intel's optimization manual): four are under way.
+TILE_CHAINS = 4
+TILE_FLOP = 2.0 * 16 * 16 * 32
 STREAMS = 8
 REPEATS = 5
 LEG_SECONDS = 0.02
@@ -40,7 +44,7 @@ def _vector_intrinsic(name: str, dtype: str, nbytes: int) -> Any:
     from numba import types
     from numba.extending import intrinsic
 
-    from ..kernels.cpu.vector_ir import Vectors, counted_loop, i64, offset, pointer
+    from .vector_ir import Vectors, counted_loop, i64, offset, pointer
 
     lanes = nbytes // ITEMSIZE[dtype]
     scalar = types.float64 if dtype == "float64" else types.float32
@@ -109,12 +113,49 @@ def _vector_intrinsic(name: str, dtype: str, nbytes: int) -> Any:
 
 
 @cache
+def tile_loop() -> Kernel:
+    """The compiled loop `tiles(count)`: one count is a product into each of TILE_CHAINS tiles of sums."""
+    from llvmlite import ir
+    from numba import types
+    from numba.core import cgutils
+    from numba.extending import intrinsic
+
+    from . import amx
+    from .compile import compiled
+    from .vector_ir import I8
+
+    @intrinsic
+    def inner(typingctx, count):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+            text = ir.Constant(ir.ArrayType(I8, amx.LINE), bytearray(amx.configuration()))
+            held = cgutils.alloca_once_value(builder, text)
+            tiles = amx.Instructions(builder)
+            tiles.configure(held)
+
+            def step(state: Any) -> Any:
+                for chain in range(TILE_CHAINS):
+                    tiles.dot(chain, amx.SUMS, amx.SUMS + 1)
+                return state
+
+            tiles.repeat(args[0], [], step)
+            tiles.release()
+            return context.get_dummy_value()
+
+        return types.void(types.int64), codegen
+
+    def body(count):  # type: ignore[no-untyped-def]
+        inner(count)
+
+    return compiled(body, name="roof tiles", key=("tiles",)).entry((np.int64,))
+
+
+@cache
 def loop(name: str, dtype: str = "float32", nbytes: int | None = None) -> Kernel:
     """The compiled loop `name(count, address_a, address_b, address_c)`: "fma", "chain", "read" or "triad".
 
     One count of fma is CHAINS multiply-adds of a vector, of chain one, of read and triad STREAMS vectors.
     """
-    from ..kernels.cpu.compile import compiled
+    from .compile import compiled
 
     width = nbytes or vector_bytes()
     inner = _vector_intrinsic(name, dtype, width)
@@ -159,23 +200,28 @@ def _best_rate(work: Callable[[int, int], None], amount: float, threads: int) ->
 
 
 def bfloat16_computes_in() -> str | None:
-    """What the vector units multiply bfloat16 in: pairs, or widened; None with matrix tiles, not measured."""
+    """What bfloat16 is multiplied in: tiles, pairs, or widened; None with tiles that may not be used."""
+    from ..matmul import amx_proof
+
     flags = machine().flags
     if "amx_bf16" in flags:
-        return None
+        return "tiles" if amx_proof.problem() is None else None
     return "pairs" if "avx512_bf16" in flags and vector_bytes() == 64 else "float32"
 
 
 def fma_rate(dtype: str, threads: int) -> float | None:
     """FLOP/s of `threads` threads in multiply-adds of full vectors, 2 FLOP a lane and 4 a lane of pairs.
 
-    None for bfloat16 on a machine whose matrix tiles are faster than its vector units.
+    None for bfloat16 on a machine with matrix tiles, faster than its vector units, that may not be used.
     """
     element = bfloat16_computes_in() if dtype == "bfloat16" else dtype
     if element is None:
         return None
-    kernel, width = loop("fma", element), vector_bytes()
     inner = 1000
+    if element == "tiles":
+        tiles = tile_loop()
+        return _best_rate(lambda i, rounds: tiles(rounds * inner), inner * TILE_CHAINS * TILE_FLOP, threads)
+    kernel, width = loop("fma", element), vector_bytes()
     flop = (4.0 if element == "pairs" else 2.0) * inner * CHAINS[element] * width // ITEMSIZE[element]
 
     def work(i: int, rounds: int) -> None:

@@ -1,0 +1,273 @@
+"""Training: the same losses as PyTorch, the same bits for the same seed, and after a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from project_tree import ROOT
+
+import kernelwright as kw
+from kernelwright import nn
+from kernelwright.kernels.errors import ConfigError, ShapeError
+
+STEPS, BATCH = 50, 32
+
+
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    with np.load(ROOT / "examples/data/digits.npz") as file:
+        return file["images"].astype("f4") / 16, file["labels"].astype("i8")
+
+
+def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same for both sides."""
+    images, labels = digits()
+    order = np.random.default_rng(0).permutation(len(images))
+    for step in range(STEPS):
+        chosen = order[step * BATCH : (step + 1) * BATCH]
+        yield images[chosen], labels[chosen]
+
+
+def mlp_loss(model: Any, x: Any, labels: Any) -> Any:
+    return kw.cross_entropy(model(x.reshape((x.shape[0], 64))), labels)
+
+
+def classify(model: Any, x: Any, labels: Any) -> Any:
+    logits = model(x.reshape((x.shape[0], 64)))
+    right = kw.equal(kw.argmax(logits, 1), labels)
+    return kw.cross_entropy(logits, labels), {"accuracy": kw.mean(right.astype("float32"))}
+
+
+def mlp(*keys: int, drop: float = 0.0) -> Any:
+    one, two = keys or (1, 2)
+    return nn.Sequential(nn.Linear(64, 32, key=one), nn.ReLU(), nn.Dropout(drop), nn.Linear(32, 10, key=two))
+
+
+class Reader(nn.Module):
+    def __init__(self) -> None:
+        self.lstm = nn.LSTM(8, 24, batch_first=True, key=1)
+        self.out = nn.Linear(24, 10, key=2)
+
+    def __call__(self, x: Any) -> Any:
+        return self.out(self.lstm(x)[1][0][0])
+
+
+def torch_models() -> dict[str, tuple[Any, Any, Any, Any]]:
+    """For each network: ours, PyTorch's, our optimizer, and a function that makes theirs."""
+    import torch
+    from torch import nn as theirs
+
+    class TorchReader(theirs.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = theirs.LSTM(8, 24, batch_first=True)
+            self.out = theirs.Linear(24, 10)
+
+        def forward(self, x: Any) -> Any:
+            return self.out(self.lstm(x)[1][0][0])
+
+    def ours_cnn() -> Any:
+        return nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1, key=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(8, 16, 3, padding=1, key=2),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(64, 10, key=3),
+        )
+
+    def their_cnn() -> Any:
+        return theirs.Sequential(
+            theirs.Conv2d(1, 8, 3, padding=1),
+            theirs.BatchNorm2d(8),
+            theirs.ReLU(),
+            theirs.MaxPool2d(2),
+            theirs.Conv2d(8, 16, 3, padding=1),
+            theirs.ReLU(),
+            theirs.AdaptiveAvgPool2d(2),
+            theirs.Flatten(),
+            theirs.Linear(64, 10),
+        )
+
+    def their_mlp() -> Any:
+        return theirs.Sequential(
+            theirs.Linear(64, 32), theirs.ReLU(), theirs.Dropout(0), theirs.Linear(32, 10)
+        )
+
+    sgd = {"lr": 0.1, "momentum": 0.9}
+    return {
+        "mlp": (mlp(), their_mlp(), kw.optim.adam(5e-3), lambda p: torch.optim.Adam(p, 5e-3)),
+        "cnn": (ours_cnn(), their_cnn(), kw.optim.sgd(**sgd), lambda p: torch.optim.SGD(p, **sgd)),
+        "lstm": (Reader(), TorchReader(), kw.optim.adamw(1e-2), lambda p: torch.optim.AdamW(p, 1e-2)),
+    }
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "lstm"])
+def test_fifty_steps_have_the_losses_of_pytorch(name: str) -> None:
+    """From the same parameters and batches, each loss within 1e-4 of PyTorch's."""
+    torch = pytest.importorskip("torch", reason="waits for PyTorch, whose losses these are")
+    ours, theirs, optimizer, make = torch_models()[name]
+    model = nn.from_torch_state_dict(ours, theirs.state_dict())
+    other = make(theirs.parameters())
+
+    def shaped(x: Any) -> Any:
+        return x.reshape({"mlp": (-1, 64), "cnn": (-1, 1, 8, 8), "lstm": (-1, 8, 8)}[name])
+
+    wanted = []
+    for x, labels in batches():
+        other.zero_grad()
+        value = torch.nn.functional.cross_entropy(theirs(torch.tensor(shaped(x))), torch.tensor(labels))
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
+        other.step()
+        wanted.append(value.item())
+    found = []
+
+    def loss(model: Any, x: Any, labels: Any) -> Any:
+        with nn.training() as run:
+            logits = model(x)
+        return kw.cross_entropy(logits, labels), run.updated(model)
+
+    @kw.compile(donate=(0, 1))
+    def step(model: Any, state: Any, x: Any, labels: Any) -> Any:
+        (value, model), grads = kw.value_and_grad(loss, has_aux=True)(model, x, labels)
+        grads, _ = kw.optim.clip_by_global_norm(grads, 1.0)
+        return (*optimizer.update(model, grads, state), value)
+
+    state = optimizer.init(model)
+    for x, labels in batches():
+        model, state, value = step(model, state, shaped(x), labels)
+        found.append(float(value))
+    assert found[-1] < 0.8 * found[0]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+
+
+def short(count: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = digits()
+    return images[:count], labels[:count]
+
+
+def fit(**options: Any) -> Any:
+    given = {"epochs": 2, "data": short(), "progress": False, "model": mlp(drop=0.2), "loss_fn": classify}
+    return kw.train.fit(**{"optimizer": kw.optim.adam(1e-2), **given, **options})
+
+
+def bits(done: Any) -> dict[str, bytes]:
+    return {name: np.asarray(a).tobytes() for name, a in nn.state_dict(done.model).items()}
+
+
+def test_the_same_seed_gives_the_same_bits() -> None:
+    model = mlp(drop=0.2)
+    before = {name: np.asarray(a).copy() for name, a in nn.state_dict(model).items()}
+    one, two, other = fit(model=model), fit(model=model), fit(model=model, seed=1)
+    assert bits(one) == bits(two)
+    assert bits(one) != bits(other)
+    assert one.history[-1]["loss"] == two.history[-1]["loss"] < one.history[0]["loss"]
+    for name, array in nn.state_dict(model).items():
+        np.testing.assert_array_equal(np.asarray(array), before[name])
+
+
+@pytest.mark.parametrize("patience", [None, 5])
+def test_after_a_checkpoint_training_goes_on_to_the_same_bits(tmp_path: Path, patience: int | None) -> None:
+    rate = kw.schedule.plateau(1e-2, patience=0, threshold=0.5)
+    options: dict[str, Any] = {
+        "optimizer": kw.optim.adam(rate),
+        "validation": short(64),
+        "patience": patience,
+    }
+    path = tmp_path / "run.safetensors"
+    fit(**options, epochs=2, checkpoint=path)
+    gone_on, straight = fit(**options, epochs=5, checkpoint=path), fit(**options, epochs=5)
+    assert bits(gone_on) == bits(straight)
+    assert [h["val_loss"] for h in gone_on.history] == [h["val_loss"] for h in straight.history]
+    assert float(gone_on.state["lr"]) == float(straight.state["lr"]) < 1e-2
+    assert rate.lr == 1e-2
+    names = [p.name for p in tmp_path.iterdir()]
+    assert sorted(names) == ["run.safetensors", "run.safetensors.previous"]
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ConfigError, match=r"damaged.*run.safetensors.previous"):
+        fit(**options, epochs=6, checkpoint=path)
+    with pytest.raises(ConfigError, match="another seed"):
+        fit(**options, epochs=6, checkpoint=tmp_path / "run.safetensors.previous", seed=3)
+
+
+def test_accumulated_batches_are_one_large_batch() -> None:
+    """200 rows are 4 batches of 50, or 8 of 25 taken in pairs."""
+    options: dict[str, Any] = {"model": mlp(), "optimizer": kw.optim.sgd(0.1), "clip_norm": 1.0}
+    large, small = fit(**options, batch_size=50), fit(**options, batch_size=25, accumulate=2)
+    for one, two in zip(
+        nn.state_dict(large.model).values(), nn.state_dict(small.model).values(), strict=True
+    ):
+        np.testing.assert_allclose(np.asarray(one), np.asarray(two), rtol=1e-4, atol=1e-5)
+
+
+def test_the_last_batches_are_trained_with_too() -> None:
+    """70 rows in batches of 20, three to an update: the second update has one batch, of ten rows."""
+    seen = fit(model=mlp(), data=short(70), batch_size=20, accumulate=3, epochs=1)
+    assert float(seen.state["step"]) == 2
+    assert fit(data=short(70), batch_size=20, epochs=1).state["step"].item() == 4
+
+
+def test_training_stops_when_nothing_gets_better() -> None:
+    done = fit(optimizer=kw.optim.sgd(0.0), model=mlp(), epochs=9, patience=2, shuffle=False)
+    assert len(done.history) == 3
+    best = fit(epochs=6, patience=6, validation=short(64), optimizer=kw.optim.adam(0.03))
+    losses = [h["val_loss"] for h in best.history]
+    found = kw.train.evaluate(best.model, classify, short(64))
+    assert found["loss"] == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_bfloat16_trains_parameters_of_float32() -> None:
+    low = fit(model=mlp(), epochs=6, precision="bfloat16", validation=short())
+    full = fit(model=mlp(), epochs=6, validation=short())
+    assert {str(a.dtype) for a in nn.state_dict(low.model).values()} == {"float32"}
+    assert low.history[-1]["val_loss"] == pytest.approx(full.history[-1]["val_loss"], rel=0.1)
+    assert low.history[-1]["val_loss"] != full.history[-1]["val_loss"]
+    assert low.history[-1]["val_accuracy"] > 0.9
+
+
+def test_batches_may_come_from_a_function_of_the_epoch() -> None:
+    images, labels = short(64)
+
+    def data(epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, 64, 16):
+            yield images[start : start + 16], labels[start : start + 16]
+
+    one = fit(model=mlp(), data=data)
+    two = fit(model=mlp(), data=list(data(0)))
+    three = fit(model=mlp(), data=(images, labels), batch_size=16, shuffle=False)
+    assert bits(one) == bits(two) == bits(three)
+
+
+def test_progress_is_shown_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    fit(epochs=1)
+    assert capsys.readouterr().out == ""
+    fit(epochs=2, progress=True)
+    out = capsys.readouterr().out
+    assert "epoch 2/2" in out
+    assert "accuracy" in out
+
+
+def test_a_loss_that_is_not_finite_stops_training() -> None:
+    with pytest.raises(ConfigError, match=r"the loss is (nan|inf) in epoch 1, batch \d"):
+        fit(optimizer=kw.optim.sgd(1e30), model=mlp())
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "said"),
+    [
+        ({"data": (np.zeros((3, 8, 8), "f4"), np.zeros(4, "i8"))}, ShapeError, "equally long"),
+        ({"data": (np.zeros((0, 8, 8), "f4"), np.zeros(0, "i8"))}, ConfigError, "have no batches"),
+        ({"accumulate": 0}, ConfigError, "accumulate and batch_size are 1 or more"),
+        ({"monitor": "val_loss"}, ConfigError, "monitor='val_loss' is none of loss, accuracy"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(options: Any, kind: Any, said: str) -> None:
+    with pytest.raises(kind, match=said):
+        fit(**options)
