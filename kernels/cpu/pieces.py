@@ -13,9 +13,9 @@ compiled task serves all dtypes and ranks.
     filled              source stride 0 along n, or no source: one value repeated
     scattered           anything else: element by element
 
-A block of at most `BLOCK` bytes of an m x n plane is a unit; tasks share the units of all pieces evenly. Where
-all pieces count through the same outermost axis, as parts of a border do, they go along it together: a round
-is the units of all pieces for some places along that axis.
+A block of at most `BLOCK` bytes of an m x n plane is a unit; tasks share the units of all pieces evenly.
+Where all pieces count through the same outermost axis, as parts of a border do, they go along it together: a
+round is the units of all pieces for some places along that axis.
 """
 
 from __future__ import annotations
