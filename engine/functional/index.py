@@ -70,14 +70,13 @@ def embedding(input: Index, weight: Operand, padding_idx: int | None = None) -> 
     weight = _array(weight)
     rows = weight.shape[0] if weight.ndim else 0
     places = checked_index("embedding", input, rows)
-    skip = -1
     if padding_idx is not None:
         if not -rows <= padding_idx < rows:
             raise OutOfRangeError(
                 f"embedding: padding_idx {padding_idx} is none of the {rows} rows of weight."
             )
-        skip = padding_idx % rows
-    taken = call(EMBEDDING, (weight, reshape(places, (places.size,))), {"padding_idx": skip})
+        padding_idx %= rows
+    taken = call(EMBEDDING, (weight, reshape(places, (places.size,))), {"padding_idx": padding_idx})
     return taken if places.ndim == 1 else reshape(taken, (*places.shape, weight.shape[1]))
 
 

@@ -45,12 +45,17 @@ Axes = list[tuple[int, ...]]
 
 
 @part()
+def whole_number(address, item):
+    """The int64 or int32 at an address."""
+    if item == 8:
+        return load8(address)
+    return (load4(address) ^ 0x80000000) - 0x80000000
+
+
+@part()
 def place_at(index, i, stride, item, length):
     """The i-th place of an index, from the end where it is negative, moved to the nearest there is."""
-    place = load8(index + i * stride)
-    if item == 4:
-        place = load4(index + i * stride)
-        place = (place ^ 0x80000000) - 0x80000000
+    place = whole_number(index + i * stride, item)
     if place < 0:
         place += length
     return min(max(place, 0), length - 1)
@@ -571,13 +576,32 @@ def scatter_sum(specs: Specs, attrs: Attrs, config: Any, threads: int) -> Callab
 # --- one_hot ------------------------------------------------------------------------------------------------
 
 
-@kernel("one_hot", dtypes=INDEX_DTYPES, name="rows")
-def one_hot(index: Any, out: Any, num_classes: Any, part: Any, parts: Any) -> None:
-    flat = out.reshape(-1, num_classes)
-    places = index.flat
-    n = index.size
-    for i in range(n * part // parts, n * (part + 1) // parts):
-        row = flat[i]
-        row[:] = 0
-        if 0 <= places[i] < num_classes:
-            row[places[i]] = 1
+@part()
+def one_hot_task(block, index):
+    """`task(block, index)` of one_hot: its share of the places."""
+    places, out, at = load_word(block, 0), load_word(block, 1), block + 8 * 3
+    n, classes, axes, table = load_word(at, 0), load_word(at, 1), load_word(at, 2), load_word(at, 3)
+    width, tasks = load_word(at, 4), load_word(at, 5)
+    for number in range(index * n // tasks, (index + 1) * n // tasks):
+        place = whole_number(places + offset_of(block, table, number, axes, 1), width)
+        row = out + number * classes * 8
+        fill_bytes(row, 0, classes * 8)
+        if 0 <= place < classes:
+            store_word(row, place, 1)
+
+
+@kernel(
+    "one_hot",
+    dtypes=INDEX_DTYPES,
+    supports=lambda specs, attrs: few_axes(joined(list(zip(specs[0].shape, specs[0].strides, strict=True)))),
+    binds=True,
+    name="rows",
+)
+def one_hot(specs: Specs, attrs: Attrs, config: Any, threads: int) -> Callable[..., None]:
+    index, out = specs
+    axes = joined(list(zip(index.shape, index.strides, strict=True)))
+    table = table_of(axes)
+    tasks = tasks_for(out.nbytes, index.size, threads)
+    block = np.zeros(3 + 6, np.int64)
+    block[3:] = index.size, attrs["num_classes"], len(axes), table.ctypes.data, index.itemsize, tasks
+    return bind_phases(block, 2, [(address_of_task(one_hot_task, (), "one_hot"), tasks)], keep=table)
