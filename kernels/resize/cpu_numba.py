@@ -115,6 +115,7 @@ def resize_task(dtype: str) -> Any:
             line, first = room, True
             # Nearest elements: the row before may be the same one.
             again = single and row > start and h > 0 and row_places[h] == row_places[h - 1]
+            again = again and row_weights[h] == row_weights[h - 1]
             if again:
                 copy_bytes(out + row * m * size, out + (row - 1) * m * size, m * size)
                 continue
