@@ -144,7 +144,9 @@ def bind(kind: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
         key: tuple[Any, ...] = (kind, stored, tap_bytes, lanes, True)
         units, emit = n * d * h, emit_points
     elif windows and windows[0] <= MOST_TAPS and windows[1] <= MOST_STRIDE and call.dense(4) and w > 1:
-        key = (kind, stored, tap_bytes, lanes, *windows)
+        group = windows[1] if call.gradient else 1
+        short, flat = -(-w // group) <= lanes, d == 1 and call.axes[0].taps == 1
+        key = (kind, stored, tap_bytes, lanes, *windows, short, flat)
         units, emit = n * c * d * h, emit_lines  # type: ignore[assignment]
     else:
         key = (kind, stored, tap_bytes, 1, False)
