@@ -4,6 +4,7 @@
                element of the result is folded in registers and written once
     lines      NCHW: vectors along w for windows of up to 16 taps that are up to 4 elements apart, gradients
                too: those are sums over windows, not scattered
+    scatter    NCHW, gradients of max in large windows: each dy is added to the one element it belongs to
     across     NCHW: vectors along windows of 4 elements and more, such as whole images; gradients where
                windows do not overlap
     points     everything else, one element at a time
@@ -29,13 +30,15 @@ from ..spec import TensorSpec, np_dtype
 from . import words
 from .emit import PLACES, computed, emit_indices, emit_points
 from .emit_across import emit_across, emit_across_back
-from .emit_lines import MOST_STRIDE, MOST_TAPS, emit_lines
+from .emit_lines import MOST_REPEATS, MOST_STRIDE, MOST_TAPS, emit_lines
+from .emit_scatter import emit_scatter
 from .op import FLOATS
 from .reference import three_axes
 from .windows import MOST_AXES, Axis, axes_of, parts
 
 # Elements that windows see for which another thread pays: about 10 us on one core of an AMD Zen 5.
 WORTH_A_THREAD = 1 << 16
+MANY_TAPS = 16  # of windows whose gradient is scattered rather than gathered
 LONG = 4  # taps along w from which vectors along a window pay
 BLOCK = words.WORDS
 
@@ -155,6 +158,52 @@ class Call:
             for spec, found in zip(self.specs, self.lifted, strict=True)
         )
 
+    def apart(self) -> bool:
+        """Whether no element is in two windows."""
+        return all(bool((a.seen()[0][:-1].max(1) < a.starts[1:]).all()) for a in self.axes)
+
+    def scatters(self) -> bool:
+        """Whether the gradient of max adds each dy to the one element that it belongs to.
+
+        That pays where windows are large beside what they share. Sums of 16-bit numbers would be rounded at
+        each step.
+        """
+        if self.kind != "max_pool_grad" or self.attrs["layout"] != "NCHW":
+            return False
+        image = self.specs[1]
+        assert image is not None
+        exist = all(bool(axis.seen()[1].any(1).all()) for axis in self.axes)
+        plane = image.itemsize * prod(self.shape[2:])
+        if image.layout is not None or not exist or plane >= 1 << 30:
+            return False
+        if image.itemsize == 2 and not self.apart():
+            return False
+        windows = even(self.axes[2])
+        lines = windows and windows[0] <= MOST_TAPS and windows[1] <= MOST_STRIDE and self.dense(4)
+        return not lines or prod(axis.taps for axis in self.axes) >= MANY_TAPS
+
+    def scatter_tables(self, block: NDArray[np.int64]) -> list[Any]:
+        """What `emit_scatter` asks for in the block; returns the tables."""
+        _, image = self.lifted[1]  # type: ignore[misc]
+        shape = self.shape
+        keep: list[Any] = []
+        offsets = np.zeros(1, np.int64)
+        for a, axis in enumerate(self.axes):
+            step = image[2 + a]
+            keep.append(np.ascontiguousarray(axis.starts * step, np.int32))
+            block[words.STARTS + a] = keep[-1].ctypes.data
+            along = np.arange(axis.taps) * axis.step * step
+            offsets = (offsets[:, None] + along).reshape(-1)
+        # A byte may be any number up to 255; more than a byte is held against TAPS_W.
+        table = np.full(max(256, len(offsets)) + 1, -(1 << 30))
+        table[: len(offsets)] = offsets
+        keep.append(np.ascontiguousarray(table, np.int32))
+        block[words.TAPS_W] = len(table) - 1
+        block[words.PAIRS] = keep[-1].ctypes.data
+        block[words.SIZE : words.SIZE + 3] = [axis.places for axis in self.axes]
+        block[words.SOURCE_W] = shape[2] * shape[3] * shape[4] * self.specs[1].itemsize  # type: ignore[union-attr]
+        return keep
+
     def image_lines(self) -> bool:
         """Whether the elements of the image lie side by side along w."""
         place = 1 if self.gradient else 0
@@ -183,6 +232,8 @@ def bind(kind: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
     call = Call(kind, specs, attrs)
     emit, key, units, forward_w = chosen(call)
     block, keep = call.block(4 * vector_bytes(), forward_w)
+    if emit is emit_scatter:
+        keep += call.scatter_tables(block)
     tasks = max(1, min(threads, units, call.work() // WORTH_A_THREAD))
     block[words.UNITS], block[words.TASKS] = units, tasks
     address = address_of(emit, (kind, *key), f"{kind} of {key[0]}")
@@ -200,12 +251,18 @@ def chosen(call: Call) -> tuple[Callable[..., None], tuple[Any, ...], int, bool]
     windows = even(call.axes[2])
     if c > 1 and call.dense(1) and not (w > 1 and call.dense(4)):
         return emit_points, (*key, True), n * d * h, False
-    if windows and windows[0] <= MOST_TAPS and windows[1] <= MOST_STRIDE and call.dense(4) and w > 1:
+    if call.scatters():
+        return emit_scatter, (*key, call.apart()), n * c, False
+    side_by_side = windows is not None and windows[0] == windows[1] and windows[3] == 0
+    widest = MOST_REPEATS if call.kind == "avg_pool_grad" and side_by_side else MOST_STRIDE
+    if windows and windows[0] <= MOST_TAPS and windows[1] <= widest and call.dense(4) and w > 1:
         group = windows[1] if call.gradient else 1
         short, flat = -(-w // group) <= lanes, d == 1 and call.axes[0].taps == 1
         return emit_lines, (*key, *windows, short, flat), n * c * d * h, False
     if call.long_windows():
-        return emit_across_back if call.gradient else emit_across, key, n * c * d * h, True
+        trivial = [axis.size == axis.places == axis.taps == 1 for axis in call.axes[:2]]
+        lead = trivial.index(False) if False in trivial else 2
+        return emit_across_back if call.gradient else emit_across, (*key, lead), n * c * d * h, True
     return emit_points, (*key[:2], 1, False), n * c * d * h, False
 
 

@@ -20,14 +20,24 @@ from . import words
 from .emit import Fold, State, Walk, _divisor, _product, _tap, computed
 
 Piece = Callable[[ir.Value, ir.Value | None, State], State]  # (first element, mask, state)
+Row = Callable[[Sequence[tuple[ir.Value, ir.Value]], State], State]
 LARGEST = 0x7FFFFFFF  # a tap behind all others
 
 
 class Run:
     """Vectors of `lanes` neighbours along a window."""
 
-    def __init__(self, builder: ir.IRBuilder, block: ir.Value, kind: str, stored: str, tap: int, lanes: int):
-        self.b = builder
+    def __init__(
+        self,
+        builder: ir.IRBuilder,
+        block: ir.Value,
+        kind: str,
+        stored: str,
+        tap: int,
+        lanes: int,
+        lead: int,
+    ):
+        self.b, self.lead = builder, lead
         self.walk = Walk(builder, block, kind)
         self.v = Vectors(builder, computed(stored), lanes)
         self.one = Vectors(builder, computed(stored), 1)
@@ -44,6 +54,19 @@ class Run:
         order = ir.Constant(ir.VectorType(I32, self.v.lanes), [0] * self.v.lanes)
         every = self.b.shuffle_vector(first, undefined, order)
         return self.b.icmp_signed("<", ir.Constant(kind, list(range(self.v.lanes))), every)
+
+    def rows(self, d: ir.Value, h: ir.Value, state: State, body: Row) -> State:
+        """Folds over the lines that windows at (d, h) see."""
+        lists = [self.walk.bounds(axis, at) for axis, at in ((0, d), (1, h))[self.lead :]]
+        ones = [(i64(0), i64(0))] * self.lead
+        return _product(self.walk, lists, state, lambda inside, s: body([*ones, *inside], s), self.lead)
+
+    def first_tap(self, d: ir.Value, h: ir.Value, tap: ir.Value) -> ir.Value:
+        """The number of the first tap that exists, of windows at (d, h); `tap` along w."""
+        found = [i64(0), i64(0)]
+        for axis, at in ((0, d), (1, h))[self.lead :]:
+            found[axis] = self.walk.first_tap(axis, *self.walk.bounds(axis, at))
+        return _tap(self.walk, found[0], found[1], tap)
 
     def pieces(self, count: ir.Value, state: State, body: Piece) -> State:
         """Folds over a window's elements `lanes` at a time; the last piece has a mask."""
@@ -65,10 +88,14 @@ def emit_across(
     stored: str,
     tap_bytes: int,
     lanes: int,
+    lead: int,
 ) -> None:
-    """A task of max_pool or avg_pool that walks the lines [n, c, d, h] of the result, window by window."""
+    """A task of max_pool or avg_pool that walks the lines [n, c, d, h] of the result, window by window.
+
+    `lead` axes, d and h, have length 1 and windows of one tap.
+    """
     b = builder
-    run = Run(b, block, kind, stored, tap_bytes, lanes)
+    run = Run(b, block, kind, stored, tap_bytes, lanes, lead)
 
     def line(*place: ir.Value) -> None:
         def window(w: ir.Value, _: State) -> State:
@@ -85,15 +112,13 @@ def _window(run: Run, place: Sequence[ir.Value]) -> None:
     b, v, walk, fold = run.b, run.v, run.walk, run.fold
     n, c, d, h, w = place
     zero = i64(0)
-    lists = [walk.bounds(0, d), walk.bounds(1, h)]
     first, end = walk.bounds(2, w)
     start, tap = walk.pair(2, first)
     count = b.sub(end, first)
     source = walk.at(walk.source, walk.source_steps, (n, c, zero, zero, start))
-    kd, kh = (walk.first_tap(axis, *bounds) for axis, bounds in enumerate(lists))
     state = fold.start(v.zero)
     if run.kind == "max_pool":
-        taps = b.add(fold.splat_int(_tap(walk, kd, kh, tap)), run.count)
+        taps = b.add(fold.splat_int(run.first_tap(d, h, tap)), run.count)
         state[1] = v.select(run.below(count), taps, v.integers(LARGEST))
 
     def rows(inside: Sequence[tuple[ir.Value, ir.Value]], state: State) -> State:
@@ -107,7 +132,7 @@ def _window(run: Run, place: Sequence[ir.Value]) -> None:
 
         return run.pieces(count, state, piece)
 
-    state = _product(walk, lists, state, rows)
+    state = run.rows(d, h, state, rows)
     into = pointer(b, walk.at(walk.target, walk.target_steps, place))
     if run.kind == "avg_pool":
         total = run.one.splat(v.sum(state[0]))
@@ -158,13 +183,14 @@ def emit_across_back(
     stored: str,
     tap_bytes: int,
     lanes: int,
+    lead: int,
 ) -> None:
     """A task of a gradient that walks the lines [n, c, d, h] of the image, window by window.
 
-    The lists of axis w are those of forward: the elements that each window sees.
+    The lists of axis w are those of forward: the elements that each window sees. `lead` is as above.
     """
     b = builder
-    run = Run(b, block, kind, stored, tap_bytes, lanes)
+    run = Run(b, block, kind, stored, tap_bytes, lanes, lead)
     windows, width = run.walk.word(words.SOURCE_W), run.walk.size[2]
 
     def line(*place: ir.Value) -> None:
@@ -197,7 +223,6 @@ def _filled(
     n, c, d, h = place
     start, count, tap = window
     zero = i64(0)
-    lists = [walk.bounds(0, d), walk.bounds(1, h)]
     source = walk.at(walk.source, walk.source_steps, (n, c, zero, zero, o))
     taps = None
     if walk.taps is not None:
@@ -225,7 +250,7 @@ def _filled(
                 number = b.add(fold.splat_int(b.add(_tap(walk, kd, kh, tap), shift)), run.count)
             return fold.step(state, value, number, known, None)
 
-        (total,) = _product(walk, lists, [v.zero], rows)
+        (total,) = run.rows(d, h, [v.zero], rows)
         # Elements of the window: lanes - shift .. count - shift.
         inside = b.and_(run.below(b.sub(count, shift)), b.not_(run.below(b.sub(zero, shift))))
         into = offset(b, pointer(b, target), b.mul(first, i64(_size(run))))

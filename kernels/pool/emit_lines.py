@@ -26,6 +26,7 @@ Plan = tuple[tuple[tuple[int, int], ...], ...]
 
 MOST_TAPS = 16
 MOST_STRIDE = 4
+MOST_REPEATS = 16  # of a mean's gradient, in windows side by side
 
 
 class Line:
@@ -109,6 +110,11 @@ def interleaved(v: Vectors, values: list[ir.Value]) -> ir.Value:
     if stride == 1:
         return values[0]
     none = ir.Constant(v.type, ir.Undefined)
+    if all(value is values[0] for value in values):
+        repeats = ir.Constant(
+            ir.VectorType(I32, stride * lanes), [i // stride for i in range(stride * lanes)]
+        )
+        return b.shuffle_vector(values[0], none, repeats)
     pairs = [*values, none] if stride % 2 else values
     both = ir.Constant(ir.VectorType(I32, 2 * lanes), list(range(2 * lanes)))
     parts = [b.shuffle_vector(x, y, both) for x, y in zip(pairs[::2], pairs[1::2], strict=True)]
@@ -219,15 +225,18 @@ def _vector(walk: Walk, line: Line, place: tuple[ir.Value, ...], flat_image: boo
         for k, shift in reversed(plan[0]):
             here = b.add(fold.splat_int(number), v.integers(k))
             start = v.select(line.exists(shift), here, start)
-    states = [fold.start(start) for _ in plan]
+    # Of a mean in windows side by side, all elements of a window get the same.
+    alike = fold.kind == "avg_pool_grad" and len({tuple(s for _, s in part) for part in plan}) == 1
+    folded = plan[:1] if alike else plan
+    states = [fold.start(start) for _ in folded]
     width = len(states[0])
 
     def step(inside: Sequence[tuple[ir.Value, ir.Value]], flat: State) -> State:
         both = [(zero, zero), *inside] if flat_image else inside
-        return _step(walk, line, both, flat, width, source, taps, known)
+        return _step(walk, line, folded, both, flat, width, source, taps, known)
 
     flat = _product(walk, lists, [part for state in states for part in state], step, int(flat_image))
-    values = [flat[j * width] for j in range(group)]
+    values = [flat[0]] * group if alike else [flat[j * width] for j in range(group)]
     if fold.kind == "avg_pool":
         rows = _row_scale(walk, fold, d, h)
         values = [v.mul(values[0], v.mul(rows, _reciprocals(walk, v, first, there)))]
@@ -240,6 +249,7 @@ def _vector(walk: Walk, line: Line, place: tuple[ir.Value, ...], flat_image: boo
 def _step(
     walk: Walk,
     line: Line,
+    plan: Plan,
     inside: Sequence[tuple[ir.Value, ir.Value]],
     flat: State,
     width: int,
@@ -261,7 +271,7 @@ def _step(
     chosen: dict[int, ir.Value] = {}
     shares: dict[int, ir.Value] = {}
     out: State = []
-    for place, part in enumerate(line.plan):
+    for place, part in enumerate(plan):
         state = flat[place * width : (place + 1) * width]
         for k, shift in part:
             value = line.load(at, shift, loaded)
