@@ -14,9 +14,11 @@ from llvmlite import ir
 
 from ..cpu.loops import for_range, load_int32, share
 from ..cpu.narrow import read, write
-from ..cpu.vector_ir import I8, I32, I64, Vectors, i64, offset, pointer
+from ..cpu.vector_ir import I8, I32, I64, Vectors, i64, minimum, offset, pointer
 from . import words
 from .emit import State, Walk, computed
+
+CLEARED = 16384  # bytes of the result that are cleared at a time
 
 
 def emit_scatter(
@@ -46,8 +48,12 @@ def emit_scatter(
     taps = walk.taps
     assert taps is not None
 
-    def clear(image: ir.Value) -> None:
-        count = b.udiv(plane, i64(size))
+    # Planes are cleared by the handful: small ones together, large ones while they are in the nearest cache.
+    many = b.udiv(i64(CLEARED), plane)
+    many = b.select(b.icmp_signed("<", many, i64(1)), i64(1), many)
+
+    def clear(image: ir.Value, planes: ir.Value) -> None:
+        count = b.mul(planes, b.udiv(plane, i64(size)))
         whole = b.mul(b.udiv(count, i64(lanes)), i64(lanes))
         at = pointer(b, image)
 
@@ -76,12 +82,10 @@ def emit_scatter(
                 value = one.add(read(one, into, stored), value)
             write(one, value, into, stored)
 
-    def unit(u: ir.Value, _: State) -> State:
-        n, c = b.udiv(u, channels), b.urem(u, channels)
-        image = walk.at(walk.target, walk.target_steps[:2], (n, c))
+    def one_plane(u: ir.Value, state: State) -> State:
+        n, c, image = state
         source = walk.at(walk.source, walk.source_steps[:2], (n, c))
         own = walk.at(taps, walk.tap_steps[:2], (n, c))
-        clear(image)
 
         def axis(a: int, place: ir.Value, dy: ir.Value, tap: ir.Value) -> None:
             if a == 3:
@@ -101,6 +105,16 @@ def emit_scatter(
             for_range(b, i64(0), walk.size[a], [], step)
 
         axis(0, i64(0), source, own)
-        return []
+        total = b.add(c, i64(1))
+        full = b.icmp_signed("==", total, channels)
+        return [b.add(n, b.zext(full, I64)), b.select(full, i64(0), total), b.add(image, plane)]
 
-    for_range(b, first, end, [], unit)
+    def handful(number: ir.Value, state: State) -> State:
+        start = b.add(first, b.mul(number, many))
+        stop = minimum(b, b.add(start, many), end)
+        clear(state[2], b.sub(stop, start))
+        return for_range(b, start, stop, state, one_plane)
+
+    image = b.add(walk.target, b.mul(first, plane))
+    handfuls = b.udiv(b.sub(b.add(b.sub(end, first), many), i64(1)), many)
+    for_range(b, i64(0), handfuls, [b.udiv(first, channels), b.urem(first, channels), image], handful)
