@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .engine.compile import debug_nans as debug_nans
     from .engine.eager import explain as explain
     from .engine.functional import random as random
+    from .engine.functional.attention import scaled_dot_product_attention as scaled_dot_product_attention
     from .engine.functional.conv import conv1d as conv1d
     from .engine.functional.conv import conv2d as conv2d
     from .engine.functional.conv import conv3d as conv3d
@@ -76,6 +77,17 @@ if TYPE_CHECKING:
     from .engine.functional.index import tril as tril
     from .engine.functional.index import triu as triu
     from .engine.functional.linear import linear as linear
+    from .engine.functional.loss import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
+    from .engine.functional.loss import cosine_similarity as cosine_similarity
+    from .engine.functional.loss import cross_entropy as cross_entropy
+    from .engine.functional.loss import ctc_loss as ctc_loss
+    from .engine.functional.loss import huber_loss as huber_loss
+    from .engine.functional.loss import kl_div as kl_div
+    from .engine.functional.loss import l1_loss as l1_loss
+    from .engine.functional.loss import mse_loss as mse_loss
+    from .engine.functional.loss import multi_margin_loss as multi_margin_loss
+    from .engine.functional.loss import nll_loss as nll_loss
+    from .engine.functional.loss import smooth_l1_loss as smooth_l1_loss
     from .engine.functional.matmul import matmul as matmul
     from .engine.functional.normalize import batch_norm as batch_norm
     from .engine.functional.normalize import group_norm as group_norm
@@ -228,6 +240,7 @@ _FACE = {
     "add": "engine.functional.pointwise",
     "alpha_dropout": "engine.functional.dropout",
     "arange": "engine.functional.create",
+    "binary_cross_entropy_with_logits": "engine.functional.loss",
     "bitwise_and": "engine.functional.pointwise",
     "bitwise_not": "engine.functional.pointwise",
     "bitwise_or": "engine.functional.pointwise",
@@ -237,6 +250,9 @@ _FACE = {
     "celu": "engine.functional.pointwise",
     "clip": "engine.functional.pointwise",
     "cos": "engine.functional.pointwise",
+    "cosine_similarity": "engine.functional.loss",
+    "cross_entropy": "engine.functional.loss",
+    "ctc_loss": "engine.functional.loss",
     "div": "engine.functional.pointwise",
     "dropout": "engine.functional.dropout",
     "dropout1d": "engine.functional.dropout",
@@ -260,9 +276,12 @@ _FACE = {
     "hardsigmoid": "engine.functional.pointwise",
     "hardswish": "engine.functional.pointwise",
     "hardtanh": "engine.functional.pointwise",
+    "huber_loss": "engine.functional.loss",
     "isfinite": "engine.functional.pointwise",
     "isinf": "engine.functional.pointwise",
     "isnan": "engine.functional.pointwise",
+    "kl_div": "engine.functional.loss",
+    "l1_loss": "engine.functional.loss",
     "leaky_relu": "engine.functional.pointwise",
     "lerp": "engine.functional.pointwise",
     "less": "engine.functional.pointwise",
@@ -281,8 +300,11 @@ _FACE = {
     "maximum": "engine.functional.pointwise",
     "minimum": "engine.functional.pointwise",
     "mish": "engine.functional.pointwise",
+    "mse_loss": "engine.functional.loss",
     "mul": "engine.functional.pointwise",
+    "multi_margin_loss": "engine.functional.loss",
     "neg": "engine.functional.pointwise",
+    "nll_loss": "engine.functional.loss",
     "not_equal": "engine.functional.pointwise",
     "ones": "engine.functional.create",
     "ones_like": "engine.functional.create",
@@ -295,11 +317,13 @@ _FACE = {
     "remainder": "engine.functional.pointwise",
     "round": "engine.functional.pointwise",
     "rsqrt": "engine.functional.pointwise",
+    "scaled_dot_product_attention": "engine.functional.attention",
     "selu": "engine.functional.pointwise",
     "sigmoid": "engine.functional.pointwise",
     "sign": "engine.functional.pointwise",
     "silu": "engine.functional.pointwise",
     "sin": "engine.functional.pointwise",
+    "smooth_l1_loss": "engine.functional.loss",
     "softplus": "engine.functional.pointwise",
     "softsign": "engine.functional.pointwise",
     "sqrt": "engine.functional.pointwise",

@@ -12,6 +12,18 @@ from typing import Any
 
 # Public function -> the file here that has it.
 MODULES = {
+    "scaled_dot_product_attention": "attention",
+    "binary_cross_entropy_with_logits": "loss",
+    "cosine_similarity": "loss",
+    "cross_entropy": "loss",
+    "ctc_loss": "loss",
+    "huber_loss": "loss",
+    "kl_div": "loss",
+    "l1_loss": "loss",
+    "mse_loss": "loss",
+    "multi_margin_loss": "loss",
+    "nll_loss": "loss",
+    "smooth_l1_loss": "loss",
     "abs": "pointwise",
     "add": "pointwise",
     "alpha_dropout": "dropout",

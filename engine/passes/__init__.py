@@ -19,10 +19,24 @@ class Switches:
     Attributes:
         marks: leave out what only marks places (alias), now that gradients are taken.
         shared: one call where a gradient rule has asked for the same call with more results.
+        layout: images channels-last, where that makes convolutions faster.
+        constants: what depends on constants alone is computed now.
+        zeros: what changes nothing is left out.
+        algebra: fewer or cheaper operations with the same results.
+        epilogues: sums and activations become the ending of what they follow.
+        prepack: constant weights are packed.
+        fusion: pointwise operations become programs.
     """
 
     marks: bool = True
     shared: bool = True
+    layout: bool = True
+    constants: bool = True
+    zeros: bool = True
+    algebra: bool = True
+    epilogues: bool = True
+    prepack: bool = True
+    fusion: bool = True
 
     @classmethod
     def none(cls) -> Switches:
