@@ -238,7 +238,8 @@ _LOSSES = [
 
 ADAPTERS: dict[str, tuple[str, Adapter]] = {
     **{name: (name, plain(name)) for name in (*_UNARY, *_BINARY)},
-    **{name: (f"nn.functional.{name}", plain(name)) for name in (*_ACTIVATIONS, *_POOLS)},
+    **{name: (f"nn.functional.{name}", plain(name)) for name in _ACTIVATIONS},
+    **{name: (f"nn.functional.{name}", first(name)) for name in _POOLS},
     **{name: (theirs, plain(name)) for theirs, name in _COMPARED.items()},
     **{name: (f"nn.functional.{name}", loss(name)) for name in _LOSSES},
     "add": ("add", scaled("add")),
