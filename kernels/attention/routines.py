@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from llvmlite import ir
 from numba.core import cgutils
@@ -23,8 +23,8 @@ from numba.core import cgutils
 from ..cpu.narrow import NARROW, read, stored_bytes, write
 from ..cpu.vector_ir import I8, I32, I64, POINTER, Vectors, counted_loop, i64, minimum, offset, pointer, times
 
-Value = ir.Value
-Builder = ir.IRBuilder
+Value: TypeAlias = Any  # an ir.Value
+Builder: TypeAlias = Any  # an ir.IRBuilder
 LINE = 64
 UNROLL = 4
 GRAIN = 24  # a multiple of the rows of every tile: 24, 12, 8, 6

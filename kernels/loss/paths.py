@@ -13,7 +13,7 @@ two rows of a; the gradient keeps all of them, and two of b.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from llvmlite import ir
 from numba.core import cgutils
@@ -22,7 +22,8 @@ from ..cpu.vector_ir import I32, I64, Vectors, i64, pointer
 from ..cpu.vector_math import exp, exp_of_negative, log
 from .frame import at, load_label, loop, word
 
-Builder, Value = ir.IRBuilder, ir.Value
+Builder: TypeAlias = Any  # an ir.IRBuilder
+Value: TypeAlias = Any  # an ir.Value
 ARRAYS = 6
 (DLOSS, PROBS, TARGETS, STEPS, LENGTHS, OUT, SCRATCH) = range(7)
 (N, TASKS, CLASSES, BLANK, ZERO_INFINITY, ROW, STRIDE, IN_A_ROW, T) = range(7, 16)
