@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .engine.compile import compile as compile
     from .engine.compile import debug_nans as debug_nans
     from .engine.eager import explain as explain
+    from .engine.functional import random as random
     from .engine.functional.attention import scaled_dot_product_attention as scaled_dot_product_attention
     from .engine.functional.conv import conv1d as conv1d
     from .engine.functional.conv import conv2d as conv2d
@@ -40,6 +41,20 @@ if TYPE_CHECKING:
     from .engine.functional.conv import conv_transpose1d as conv_transpose1d
     from .engine.functional.conv import conv_transpose2d as conv_transpose2d
     from .engine.functional.conv import conv_transpose3d as conv_transpose3d
+    from .engine.functional.create import arange as arange
+    from .engine.functional.create import eye as eye
+    from .engine.functional.create import full as full
+    from .engine.functional.create import full_like as full_like
+    from .engine.functional.create import linspace as linspace
+    from .engine.functional.create import ones as ones
+    from .engine.functional.create import ones_like as ones_like
+    from .engine.functional.create import zeros as zeros
+    from .engine.functional.create import zeros_like as zeros_like
+    from .engine.functional.dropout import alpha_dropout as alpha_dropout
+    from .engine.functional.dropout import dropout as dropout
+    from .engine.functional.dropout import dropout1d as dropout1d
+    from .engine.functional.dropout import dropout2d as dropout2d
+    from .engine.functional.dropout import dropout3d as dropout3d
     from .engine.functional.index import argsort as argsort
     from .engine.functional.index import cat as cat
     from .engine.functional.index import concat as concat
@@ -79,41 +94,6 @@ if TYPE_CHECKING:
     from .engine.functional.normalize import instance_norm as instance_norm
     from .engine.functional.normalize import layer_norm as layer_norm
     from .engine.functional.normalize import rms_norm as rms_norm
-    from .engine.functional.pool import adaptive_avg_pool1d as adaptive_avg_pool1d
-    from .engine.functional.pool import adaptive_avg_pool2d as adaptive_avg_pool2d
-    from .engine.functional.pool import adaptive_avg_pool3d as adaptive_avg_pool3d
-    from .engine.functional.pool import adaptive_max_pool1d as adaptive_max_pool1d
-    from .engine.functional.pool import adaptive_max_pool2d as adaptive_max_pool2d
-    from .engine.functional.pool import adaptive_max_pool3d as adaptive_max_pool3d
-    from .engine.functional.pool import avg_pool1d as avg_pool1d
-    from .engine.functional.pool import avg_pool2d as avg_pool2d
-    from .engine.functional.pool import avg_pool3d as avg_pool3d
-    from .engine.functional.pool import max_pool1d as max_pool1d
-    from .engine.functional.pool import max_pool2d as max_pool2d
-    from .engine.functional.pool import max_pool3d as max_pool3d
-    from .engine.functional.recurrent import gru as gru
-    from .engine.functional.recurrent import gru_cell as gru_cell
-    from .engine.functional.recurrent import lstm as lstm
-    from .engine.functional.recurrent import lstm_cell as lstm_cell
-    from .engine.functional.recurrent import rnn as rnn
-    from .engine.functional.recurrent import rnn_cell as rnn_cell
-    from .engine.functional.resize import interpolate as interpolate
-    from .engine.functional.shape import broadcast_to as broadcast_to
-    from .engine.functional.shape import chunk as chunk
-    from .engine.functional.shape import expand_dims as expand_dims
-    from .engine.functional.shape import flatten as flatten
-    from .engine.functional.shape import flip as flip
-    from .engine.functional.shape import moveaxis as moveaxis
-    from .engine.functional.shape import narrow as narrow
-    from .engine.functional.shape import permute as permute
-    from .engine.functional.shape import reshape as reshape
-    from .engine.functional.shape import slice as slice
-    from .engine.functional.shape import split as split
-    from .engine.functional.shape import squeeze as squeeze
-    from .engine.functional.shape import swapaxes as swapaxes
-    from .engine.functional.shape import transpose as transpose
-    from .engine.functional.shape import unbind as unbind
-    from .engine.functional.shape import unsqueeze as unsqueeze
     from .engine.functional.pointwise import abs as abs
     from .engine.functional.pointwise import add as add
     from .engine.functional.pointwise import bitwise_and as bitwise_and
@@ -222,6 +202,7 @@ if TYPE_CHECKING:
     from .engine.functional.reduce import std as std
     from .engine.functional.reduce import sum as sum
     from .engine.functional.reduce import var as var
+    from .engine.functional.resize import interpolate as interpolate
     from .engine.functional.shape import broadcast_to as broadcast_to
     from .engine.functional.shape import chunk as chunk
     from .engine.functional.shape import expand_dims as expand_dims
@@ -257,6 +238,8 @@ __version__ = "0.1.0"
 _FACE = {
     "abs": "engine.functional.pointwise",
     "add": "engine.functional.pointwise",
+    "alpha_dropout": "engine.functional.dropout",
+    "arange": "engine.functional.create",
     "binary_cross_entropy_with_logits": "engine.functional.loss",
     "bitwise_and": "engine.functional.pointwise",
     "bitwise_not": "engine.functional.pointwise",
@@ -271,15 +254,22 @@ _FACE = {
     "cross_entropy": "engine.functional.loss",
     "ctc_loss": "engine.functional.loss",
     "div": "engine.functional.pointwise",
+    "dropout": "engine.functional.dropout",
+    "dropout1d": "engine.functional.dropout",
+    "dropout2d": "engine.functional.dropout",
+    "dropout3d": "engine.functional.dropout",
     "elu": "engine.functional.pointwise",
     "equal": "engine.functional.pointwise",
     "erf": "engine.functional.pointwise",
     "exp": "engine.functional.pointwise",
     "exp2": "engine.functional.pointwise",
     "expm1": "engine.functional.pointwise",
+    "eye": "engine.functional.create",
     "floor": "engine.functional.pointwise",
     "floor_divide": "engine.functional.pointwise",
     "fma": "engine.functional.pointwise",
+    "full": "engine.functional.create",
+    "full_like": "engine.functional.create",
     "gelu": "engine.functional.pointwise",
     "greater": "engine.functional.pointwise",
     "greater_equal": "engine.functional.pointwise",
@@ -296,6 +286,7 @@ _FACE = {
     "lerp": "engine.functional.pointwise",
     "less": "engine.functional.pointwise",
     "less_equal": "engine.functional.pointwise",
+    "linspace": "engine.functional.create",
     "log": "engine.functional.pointwise",
     "log10": "engine.functional.pointwise",
     "log1p": "engine.functional.pointwise",
@@ -315,8 +306,11 @@ _FACE = {
     "neg": "engine.functional.pointwise",
     "nll_loss": "engine.functional.loss",
     "not_equal": "engine.functional.pointwise",
+    "ones": "engine.functional.create",
+    "ones_like": "engine.functional.create",
     "pow": "engine.functional.pointwise",
     "prelu": "engine.functional.pointwise",
+    "random": "engine.functional.random",
     "reciprocal": "engine.functional.pointwise",
     "relu": "engine.functional.pointwise",
     "relu6": "engine.functional.pointwise",
@@ -456,6 +450,8 @@ _FACE = {
     "unsqueeze": "engine.functional.shape",
     "using": "kernels.settings",
     "var": "engine.functional.reduce",
+    "zeros": "engine.functional.create",
+    "zeros_like": "engine.functional.create",
 }
 
 __all__ = [*_FACE, "__version__"]

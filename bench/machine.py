@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from ..kernels import machine as hardware
+from ..kernels.atomic import write_atomically
 from ..kernels.paths import cache_dir
-from .store import write_atomically
 
 ROOF_SECONDS = 24 * 3600
 ROOF_DTYPES = ("float32", "float64", "bfloat16")
@@ -139,7 +139,7 @@ def measured_roof(
 
 def measurable(dtype: str) -> bool:
     """Whether this machine's rate for a dtype is measured."""
-    from .roof import bfloat16_computes_in
+    from ..kernels.cpu.roof import bfloat16_computes_in
 
     return dtype in ROOF_DTYPES and (dtype != "bfloat16" or bfloat16_computes_in() is not None)
 
@@ -155,7 +155,7 @@ def _kept_roof() -> Roof | None:
 
 
 def _measure(roof: Roof, threads: int) -> None:
-    from . import roof as measure
+    from ..kernels.cpu import roof as measure
 
     here = hardware.machine()
     sizes = sorted({here.l2 // 2, 8 * here.l2, FAR_BYTES})

@@ -60,7 +60,7 @@ class SystemProbe:
 
     def calibrate(self) -> float:
         if self._chain is None:
-            from .roof import calibration_chain
+            from ..kernels.cpu.roof import calibration_chain
 
             self._chain = calibration_chain()
         times = []

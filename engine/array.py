@@ -171,9 +171,9 @@ class Array(Operators):
         return _matmul(other, self)
 
     def __len__(self) -> int:
-        if not self._data.ndim:
+        if not self.ndim:
             raise DTypeError("a 0-D Array has no length; its number is a.item().")
-        return len(self._data)
+        return self.shape[0]
 
     def __iter__(self) -> Iterator[Array]:
         return (self[i] for i in range(len(self)))

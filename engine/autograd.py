@@ -209,9 +209,9 @@ def differentiate(
         given = [held.pop(value, None) for value in node.outputs]
         if all(g is None for g in given):
             continue
-        for value, g in zip(node.inputs, _apply(node, given, trace, again), strict=True):
-            if value is not None and g is not None:
-                _add(held, value, g)
+        for value, found in zip(node.inputs, _apply(node, given, trace, again), strict=True):
+            if value is not None and found is not None:
+                _add(held, value, found)
     return [held.get(x._value) for x in inputs]
 
 

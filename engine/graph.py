@@ -191,10 +191,18 @@ class Graph:
         name: of the function.
     """
 
-    def __init__(self, inputs: Sequence[Value], outputs: Sequence[Value], name: str = "graph"):
+    def __init__(
+        self,
+        inputs: Sequence[Value],
+        outputs: Sequence[Value],
+        name: str = "graph",
+        order: Mapping[Node, Any] | None = None,
+    ):
+        """`order` has every node of the graph after what it takes; by serial numbers unless given."""
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
         self.name = name
+        self._order = None if order is None else {node: place for place, node in enumerate(order)}
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
@@ -209,7 +217,8 @@ class Graph:
             seen.add(node)
             found[node] = None
             stack += [value.node for value in node.inputs if value is not None]
-        return tuple(sorted(found, key=lambda node: node.serial))
+        order = self._order
+        return tuple(sorted(found, key=lambda node: node.serial if order is None else order[node]))
 
     @cached_property
     def steps(self) -> tuple[Node, ...]:
@@ -236,17 +245,24 @@ class Graph:
         Args:
             change: gets each node that computes something, in order, and its inputs as they are by now; it
                 returns the Values that stand for the node's outputs, or None to keep the node.
+
+        Returns:
+            The graph; its nodes stand where those stood that they replace.
         """
         now: dict[Value, Value] = {}
+        order: dict[Node, None] = {}
         for node in self.nodes:
             inputs = tuple(None if v is None else now.get(v, v) for v in node.inputs)
             values = None if node.op in LEAVES else change(node, inputs)
             if values is None:
                 if inputs == node.inputs:
+                    put_in_order(order, node)
                     continue
                 values = make_node(node.op, inputs, node.attrs, node.where).outputs
             now.update(zip(node.outputs, values, strict=True))
-        return Graph(self.inputs, [now.get(v, v) for v in self.outputs], self.name)
+            for value in values:
+                put_in_order(order, value.node)
+        return Graph(self.inputs, [now.get(v, v) for v in self.outputs], self.name, order)
 
     def check(self) -> Graph:
         """Return the graph itself if it is sound.
@@ -295,6 +311,19 @@ class Graph:
             lines += [f"  n{v.node.serial} --> n{node.serial}" for v in node.inputs if v is not None]
         lines += [f"  n{v.node.serial} --> out{i}([output {i}])" for i, v in enumerate(self.outputs)]
         return "\n".join(lines)
+
+
+def put_in_order(order: dict[Node, None], node: Node) -> None:
+    """Put a node into an order, behind whatever it needs that is not there yet."""
+    waiting = [node]
+    while waiting:
+        last = waiting[-1]
+        missing = [v.node for v in last.inputs if v is not None and v.node not in order]
+        if missing and last not in order:
+            waiting += missing
+            continue
+        order.setdefault(last)
+        waiting.pop()
 
 
 def _short(spec: TensorSpec) -> str:

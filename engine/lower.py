@@ -29,6 +29,12 @@ class Call:
     inputs: tuple[Place | None, ...]
     outputs: tuple[Place, ...]
 
+    @property
+    def kernel_id(self) -> str:
+        """The kernel's id, or `<op>/reference`."""
+        kernel = self.choice.kernel
+        return f"{self.node.op.name}/reference" if kernel is None else kernel.id
+
 
 @dataclass(eq=False)
 class Lowered:

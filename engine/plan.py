@@ -18,9 +18,11 @@ from ..kernels.allocate import allocator, empty_aligned
 from ..kernels.kernel import nothing_to_do
 from ..kernels.settings import current
 from ..kernels.spec import TensorSpec, extent
+from . import profile
 from .graph import Graph
 from .lower import Call, Lowered, lowered
 from .memory import Buffer, Place, lower_bound, place_buffers
+from .show import plan_text
 
 Arrays = list[NDArray[Any]]
 _GUARD = 128  # bytes around a stand-in, so that no address belongs to two of them
@@ -35,7 +37,10 @@ class Plan:
         arena_bytes: of memory for what lives only inside.
         arena_lower_bound: bytes that live at the same time at the worst moment.
         scratch_bytes: of scratch that its kernels share.
-        seconds: measured for each call, when profiling is on; else empty.
+        segments: its steps as they run: (first, count) in one compiled call, or the number of a call that
+        goes
+            through Python.
+        seconds: measured for each call, when profiling is on (`profile.py`); else empty.
     """
 
     def __init__(self, low: Lowered, specs: Sequence[TensorSpec]):
@@ -56,9 +61,13 @@ class Plan:
         self._results = [_Result(place, len(specs)) for place in low.outputs]
         self._runs = _Runs(self, steps)
         self.scratch_bytes = self._runs.scratch_bytes
+        self.segments = self._runs.segments
+        self._timed = profile.wanted()
 
     def run(self, given: Sequence[NDArray[Any]]) -> Arrays:
         """The results for arguments of exactly the plan's specs, which nobody checks here."""
+        if self._timed:
+            return profile.timed(self, given)
         arrays = (*given, *[allocate(shape, dtype) for allocate, shape, dtype in self._new])
         with self._lock:
             self._runs(arrays)
@@ -84,8 +93,6 @@ class Plan:
         return _viewed(arrays[number], place.offset, place.spec)
 
     def __str__(self) -> str:
-        from .show import plan_text
-
         return plan_text(self)
 
 

@@ -7,38 +7,55 @@ from typing import TYPE_CHECKING
 from .memory import Place
 
 if TYPE_CHECKING:
+    from .lower import Call
     from .plan import Plan
+
+WIDEST = 58
+"""Columns of the table are cut there."""
 
 
 def plan_text(plan: Plan) -> str:
-    """One line a step: the kernel, the results, where they go, FLOP and bytes; measured time when there is
-    one."""
-    rows = [("step", "kernel", "result", "to", "kFLOP", "KiB", "line")]
-    for number, call in enumerate(plan.calls):
-        kernel = call.choice.kernel.id if call.choice.kernel is not None else f"{call.node.op.name}/reference"
-        cost = call.node.cost
-        results = ", ".join(str(place.spec).removesuffix("@cpu") for place in call.outputs)
-        to = ", ".join(_where(place) for place in call.outputs)
-        rows.append(
-            (
-                str(number),
-                kernel,
-                results,
-                to,
-                f"{cost.flops / 1e3:.1f}",
-                f"{cost.bytes / 1024:.1f}",
-                call.node.where,
-            )
-        )
-    widths = [min(60, max(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    """One line a step: kernel, results, where they go, work; measured time and share of the roof, if
+    profiled."""
+    profiled = bool(plan.seconds)
+    head = ["step", "kernel", "result", "to", "kFLOP", "KiB", *(["us", "roof"] if profiled else []), "line"]
+    rows = [head, *(_row(plan, number, call, profiled) for number, call in enumerate(plan.calls))]
+    widths = [min(WIDEST, max(len(row[i]) for row in rows)) for i in range(len(head))]
+    lines = ["  ".join(_cell(word, w) for word, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    python = sum(not isinstance(segment, tuple) for segment in plan.segments)
     lines.append(
-        f"{len(plan.calls)} steps, arena {plan.arena_bytes:,} bytes (lower bound "
-        f"{plan.arena_lower_bound:,}), scratch {plan.scratch_bytes:,} bytes, {plan.threads} threads"
+        f"{len(plan.calls)} steps"
+        + (f", {python} of them through Python" if python else ", in one compiled call")
+        + f"; arena {plan.arena_bytes:,} bytes (at least {plan.arena_lower_bound:,} live at once), scratch "
+        f"{plan.scratch_bytes:,} bytes; {plan.threads} threads"
     )
+    if profiled:
+        lines.append(f"the fastest of each step add up to {1e6 * sum(plan.seconds):,.1f} us")
     return "\n".join(lines)
+
+
+def _row(plan: Plan, number: int, call: Call, profiled: bool) -> list[str]:
+    cost = call.node.cost
+    row = [
+        str(number),
+        call.kernel_id,
+        ", ".join(str(place.spec).removesuffix("@cpu") for place in call.outputs),
+        ", ".join(_where(place) for place in call.outputs),
+        f"{cost.flops / 1e3:.1f}",
+        f"{cost.bytes / 1024:.1f}",
+    ]
+    if profiled:
+        from .profile import share_of_roof
+
+        seconds = plan.seconds[number]
+        dtype = call.outputs[0].spec.dtype if call.outputs else "float32"
+        share = share_of_roof(cost.flops, cost.bytes, dtype, seconds, plan.threads)
+        row += [f"{1e6 * seconds:.1f}", f"{100 * share:.0f}%"]
+    return [*row, call.node.where]
+
+
+def _cell(word: str, width: int) -> str:
+    return word.ljust(width) if len(word) <= width else word[: width - 3] + "..."
 
 
 def _where(place: Place) -> str:

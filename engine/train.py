@@ -26,6 +26,9 @@ from ..kernels.errors import ConfigError, ShapeError
 from . import checkpoint as files
 from . import nn, optim, tree
 from .array import Array, array, asarray
+from .autograd import value_and_grad
+from .compile import compile as compiled
+from .functional import random
 from .progress import Progress
 from .schedule import plateau
 
@@ -137,9 +140,6 @@ class _Run:
         accumulate: int,
         precision: str | None,
     ) -> None:
-        from .compile import compile as compiled
-        from .functional import random
-
         if isinstance(optimizer.lr, plateau):  # which remembers what it has seen
             optimizer = dataclasses.replace(optimizer, lr=dataclasses.replace(optimizer.lr))
         self.optimizer, self.accumulate, self.key = optimizer, accumulate, random.key(seed)
@@ -172,8 +172,6 @@ class _Run:
 
     def epoch(self, epoch: int, batches: Iterable[Batch], shown: Progress) -> Numbers:
         """One pass over the batches; the means of what the loss function gave."""
-        from .functional import random
-
         sums, key = _Means(), random.fold_in(self.key, epoch)
         total, gathered = None, 0
         for number, batch in enumerate(batches):
@@ -283,7 +281,6 @@ class _Means:
 
 def _slopes(loss_fn: Callable[..., Any], precision: str | None) -> Callable[..., Any]:
     """`(model, key, *batch) -> (model with new buffers, gradients of nn.partition's first, numbers)`."""
-    from .autograd import value_and_grad
 
     def loss(params: Any, rest: Any, key: Any, *batch: Any) -> tuple[Any, Any]:
         model = nn.combine(params, rest)
@@ -303,8 +300,6 @@ def _slopes(loss_fn: Callable[..., Any], precision: str | None) -> Callable[...,
 
 
 def _judge(loss_fn: Callable[..., Any], precision: str | None) -> Callable[..., Any]:
-    from .compile import compile as compiled
-
     def judge(model: Any, *batch: Any) -> Any:
         used = model if precision is None else _Low(nn.cast(model, precision), precision)
         return _numbers(loss_fn(used, *batch))

@@ -24,7 +24,6 @@ import numpy as np
 from ..kernels.errors import DTypeError, ShapeError
 from .array import Array
 
-
 _NoneType = type(None)
 _PLAIN = (list, tuple, dict, MappingProxyType)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator
@@ -23,6 +22,7 @@ from threading import RLock
 from typing import IO, Any
 
 from . import machine
+from .atomic import write_atomically
 from .errors import CacheWarning, ConfigError
 from .kernel import Config
 from .paths import CACHE_VARIABLE, cache_dir
@@ -222,7 +222,7 @@ class TuningCache:
         with _locked(self.file):
             merged = {entry.key: entry for entry in self._read_or_set_aside()}
             merged.update((entry.key, entry) for entry in news)
-            _replace(self.file, _render(merged.values()))
+            write_atomically(self.file, _render(merged.values()))
         self._remember(entry for key, entry in merged.items() if key not in {new.key for new in news})
 
     def _warn(self, text: str) -> None:
@@ -256,21 +256,6 @@ def _render(entries: Iterable[Entry]) -> str:
     }
     lines = [json.dumps(asdict(entry), allow_nan=False) for entry in sorted(entries, key=lambda e: e.key)]
     return json.dumps(head, indent=1)[:-2] + ',\n "entries": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n"
-
-
-def _replace(file: Path, text: str) -> None:
-    """Put `text` in place of `file` so that a reader, or a crash, finds the old file or the new one."""
-    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(name, file)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
 
 
 @contextlib.contextmanager

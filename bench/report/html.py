@@ -13,8 +13,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from ...kernels.atomic import write_atomically
 from ..machine import Roof
-from ..store import Case, Run, write_atomically
+from ..store import Case, Run
 from . import svg, text
 from .summary import Group, Summary, losses_first, summarise, verdict
 from .terminal import extras

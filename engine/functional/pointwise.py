@@ -1,7 +1,7 @@
 """Elementwise functions of Arrays: operands broadcast as in NumPy, and share one dtype.
 
-A Python number beside an Array takes the Array's dtype; a float beside whole numbers makes float32 of them, as
-in PyTorch. Two Arrays of different dtypes are refused: cast one. Results are new Arrays.
+A Python number beside an Array takes the Array's dtype; a float beside whole numbers makes float32 of them,
+as in PyTorch. Two Arrays of different dtypes are refused: cast one. Results are new Arrays.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def _operands(name: str, *values: Any, whole: bool = True) -> list[Any]:
     first = next((x for x in values if not isinstance(x, _NUMBERS)), None)
     if first is None:
         kinds = [np.result_type(type(x)) for x in values]
-        dtype = np.dtype("float32" if np.dtype("float64") in kinds else np.result_type(*kinds))
-        return [_number(x, dtype) for x in values]
-    dtype = getattr(first, "dtype", None)
+        shared = np.dtype("float32" if np.dtype("float64") in kinds else np.result_type(*kinds))
+        return [_number(x, shared) for x in values]
+    dtype: Any = getattr(first, "dtype", None)
     if dtype is None:
         return list(values)  # refused by `call`, which knows what to say
     fractional = any(isinstance(x, float | np.floating) for x in values)

@@ -110,7 +110,7 @@ def rms_norm(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
 def batch_norm(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
     """By `batch_norm_grad`; what the running statistics pass on goes to mean and rstd."""
     dy, dmean, drstd, dnew_mean, dnew_var = grads
-    x, weight, bias, _running_mean, _running_var, residual = inputs
+    x, weight, bias, running_mean, running_var, residual = inputs
     y, mean, rstd = outputs[:3]
     dresidual = drunning_mean = drunning_var = None
     momentum = attrs["momentum"]
@@ -118,10 +118,10 @@ def batch_norm(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
         dy = where(y > 0, dy, 0)
     if dy is not None and residual is not None:
         dresidual = dy
-    if dnew_mean is not None:
+    if dnew_mean is not None and running_mean is not None:
         drunning_mean = dnew_mean * (1 - momentum)
         dmean = _add(dmean, (dnew_mean * momentum).astype(mean.dtype))
-    if dnew_var is not None:
+    if dnew_var is not None and running_var is not None:
         drunning_var = dnew_var * (1 - momentum)
         n = form_of("batch_norm", x.shape, attrs).count
         # var = rstd^-2 - eps, whose slope is -2 rstd^-3.

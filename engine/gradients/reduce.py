@@ -54,7 +54,7 @@ def amax(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
     """dx = dy, shared evenly among those that are the largest, as torch.amax."""
     (x,) = inputs
     largest = (x == _kept(outputs[0], x, attrs)).astype(x.dtype)
-    return (_kept(grads[0], x, attrs) / sum_of(largest, _axes(x, attrs), keepdims=True) * largest,)
+    return (_kept(grads[0], x, attrs) / sum_of(largest, attrs["axis"], keepdims=True) * largest,)
 
 
 @gradient("var")
@@ -122,7 +122,7 @@ def cumprod_rule(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
     equations", 1973).
     """
     (x,), (dy,) = inputs, grads
-    if not x.ndim:
+    if not x.ndim or not x.size:
         return (dy,)
     axis = axis_of("cumprod", x.ndim, attrs["axis"])
     back, ahead = (_after, _before) if attrs["reverse"] else (_before, _after)

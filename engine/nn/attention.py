@@ -8,6 +8,10 @@ from typing import Any
 from ...kernels.errors import ConfigError
 from .. import functional
 from ..array import Array
+from ..functional.attention import scaled_dot_product_attention
+from ..functional.linear import linear
+from ..functional.pointwise import logical_and, logical_not, where
+from ..functional.shape import permute, split
 from . import init
 from .linear import Linear
 from .module import Module
@@ -75,15 +79,15 @@ class MultiHeadAttention(Module):
         run = current()
         rest = {}
         if self.dropout and run is not None:
-            rest = {"dropout_p": self.dropout, "key": run.next_key("MultiHeadAttention")}
-        attend = functional.get("scaled_dot_product_attention")
-        y = attend(*heads, attn_mask=mask, is_causal=is_causal, **rest)  # [B, heads, T, E / heads]
+            rest = {"dropout_p": self.dropout, "dropout_key": run.next_key("MultiHeadAttention")}
+        y = scaled_dot_product_attention(
+            *heads, attn_mask=mask, is_causal=is_causal, **rest
+        )  # [B, heads, T, E / heads]
         order = (0, 2, 1, 3) if self.batch_first else (2, 0, 1, 3)
-        return self.out_proj(functional.get("permute")(y, order).reshape(query.shape))
+        return self.out_proj(permute(y, order).reshape(query.shape))
 
     def _projected(self, query: Any, key: Any, value: Any) -> list[Any]:
         """The three projections, in one product where their input is one."""
-        linear, split = functional.get("linear"), functional.get("split")
         w, b = self.in_proj_weight, self.in_proj_bias
         size = w.shape[1]
         if query is key and key is value:
@@ -95,22 +99,21 @@ class MultiHeadAttention(Module):
 
     def _heads(self, x: Any) -> Any:
         """[T, B, E] (or batch first) -> [B, heads, T, E / heads]."""
-        split = x.reshape((*x.shape[:2], self.num_heads, x.shape[2] // self.num_heads))
-        return functional.get("permute")(split, (0, 2, 1, 3) if self.batch_first else (1, 2, 0, 3))
+        parts = x.reshape((*x.shape[:2], self.num_heads, x.shape[2] // self.num_heads))
+        return permute(parts, (0, 2, 1, 3) if self.batch_first else (1, 2, 0, 3))
 
 
 def _mask(attn_mask: Any, padding: Any) -> Any:
     """Both masks as one in the sense of scaled_dot_product_attention, where True takes part."""
-    invert = functional.get("logical_not")
-    masks = [] if attn_mask is None else [invert(attn_mask) if attn_mask.dtype == bool else attn_mask]
+    masks = [] if attn_mask is None else [logical_not(attn_mask) if attn_mask.dtype == bool else attn_mask]
     if padding is not None:
-        masks.append(invert(padding).reshape((padding.shape[0], 1, 1, padding.shape[1])))
+        masks.append(logical_not(padding).reshape((padding.shape[0], 1, 1, padding.shape[1])))
     if len(masks) < 2:
         return masks[0] if masks else None
     first, second = masks
     if first.dtype == bool:
-        return functional.get("logical_and")(first, second)
-    return functional.get("where")(second, first, float("-inf"))
+        return logical_and(first, second)
+    return where(second, first, float("-inf"))
 
 
 class TransformerEncoderLayer(Module):

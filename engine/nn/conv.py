@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from ...kernels.errors import ConfigError, ShapeError
-from .. import functional
 from ..array import Array
+from ..functional import conv as functional
 from . import init
 from .linear import _bound
 from .module import Module
@@ -20,6 +20,7 @@ class _Conv(Module):
     """What convolutions in 1 to 3 dimensions have in common; `axes` says how many."""
 
     axes: ClassVar[int]
+    function: ClassVar[Callable[..., Array]]
     weight: Array
     bias: Array | None
 
@@ -45,7 +46,7 @@ class _Conv(Module):
         self.groups, self.layout = groups, layout
 
     def __call__(self, x: Any) -> Array:
-        return functional.get(f"conv{self.axes}d")(
+        return type(self).function(
             x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups, self.layout
         )
 
@@ -54,6 +55,7 @@ class Conv1d(_Conv):
     """Convolution of sequences [N, C, L]; as `Conv2d`."""
 
     axes = 1
+    function = staticmethod(functional.conv1d)
 
 
 class Conv2d(_Conv):
@@ -64,18 +66,21 @@ class Conv2d(_Conv):
     """
 
     axes = 2
+    function = staticmethod(functional.conv2d)
 
 
 class Conv3d(_Conv):
     """Convolution of volumes [N, C, D, H, W]; as `Conv2d`."""
 
     axes = 3
+    function = staticmethod(functional.conv3d)
 
 
 class _ConvTranspose(Module):
     """What transposed convolutions have in common; `axes` says in how many dimensions."""
 
     axes: ClassVar[int]
+    function: ClassVar[Callable[..., Array]]
     weight: Array
     bias: Array | None
 
@@ -102,7 +107,7 @@ class _ConvTranspose(Module):
         self.groups, self.dilation, self.layout = groups, dilation, layout
 
     def __call__(self, x: Any) -> Array:
-        return functional.get(f"conv_transpose{self.axes}d")(
+        return type(self).function(
             x,
             self.weight,
             self.bias,
@@ -119,6 +124,7 @@ class ConvTranspose1d(_ConvTranspose):
     """Transposed convolution of sequences [N, C, L]; as `ConvTranspose2d`."""
 
     axes = 1
+    function = staticmethod(functional.conv_transpose1d)
 
 
 class ConvTranspose2d(_ConvTranspose):
@@ -129,12 +135,14 @@ class ConvTranspose2d(_ConvTranspose):
     """
 
     axes = 2
+    function = staticmethod(functional.conv_transpose2d)
 
 
 class ConvTranspose3d(_ConvTranspose):
     """Transposed convolution of volumes [N, C, D, H, W]; as `ConvTranspose2d`."""
 
     axes = 3
+    function = staticmethod(functional.conv_transpose3d)
 
 
 def _drawn(

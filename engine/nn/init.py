@@ -12,6 +12,7 @@ from typing import Any
 from ...kernels.errors import ConfigError, ShapeError
 from ..array import Array
 from ..array import array as _array
+from ..functional import random
 
 Shape = tuple[int, ...]
 Key = Any
@@ -27,8 +28,6 @@ def keys(who: str, key: Key, count: int) -> list[Array]:
         raise ConfigError(
             f"{who} draws its parameters: write key=kw.random.key(0), or a key from kw.random.split."
         )
-    from ..functional import random
-
     if isinstance(key, int):
         key = random.key(key)
     return list(random.split(key, count))
@@ -67,15 +66,11 @@ def gain(nonlinearity: str, slope: float = 0.01) -> float:
 
 def uniform(key: Key, shape: Shape, low: float = 0.0, high: float = 1.0, dtype: Any = "float32") -> Array:
     """Uniform between `low` and `high`."""
-    from ..functional import random
-
     return random.uniform(_key(key), shape, dtype=dtype, low=low, high=high)
 
 
 def normal(key: Key, shape: Shape, mean: float = 0.0, std: float = 1.0, dtype: Any = "float32") -> Array:
     """Normal of this mean and standard deviation."""
-    from ..functional import random
-
     return random.normal(_key(key), shape, dtype=dtype, mean=mean, std=std)
 
 

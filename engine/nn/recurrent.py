@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from ...kernels.errors import ConfigError, ShapeError
-from .. import functional
 from ..array import Array
+from ..functional.dropout import dropout
+from ..functional.index import concat, stack
+from ..functional.recurrent import gru, lstm, rnn
 from . import init
 from .linear import _bound
 from .module import Module
@@ -72,10 +74,10 @@ class _Recurrent(Module):
             ends.append(end)
             outputs.append(y)
             if len(outputs) == ways:
-                x = functional.get("concat")(outputs, axis=2) if ways > 1 else y
+                x = concat(outputs, axis=2) if ways > 1 else y
                 run = current()
                 if self.dropout and run is not None and number + 1 < len(states):
-                    x = functional.get("dropout")(x, self.dropout, key=run.next_key(type(self).__name__))
+                    x = dropout(x, self.dropout, key=run.next_key(type(self).__name__))
         return x, ends
 
     def _one(self, x: Any, state: Any, weights: list[Any], lengths: Any, reverse: bool) -> tuple[Array, Any]:
@@ -133,11 +135,11 @@ class RNN(_Recurrent):
 
     def __call__(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[Array, Array]:
         y, ends = self._layers(x, self._split(state), lengths)
-        return y, functional.get("stack")(ends, axis=0)
+        return y, stack(ends, axis=0)
 
     def _one(self, x: Any, state: Any, weights: list[Any], lengths: Any, reverse: bool) -> tuple[Array, Any]:
         how = {"reverse": reverse, "batch_first": self.batch_first, "nonlinearity": self.nonlinearity}
-        return functional.get("rnn")(x, state, *weights, lengths, **how)  # type: ignore[no-any-return]
+        return rnn(x, state, *weights, lengths, **how)
 
 
 class GRU(_Recurrent):
@@ -147,11 +149,11 @@ class GRU(_Recurrent):
 
     def __call__(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[Array, Array]:
         y, ends = self._layers(x, self._split(state), lengths)
-        return y, functional.get("stack")(ends, axis=0)
+        return y, stack(ends, axis=0)
 
     def _one(self, x: Any, state: Any, weights: list[Any], lengths: Any, reverse: bool) -> tuple[Array, Any]:
         how = {"reverse": reverse, "batch_first": self.batch_first}
-        return functional.get("gru")(x, state, *weights, lengths, **how)  # type: ignore[no-any-return]
+        return gru(x, state, *weights, lengths, **how)
 
 
 class LSTM(_Recurrent):
@@ -172,9 +174,8 @@ class LSTM(_Recurrent):
             for one, two in zip(self._split(h), self._split(c), strict=True)
         ]
         y, ends = self._layers(x, states, lengths)
-        stack = functional.get("stack")
         return y, (stack([h for h, _ in ends], axis=0), stack([c for _, c in ends], axis=0))
 
     def _one(self, x: Any, state: Any, weights: list[Any], lengths: Any, reverse: bool) -> tuple[Array, Any]:
         how = {"reverse": reverse, "batch_first": self.batch_first}
-        return functional.get("lstm")(x, state, *weights, lengths, **how)  # type: ignore[no-any-return]
+        return lstm(x, state, *weights, lengths, **how)

@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 from ...kernels.errors import ConfigError, ShapeError
 from .. import functional
 from ..array import Array
+from ..functional.dropout import dropout
+from ..functional.shape import reshape
 from .module import Module
 from .state import current
 
@@ -194,7 +196,7 @@ class Flatten(Module):
                 f"Flatten: axes {self.start_axis}..{self.end_axis} of shape {tuple(x.shape)} are none."
             )
         shape = (*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :])
-        return functional.get("reshape")(x, shape)
+        return reshape(x, shape)
 
 
 class Dropout(Module):
@@ -211,4 +213,4 @@ class Dropout(Module):
         run = current()
         if run is None or not self.p:
             return x
-        return functional.get("dropout")(x, self.p, key=run.next_key("Dropout"))
+        return dropout(x, self.p, key=run.next_key("Dropout"))

@@ -21,6 +21,7 @@ from typing import Any, Self
 
 from ...kernels.errors import ConfigError
 from ..array import Array
+from ..functional.random import fold_in
 from .module import Module
 
 _RUN: ContextVar[training | None] = ContextVar("training", default=None)
@@ -60,8 +61,6 @@ class training:
             raise ConfigError(
                 f"{who} needs a key in training; write nn.training(key), with kw.random.key(0)."
             )
-        from ..functional.random import fold_in
-
         self._drawn += 1
         return fold_in(self._key, self._drawn - 1)
 

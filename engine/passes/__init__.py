@@ -19,10 +19,12 @@ class Switches:
     Attributes:
         marks: leave out what only marks places (alias), now that gradients are taken.
         shared: one call where a gradient rule has asked for the same call with more results.
+        layout: images channels-last, where that makes convolutions faster.
     """
 
     marks: bool = True
     shared: bool = True
+    layout: bool = True
 
     @classmethod
     def none(cls) -> Switches:

@@ -1,11 +1,12 @@
-"""layout: convolutions of channels-first images are computed channels-last, where the models say that it pays.
+"""layout: convolutions of channels-first images are computed channels-last, where the models say that it
+pays.
 
     NCHW   transpose -> conv(NHWC) -> norm(NHWC) -> relu -> conv(NHWC) -> transpose   ...
 
 A value that is made channels-last is known by that; whoever understands the layout takes it as it is, and
-everybody else a transposed view, which costs nothing by itself. Convolution, pooling and batch normalisation have
-both layouts, pointwise ops have none, reductions get their axes renumbered. The whole graph changes or nothing: the
-predicted times of its convolutions in both layouts decide.
+everybody else a transposed view, which costs nothing by itself. Convolution, pooling and batch normalisation
+have both layouts, pointwise ops have none, reductions get their axes renumbered. The whole graph changes or
+nothing: the predicted times of its convolutions in both layouts decide.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def _is_first(node: Node) -> bool:
 
 
 def _predicted(graph: Graph) -> float:
-    """Seconds that the convolutions of a graph take, by their kernels' models; infinite where one has none."""
+    """Seconds that the convolutions of a graph take, by their kernels' models; infinite where one has
+    none."""
     total = 0.0
     for node in graph.steps:
         if node.op.name in _CONVOLUTIONS:
@@ -99,7 +101,8 @@ class _Images:
         if not known:
             return None
         if name in _CHANNELS and node.attrs.get("channel_axis") == 1:
-            return self._images(node, inputs, _CHANNELS[name], {"channel_axis": node.input_specs[0].ndim - 1})
+            takes = tuple(i for i, label in enumerate(node.op.inputs) if label in _IMAGE_NAMES)
+            return self._images(node, inputs, (takes, (0,)), {"channel_axis": -1})
         if name in _REDUCTIONS:
             return self._reduction(node, inputs)
         if name == "broadcast_to" or node.op.family == "pointwise":

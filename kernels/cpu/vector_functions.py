@@ -11,7 +11,7 @@ Errors are within 2.5 units in the last place, but for slopes and others that ar
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 from numba.core import cgutils
@@ -63,7 +63,7 @@ def by_lane(v: Vectors, function: str, *values: ir.Value) -> ir.Value:
     fn = cgutils.get_or_insert_function(b.module, fnty, function)
 
     # A loop keeps the code small: these calls are slow anyway.
-    def body(carried: list[ir.Value]) -> list[ir.Value]:
+    def body(carried: Sequence[ir.Value]) -> list[ir.Value]:
         at, result = carried
         lane = b.trunc(at, I32)
         one = b.call(fn, [b.extract_element(value, lane) for value in values])
@@ -220,7 +220,7 @@ def whole_power(
     def number(value: int) -> ir.Constant:
         return ir.Constant(kind, [value] * kind.count)
 
-    def body(carried: list[ir.Value]) -> list[ir.Value]:
+    def body(carried: Sequence[ir.Value]) -> list[ir.Value]:
         result, square, left = carried
         on = b.icmp_unsigned("!=", b.and_(left, number(1)), number(0))
         result = b.select(on, b.mul(result, square), result)

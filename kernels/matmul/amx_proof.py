@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
+from ..atomic import write_atomically
 from ..machine import fingerprint, tiles_problem, vector_bytes
 from ..paths import cache_dir
 from ..settings import AMX_VARIABLE, amx_from_environment
@@ -81,7 +80,7 @@ def _verdict() -> str | None:
     final, reason = prove()
     with contextlib.suppress(OSError):
         until = None if final else time.time() + PATIENCE_S
-        _write(path, json.dumps({"problem": reason, "until": until}))
+        write_atomically(path, json.dumps({"problem": reason, "until": until}))
     return reason
 
 
@@ -128,14 +127,6 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(name, path)
 
 
 def main() -> int:

@@ -97,11 +97,11 @@ def bind_places(
     block[words.head["tasks"]] = tasks
     key = (program.key, modes, tuple(arrays), count, lanes, unroll_of(program, modes), has_masks(), False)
     room = sum(TILE * TILE * size for size, mode in zip(sizes, modes, strict=True) if mode == TURNED)
-    address = address_of(emit_places, key, _name(program), light=True)
+    address = address_of(emit_places, key, name_of(program), light=True)
     return bind_phases(block, count, [(address, tasks)], room * tasks)
 
 
-def _name(program: Program) -> str:
+def name_of(program: Program) -> str:
     """What the code is called in files and profiles."""
     return "_".join(instruction[0] for instruction in program.instructions[-3:]) or "copy"
 

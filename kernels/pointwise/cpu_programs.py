@@ -5,6 +5,8 @@ What they compute with, and how fast, is in `places.py` (and `rows.py` for progr
 
 from __future__ import annotations
 
+from functools import partial
+
 from ..op import Attrs, Specs
 from .instructions import DTYPES, POINTWISE, TABLE
 from .kernel import one_op, program_kernel
@@ -22,8 +24,6 @@ def _fused(specs: Specs, attrs: Attrs) -> Call:
 
 
 for _name in POINTWISE:
-    program_kernel(
-        _name, lambda specs, attrs, name=_name: _program_of(name, specs, attrs), TABLE[_name].dtypes
-    )
+    program_kernel(_name, partial(_program_of, _name), TABLE[_name].dtypes)
 for _op in FUSED:
     program_kernel(_op.name, _fused, DTYPES)

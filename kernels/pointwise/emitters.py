@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from llvmlite import ir
 
@@ -17,7 +17,7 @@ from ..cpu import vector_math
 from ..cpu.lanes import FLOATING, SIGNED, Lanes, item_bytes
 from ..cpu.vector_ir import Vectors
 
-Value = ir.Value
+Value: TypeAlias = ir.Value
 Emitter = Callable[..., Value]
 _TABLE: dict[str, Emitter] = {}
 

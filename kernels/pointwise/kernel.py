@@ -11,6 +11,7 @@ from ..op import Attrs, Specs, get_op
 from ..registry import kernel
 from ..spec import TensorSpec
 from .bind import bind_places
+from .bind_rows import bind_rows
 from .nest import broadcast_strides
 from .program import Call, Program
 
@@ -65,6 +66,8 @@ def _bound(
     arrays = [i for i, spec in enumerate(specs) if spec.present]
     if threads is None:
         return None
+    if call.program.by_rows:
+        return bind_rows(call.program, call.shape, call.axes, strides, arrays, len(specs), threads)
     return bind_places(call.program, call.shape, strides, arrays, len(specs), threads)
 
 

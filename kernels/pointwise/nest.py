@@ -36,13 +36,14 @@ def broadcast_strides(
     )
 
 
-def nest(shape: Sequence[int], strides: Sequence[Sequence[int]], order: Sequence[int]) -> Nest:
+def nest(shape: Sequence[int], strides: Sequence[Sequence[int]], order: Sequence[int] | None) -> Nest:
     """The loops over `shape`.
 
     Args:
         shape: the lengths of the axes.
         strides: of each operand over `shape`.
-        order: operands by whose strides axes are sorted, the weightiest first.
+        order: operands by whose strides axes are sorted, the weightiest first; None to go through them as
+            they come, row-major.
     """
     axes: list[Axis] = []
     starts = [0] * len(strides)
@@ -50,13 +51,14 @@ def nest(shape: Sequence[int], strides: Sequence[Sequence[int]], order: Sequence
         if length == 1:
             continue
         steps = tuple(each[i] for each in strides)
-        if min(steps) < 0 and max(steps) <= 0:
+        if order is not None and min(steps) < 0 and max(steps) <= 0:
             for k, step in enumerate(steps):
                 starts[k] += (length - 1) * step
             steps = tuple(-step for step in steps)
         axes.append((length, steps))
     axes.reverse()
-    axes.sort(key=lambda axis: tuple(abs(axis[1][k]) for k in order))
+    if order is not None:
+        axes.sort(key=lambda axis: tuple(abs(axis[1][k]) for k in order))
     return Nest(joined(axes), starts)
 
 

@@ -15,7 +15,7 @@ How an operand goes along the innermost axis is known when the code is made:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from llvmlite import ir
 
@@ -26,7 +26,7 @@ from .program import Program, operands_of
 
 SIDE, SPLAT, APART, TURNED = "side", "splat", "apart", "turned"
 TILE = 64  # places of either axis in a block that is turned: 16 KiB of float32, half of a first cache
-Value = ir.Value
+Value: TypeAlias = ir.Value
 
 
 class Words:
@@ -77,6 +77,14 @@ def branch(b: ir.IRBuilder, condition: Value, then: Callable[[], Value], other: 
     result.add_incoming(other, before)
     result.add_incoming(value, end)
     return result
+
+
+def splitted(b: ir.IRBuilder, number: Value, count: Value) -> tuple[Value, Value]:
+    """(number // count, number % count), without a division where count is 1 or more than number."""
+    once = b.and_(b.icmp_signed(">", count, i64(1)), b.icmp_signed(">=", number, count))
+    few = b.select(b.icmp_signed(">", count, i64(1)), i64(0), number)
+    whole = branch(b, once, lambda: b.udiv(number, count), few)
+    return whole, b.sub(number, b.mul(whole, count))
 
 
 def compute(
@@ -171,21 +179,15 @@ class Places:
         if self.past:
             b.fence("seq_cst")
 
-    def _split(self, number: Value, count: Value) -> tuple[Value, Value]:
-        """(number // count, number % count), without a division where count is 1."""
-        b = self.b
-        whole = branch(b, b.icmp_signed(">", count, i64(1)), lambda: b.udiv(number, count), number)
-        return whole, b.sub(number, b.mul(whole, count))
-
     def _unit(self, unit: Value, bases: Sequence[Value], index: Value) -> None:
         b = self.b
-        rest, piece = self._split(unit, self.word("pieces"))
-        outer, row_piece = self._split(rest, self.word("row_pieces"))
+        rest, piece = splitted(b, unit, self.word("pieces"))
+        outer, row_piece = splitted(b, rest, self.word("row_pieces"))
         ats = self._outside(outer, bases)
         first = b.mul(piece, self.word("piece"))
         first_row = b.mul(row_piece, self.word("row_piece"))
-        length = _least(b, self.word("piece"), b.sub(self.word("length"), first))
-        rows = _least(b, self.word("row_piece"), b.sub(self.word("rows"), first_row))
+        length = least(b, self.word("piece"), b.sub(self.word("length"), first))
+        rows = least(b, self.word("row_piece"), b.sub(self.word("rows"), first_row))
         near = [self.read(self.words.start(k) + 1) for k in range(len(self.modes))]
         far = [self.read(self.words.start(k) + 2) for k in range(len(self.modes))]
         ats = [b.add(at, b.add(b.mul(first, near[k]), b.mul(first_row, far[k]))) for k, at in enumerate(ats)]
@@ -204,7 +206,7 @@ class Places:
 
         def axis(carried: Sequence[Value]) -> list[Value]:
             at, left, *sums = carried
-            whole, place = self._split(left, self.read(at))
+            whole, place = splitted(b, left, self.read(at))
             steps = [self.read(b.add(at, i64(1 + k))) for k in range(len(sums))]
             sums = [b.add(s, b.mul(place, step)) for s, step in zip(sums, steps, strict=True)]
             return [b.add(at, i64(1 + len(sums))), whole, *sums]
@@ -290,7 +292,7 @@ class Places:
         b, size = self.b, self.bytes[-1]
         line = self.lanes * size
         before = b.and_(b.sub(i64(0), ats[-1]), i64(line - 1))
-        count = _least(b, b.udiv(before, i64(size)), length)
+        count = least(b, b.udiv(before, i64(size)), length)
         if not self.masks:
             return self._elements(ats, near, i64(0), count)
         wide = Lanes(b, self.lanes)
@@ -359,7 +361,8 @@ class Places:
                     lanes.store_apart(self.dtypes[k], value, ptr, step)
 
 
-def _least(b: ir.IRBuilder, x: Value, y: Value) -> Value:
+def least(b: ir.IRBuilder, x: Value, y: Value) -> Value:
+    """The smaller of two i64."""
     return b.select(b.icmp_signed("<", x, y), x, y)
 
 

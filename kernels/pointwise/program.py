@@ -251,21 +251,50 @@ class Value:
         """Its dtype."""
         return self.writer.dtypes[self.number]
 
+    def __add__(self, other: Any) -> Value:
+        return self.writer.write("add", self, other)
 
-def _operator(name: str, turned: bool = False) -> Callable[[Value, Any], Value]:
-    def operator(self: Value, other: Any) -> Value:
-        pair = (other, self) if turned else (self, other)
-        return self.writer.write(name, *pair)
+    def __radd__(self, other: Any) -> Value:
+        return self.writer.write("add", other, self)
 
-    return operator
+    def __sub__(self, other: Any) -> Value:
+        return self.writer.write("sub", self, other)
 
+    def __rsub__(self, other: Any) -> Value:
+        return self.writer.write("sub", other, self)
 
-for _symbol, _name in (("add", "add"), ("sub", "sub"), ("mul", "mul"), ("truediv", "div"), ("pow", "pow")):
-    setattr(Value, f"__{_symbol}__", _operator(_name))
-    setattr(Value, f"__r{_symbol}__", _operator(_name, turned=True))
-for _symbol, _name in (("lt", "less"), ("le", "less_equal"), ("gt", "greater"), ("ge", "greater_equal")):
-    setattr(Value, f"__{_symbol}__", _operator(_name))
-Value.__neg__ = lambda self: self.writer.write("neg", self)  # type: ignore[attr-defined]
+    def __mul__(self, other: Any) -> Value:
+        return self.writer.write("mul", self, other)
+
+    def __rmul__(self, other: Any) -> Value:
+        return self.writer.write("mul", other, self)
+
+    def __truediv__(self, other: Any) -> Value:
+        return self.writer.write("div", self, other)
+
+    def __rtruediv__(self, other: Any) -> Value:
+        return self.writer.write("div", other, self)
+
+    def __pow__(self, other: Any) -> Value:
+        return self.writer.write("pow", self, other)
+
+    def __rpow__(self, other: Any) -> Value:
+        return self.writer.write("pow", other, self)
+
+    def __lt__(self, other: Any) -> Value:
+        return self.writer.write("less", self, other)
+
+    def __le__(self, other: Any) -> Value:
+        return self.writer.write("less_equal", self, other)
+
+    def __gt__(self, other: Any) -> Value:
+        return self.writer.write("greater", self, other)
+
+    def __ge__(self, other: Any) -> Value:
+        return self.writer.write("greater_equal", self, other)
+
+    def __neg__(self) -> Value:
+        return self.writer.write("neg", self)
 
 
 class Writer:

@@ -38,6 +38,7 @@ def _windows(average: bool) -> Iterator[tuple[str, Ints, Attrs]]:
     yield "a volume", (1, 2, 4, 5, 9), volume
     yield "adaptive", (2, 3, 7, 10), {"output_size": (3, 4)}
     yield "adaptive, larger", (1, 2, 2, 3), {"output_size": (4, 5)}
+    yield "many taps", (1, 2, 2, 300), {"kernel_size": (1, 257), "stride": (1, 20)}
     yield "whole images", (2, 5, 5, 7), {"output_size": (1, 1)}
     if average:
         counted = {"kernel_size": (3, 3), "stride": (2, 1), "padding": ((1, 1), (1, 1))}

@@ -55,7 +55,7 @@ def bind(
 
     Args:
         count: the numbers to make; the elements of the result unless given.
-        words: A, B and C of the block.
+        words: A to D of the block.
     """
     from ..cpu.generate import address_of
     from ..cpu.launch import bind_phases
@@ -111,6 +111,23 @@ def random_normal(specs: Specs, attrs: Attrs, config: Any, threads: int) -> Laun
     key = ("normal", dtype, (mean, std) == (0.0, 1.0))
     given = {"A": bits_of(mean), "B": bits_of(std)}
     return bind(emit.emit_numbers, key, specs, f"normal {dtype}", threads, **given)
+
+
+@kernel(
+    "random_truncated_normal",
+    dtypes=FLOATS,
+    language="llvm",
+    rank=1,
+    supports=supports,
+    binds=True,
+    name="philox",
+)
+def random_truncated_normal(specs: Specs, attrs: Attrs, config: Any, threads: int) -> Launch:
+    """Pairs by Box and Muller, drawn again until all of a group fit."""
+    low, high, mean, std = (float(attrs[key]) for key in ("low", "high", "mean", "std"))
+    key = ("truncated", attrs["dtype"], (mean, std) == (0.0, 1.0))
+    given = {"A": bits_of(mean), "B": bits_of(std), "C": bits_of(low), "D": bits_of(high)}
+    return bind(emit.emit_numbers, key, specs, f"truncated normal {attrs['dtype']}", threads, **given)
 
 
 @kernel(

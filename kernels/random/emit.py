@@ -26,7 +26,7 @@ from . import philox
 from .philox import LANES
 
 # Words of the block, beside the addresses of the arrays (the key among them, the result last).
-COUNT, TASKS, KEY_STEP, A, B, C = 5, 6, 7, 8, 9, 10
+COUNT, TASKS, KEY_STEP, A, B, C, D = 5, 6, 7, 8, 9, 10, 11
 AXES = 16  # for each axis its length and the byte stride of x, the innermost first
 WORDS = 64
 MOST_AXES = (WORDS - AXES) // 2
@@ -85,18 +85,18 @@ class Generator:
             k0 = b.add(k0, ir.Constant(I32, philox.WEYL[0]))
             k1 = b.add(k1, ir.Constant(I32, philox.WEYL[1]))
 
-    def blocks(self, first: ir.Value) -> list[ir.Value]:
+    def blocks(self, first: ir.Value, attempt: ir.Value | None = None) -> list[ir.Value]:
         """Four vectors: words 0 to 3 of blocks first .. first + 15; upper halves of lanes are left over."""
         at = self.b.add(splat(self.b, first), ir.Constant(WIDE, list(range(LANES))))
-        return self.rounds(at)
+        return self.rounds(at, attempt)
 
-    def rounds(self, at: ir.Value) -> list[ir.Value]:
-        """The same for any blocks, 64 bits in each lane."""
+    def rounds(self, at: ir.Value, attempt: ir.Value | None = None) -> list[ir.Value]:
+        """The same for any blocks, 64 bits in each lane; `attempt` is the fourth word of the counters."""
         b = self.b
         half = all_lanes(WIDE, 32)
         c0, c1 = at, b.lshr(at, half)
         c2: ir.Value = all_lanes(WIDE, self.stream)
-        c3: ir.Value = all_lanes(WIDE, 0)
+        c3: ir.Value = all_lanes(WIDE, 0) if attempt is None else splat(b, attempt)
         for k0, k1 in self.keys:
             p0, p1 = (self._product(c, m) for c, m in zip((c0, c2), philox.MULTIPLIERS, strict=True))
             c0, c1, c2, c3 = (
@@ -111,13 +111,13 @@ class Generator:
         lower = self.b.and_(c, all_lanes(WIDE, 0xFFFFFFFF))
         return self.b.mul(lower, all_lanes(WIDE, multiplier))
 
-    def words32(self, group: ir.Value) -> list[ir.Value]:
+    def words32(self, group: ir.Value, attempt: ir.Value | None = None) -> list[ir.Value]:
         """The 64 numbers of 32 bits of a group: 4 vectors, in order."""
-        return [self.b.trunc(c, NARROW) for c in self.blocks(self.b.mul(group, i64(LANES)))]
+        return [self.b.trunc(c, NARROW) for c in self.blocks(self.b.mul(group, i64(LANES)), attempt)]
 
-    def words64(self, group: ir.Value) -> list[ir.Value]:
+    def words64(self, group: ir.Value, attempt: ir.Value | None = None) -> list[ir.Value]:
         """The 32 numbers of 64 bits of a group: 2 vectors, in order."""
-        c = self.blocks(self.b.mul(group, i64(LANES)))
+        c = self.blocks(self.b.mul(group, i64(LANES)), attempt)
         return [self._joined(c[0], c[1]), self._joined(c[2], c[3])]
 
     def _joined(self, low: ir.Value, high: ir.Value) -> ir.Value:
@@ -134,7 +134,7 @@ class Numbers:
         self.generator = Generator(b, word(b, block, 0), word(b, block, KEY_STEP), philox.NUMBERS)
         self.wide = dtype == "float64" or kind in ("randint", "permutation")
         self.per_group = (2 if self.wide else 4) * LANES
-        self.a, self.second, self.third = (word(b, block, at) for at in (A, B, C))
+        self.a, self.second, self.third, self.fourth = (word(b, block, at) for at in (A, B, C, D))
         self.v = Vectors(b, "float64" if dtype == "float64" else "float32", LANES)
 
     def _float(self, bits: ir.Value) -> ir.Value:
@@ -145,10 +145,53 @@ class Numbers:
         return splat(self.b, number)
 
     def values(self, group: ir.Value) -> list[ir.Value]:
-        words = self.generator.words64(group) if self.wide else self.generator.words32(group)
+        if self.kind == "truncated":
+            return [self._moved(z) for z in self._truncated(group)]
+        words = self._words(group)
         if self.kind == "normal":
-            return self._normal(words)
+            return [self._moved(z) for z in self._normal(words)]
         return [getattr(self, f"_{self.kind}")(one) for one in words]
+
+    def _words(self, group: ir.Value, attempt: ir.Value | None = None) -> list[ir.Value]:
+        return (self.generator.words64 if self.wide else self.generator.words32)(group, attempt)
+
+    def _moved(self, z: ir.Value) -> ir.Value:
+        """A mean and a deviation for standard numbers."""
+        if self.plain:
+            return z
+        return self.v.fma(z, self._float(self.second), self._float(self.a))
+
+    def _truncated(self, group: ir.Value) -> list[ir.Value]:
+        """Normal numbers, drawn again until all of the group are within the limits."""
+        b, v = self.b, self.v
+        low, high = self._float(self.third), self._float(self.fourth)
+        start = b.block
+        again, done = b.append_basic_block("again"), b.append_basic_block("fitting")
+        count = self.per_group // LANES
+        b.branch(again)
+        b.position_at_end(again)
+        attempt = b.phi(I64)
+        before = [b.phi(v.type) for _ in range(count)]
+        fitting = [b.phi(v.mask_type) for _ in range(count)]
+        fresh = self._normal(self._words(group, attempt))
+        values, masks = [], []
+        everywhere = None
+        for old, fits, new in zip(before, fitting, fresh, strict=True):
+            values.append(v.select(fits, old, new))
+            inside = b.and_(v.compare("<=", low, new), v.compare("<=", new, high))
+            masks.append(b.or_(fits, inside))
+            everywhere = masks[-1] if everywhere is None else b.and_(everywhere, masks[-1])
+        kind = ir.IntType(LANES)
+        all_fit = b.icmp_unsigned("==", b.bitcast(everywhere, kind), ir.Constant(kind, (1 << LANES) - 1))
+        attempt.add_incoming(i64(0), start)
+        attempt.add_incoming(b.add(attempt, i64(1)), b.block)
+        none = [v.zero] * count + [ir.Constant(v.mask_type, [0] * LANES)] * count
+        for phi, first, last in zip((*before, *fitting), none, (*values, *masks), strict=True):
+            phi.add_incoming(first, start)
+            phi.add_incoming(last, b.block)
+        b.cbranch(all_fit, done, again)
+        b.position_at_end(done)
+        return values
 
     def _bits(self, bits: ir.Value) -> ir.Value:
         return bits
@@ -181,11 +224,7 @@ class Numbers:
         for first, second in zip(words[::2], words[1::2], strict=True):
             squared = v.mul(log(v, self._above_zero(first)), v.constant(-2.0))
             radius = self._root(v.absolute(squared))
-            for wave in self._waves(second):
-                z = v.mul(radius, wave)
-                if not self.plain:
-                    z = v.fma(z, self._float(self.second), self._float(self.a))
-                out.append(z)
+            out += [v.mul(radius, wave) for wave in self._waves(second)]
         return out
 
     def _root(self, x: ir.Value) -> ir.Value:
@@ -301,7 +340,7 @@ def emit_numbers(
     b = builder
     numbers = Numbers(b, block, kind, dtype, plain)
     out = word(b, block, 1)
-    floats = kind in ("uniform", "normal", "exponential")
+    floats = kind in ("uniform", "normal", "truncated", "exponential")
     size = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}[dtype] if floats else int(dtype)
 
     def body(group: ir.Value, left: ir.Value | None) -> None:

@@ -1,7 +1,7 @@
 """The ops that draw random numbers, and dropout: each a pure function of a key of two uint32 words.
 
-    random_bits  random_uniform  random_normal  random_exponential  random_bernoulli  random_randint
-    random_permutation           arrays of `shape`, from key: uint32[2]
+    random_bits  random_uniform  random_normal  random_truncated_normal  random_exponential
+    random_bernoulli  random_randint  random_permutation      arrays of `shape`, from key: uint32[2]
     random_split  random_fold_in new keys
     dropout                      x with elements left out by chance
 
@@ -28,6 +28,7 @@ FLOATS = ("float32", "float64", "bfloat16", "float16")
 INTEGERS = ("int32", "int64", "uint8", "int8", "int16", "uint16", "uint32", "uint64")
 # Bits of a uniform number: as many as the dtype's numbers below 1 have.
 PRECISION = {"float32": 24, "float64": 53, "bfloat16": 8, "float16": 11}
+LEAST_FITTING = 1e-3  # the least chance that a truncated normal number needs no second attempt
 KEEP_BITS = 31  # of the numbers that decide by chance
 
 
@@ -123,8 +124,8 @@ def above_zero(words: AnyArray) -> AnyArray:
     return (words | np.uint32(1)).astype(np.float32).astype(np.float64) * 2.0**-32
 
 
-def _standard(key: AnyArray, shape: Ints, dtype: str) -> AnyArray:
-    first, second, is_second = philox.pairs(key, prod(shape), dtype == "float64")
+def _standard(key: AnyArray, shape: Ints, dtype: str, attempt: int = 0) -> AnyArray:
+    first, second, is_second = philox.pairs(key, prod(shape), dtype == "float64", attempt)
     radius = np.sqrt(-2 * np.log(above_zero(first)))
     # The angle in turns, less whole quarters, so that a cosine near 0 is right to the last bit too.
     half = 8 * second.itemsize
@@ -146,6 +147,46 @@ def normal(key: AnyArray, shape: Ints, dtype: str, mean: float, std: float) -> t
 def normal_magnitude(key: AnyArray, shape: Ints, dtype: str, mean: float, std: float) -> tuple[AnyArray]:
     """|mean| + std |z|."""
     return (abs(mean) + std * np.abs(_standard(key, shape, dtype)),)
+
+
+def infer_truncated(
+    specs: Specs, shape: Ints, dtype: str, low: float, high: float, mean: float, std: float
+) -> Specs:
+    """Floats of `shape`. ConfigError where fewer than one number in 1000 fits."""
+    name = "random_truncated_normal"
+    check_key(name, specs[0])
+    root = math.sqrt(2)
+    fitting = 0.5 * (math.erf(high / root) - math.erf(low / root))
+    if not low < high or not std >= 0 or fitting < LEAST_FITTING:
+        raise ConfigError(
+            f"{name}: low and high are in standard deviations, low below high, with a chance of at least "
+            f"{LEAST_FITTING} that a number is between them, and std is 0 or more; got low {low}, "
+            f"high {high}, std {std}."
+        )
+    return (TensorSpec(_shape(name, shape), _one_of(name, dtype, FLOATS), specs[0].device),)
+
+
+def _truncated(key: AnyArray, shape: Ints, dtype: str, low: float, high: float) -> AnyArray:
+    found = _standard(key, shape, dtype)
+    attempt = 0
+    while (outside := (found < low) | (found > high)).any():
+        attempt += 1
+        found = np.where(outside, _standard(key, shape, dtype, attempt), found)
+    return found
+
+
+def truncated_normal(
+    key: AnyArray, shape: Ints, dtype: str, low: float, high: float, mean: float, std: float
+) -> tuple[AnyArray]:
+    """mean + std z, z the first of a place's normal numbers that is between low and high."""
+    return (mean + std * _truncated(key, shape, dtype, low, high),)
+
+
+def truncated_magnitude(
+    key: AnyArray, shape: Ints, dtype: str, low: float, high: float, mean: float, std: float
+) -> tuple[AnyArray]:
+    """|mean| + std |z|."""
+    return (abs(mean) + std * np.abs(_truncated(key, shape, dtype, low, high)),)
 
 
 def infer_exponential(specs: Specs, shape: Ints, dtype: str, scale: float) -> Specs:
@@ -324,6 +365,15 @@ RANDOM_NORMAL = _drawing(
     attrs={"shape": (), "dtype": "float32", "mean": 0.0, "std": 1.0},
     dtypes=FLOATS,
     magnitude=normal_magnitude,
+)
+RANDOM_TRUNCATED_NORMAL = _drawing(
+    "random_truncated_normal",
+    infer_truncated,
+    truncated_normal,
+    "Normally distributed numbers, those outside of low and high drawn again.",
+    attrs={"shape": (), "dtype": "float32", "low": -2.0, "high": 2.0, "mean": 0.0, "std": 1.0},
+    dtypes=FLOATS,
+    magnitude=truncated_magnitude,
 )
 RANDOM_EXPONENTIAL = _drawing(
     "random_exponential",

@@ -66,6 +66,14 @@ def random_normal(rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
         )
 
 
+def random_truncated_normal(rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
+    """Shapes, limits, means and deviations."""
+    yield from _shaped(rng, dtype=dtype)
+    for low, high, mean, std in ((-1.0, 1.0, 0.0, 0.02), (2.0, 2.5, 3.0, 2.0), (-9.0, 0.5, 0.0, 1.0)):
+        attrs = {"dtype": dtype, "low": low, "high": high, "mean": mean, "std": std}
+        yield Sample(f"{low} to {high}", (key(rng),), {"shape": (99,), **attrs})
+
+
 def random_exponential(rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
     """Shapes, and a scale."""
     yield from _shaped(rng, dtype=dtype)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from kernelwright.bench import machine, roof
+from kernelwright.bench import machine
 from kernelwright.bench.machine import Roof, facts, measured_roof, roof_file
 from kernelwright.bench.probe import SystemProbe
+from kernelwright.kernels.cpu import roof
 
 READ = {1: {1 << 20: 100e9, 1 << 24: 30e9, 1 << 27: 20e9}}
 ROOF = Roof({1: {"float32": 200e9}}, READ, {1: 18e9}, "now")

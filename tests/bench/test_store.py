@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kernelwright.bench.store import RaceRecord, ResultFileError, Run, dumps, git_state, write_atomically
+from kernelwright.bench.store import RaceRecord, ResultFileError, Run, dumps, git_state
+from kernelwright.kernels.atomic import write_atomically
 
 
 def test_a_run_survives_its_file(made_up_run: Run, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Each op's gradient rule beside finite differences in float64, first and second order, over the op's samples.
+"""Each op's gradient rule beside finite differences in float64, first and second order, over the op's
+samples.
 
 What is tested is the rule, so the ops are computed by their references; the kernels of all ops, those of
 gradients included, are held against the references elsewhere.
@@ -24,9 +25,9 @@ MOST_ELEMENTS = 400
 
 # Ops whose results say nothing of small changes: steps, comparisons, positions, random numbers.
 NO_GRADIENT = {
-    "isnan", "isinf", "isfinite", "argmax", "argmin", "argsort", "searchsorted", "one_hot", "max_pool_indices",
-    "count_nonzero", "any", "all",
-}  # fmt: skip
+    *("isnan", "isinf", "isfinite", "argmax", "argmin", "argsort", "searchsorted", "one_hot"),
+    *("max_pool_indices", "count_nonzero", "any", "all"),
+}
 # Gradients with kernels of their own, and ops of training that nobody differentiates: once only, as
 # the error says.
 ONCE = {"lstm", "lstmp", "gru", "rnn", "lstm_cell", "gru_cell", "rnn_cell"}

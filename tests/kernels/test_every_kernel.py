@@ -1,4 +1,5 @@
-"""Each kernel of each op of the small families over the op's samples, in every dtype: right, within the budget.
+"""Each kernel of each op of the small families over the op's samples, in every dtype: right, within the
+budget.
 
 Matmul, convolution and the recurrent layers have files of their own for this.
 """

@@ -214,7 +214,7 @@ def proof() -> dict[str, Any]:
 
 def roof() -> dict[str, Any]:
     """The loop that measures the peak of the tiles: what it counts as work is done."""
-    from kernelwright.bench import roof as measure
+    from kernelwright.kernels.cpu import roof as measure
 
     before = int(COUNTS[amx_traps.MULTIPLIED])
     measure.tile_loop()(25)

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels.machine import machine, vector_bytes
+from ..machine import machine, vector_bytes
 
 ITEMSIZE = {"float32": 4, "float64": 8, "pairs": 4}
 # Two multiply-adds start each cycle on current cores and take 4 cycles, so 8 chains would do; 12 leave some
@@ -44,7 +44,7 @@ def _vector_intrinsic(name: str, dtype: str, nbytes: int) -> Any:
     from numba import types
     from numba.extending import intrinsic
 
-    from ..kernels.cpu.vector_ir import Vectors, counted_loop, i64, offset, pointer
+    from .vector_ir import Vectors, counted_loop, i64, offset, pointer
 
     lanes = nbytes // ITEMSIZE[dtype]
     scalar = types.float64 if dtype == "float64" else types.float32
@@ -120,9 +120,9 @@ def tile_loop() -> Kernel:
     from numba.core import cgutils
     from numba.extending import intrinsic
 
-    from ..kernels.cpu import amx
-    from ..kernels.cpu.compile import compiled
-    from ..kernels.cpu.vector_ir import I8
+    from . import amx
+    from .compile import compiled
+    from .vector_ir import I8
 
     @intrinsic
     def inner(typingctx, count):  # type: ignore[no-untyped-def]
@@ -155,7 +155,7 @@ def loop(name: str, dtype: str = "float32", nbytes: int | None = None) -> Kernel
 
     One count of fma is CHAINS multiply-adds of a vector, of chain one, of read and triad STREAMS vectors.
     """
-    from ..kernels.cpu.compile import compiled
+    from .compile import compiled
 
     width = nbytes or vector_bytes()
     inner = _vector_intrinsic(name, dtype, width)
@@ -201,7 +201,7 @@ def _best_rate(work: Callable[[int, int], None], amount: float, threads: int) ->
 
 def bfloat16_computes_in() -> str | None:
     """What bfloat16 is multiplied in: tiles, pairs, or widened; None with tiles that may not be used."""
-    from ..kernels.matmul import amx_proof
+    from ..matmul import amx_proof
 
     flags = machine().flags
     if "amx_bf16" in flags:
