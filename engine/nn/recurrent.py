@@ -138,8 +138,19 @@ class RNN(_Recurrent):
         return y, stack(ends, axis=0)
 
     def _one(self, x: Any, state: Any, weights: list[Any], lengths: Any, reverse: bool) -> tuple[Array, Any]:
-        how = {"reverse": reverse, "batch_first": self.batch_first, "nonlinearity": self.nonlinearity}
-        return rnn(x, state, *weights, lengths, **how)
+        w_ih, w_hh, b_ih, b_hh = weights
+        return rnn(
+            x,
+            state,
+            w_ih,
+            w_hh,
+            b_ih,
+            b_hh,
+            lengths,
+            nonlinearity=self.nonlinearity,
+            reverse=reverse,
+            batch_first=self.batch_first,
+        )
 
 
 class GRU(_Recurrent):
@@ -152,8 +163,8 @@ class GRU(_Recurrent):
         return y, stack(ends, axis=0)
 
     def _one(self, x: Any, state: Any, weights: list[Any], lengths: Any, reverse: bool) -> tuple[Array, Any]:
-        how = {"reverse": reverse, "batch_first": self.batch_first}
-        return gru(x, state, *weights, lengths, **how)
+        w_ih, w_hh, b_ih, b_hh = weights
+        return gru(x, state, w_ih, w_hh, b_ih, b_hh, lengths, reverse=reverse, batch_first=self.batch_first)
 
 
 class LSTM(_Recurrent):
@@ -177,5 +188,5 @@ class LSTM(_Recurrent):
         return y, (stack([h for h, _ in ends], axis=0), stack([c for _, c in ends], axis=0))
 
     def _one(self, x: Any, state: Any, weights: list[Any], lengths: Any, reverse: bool) -> tuple[Array, Any]:
-        how = {"reverse": reverse, "batch_first": self.batch_first}
-        return lstm(x, state, *weights, lengths, **how)
+        w_ih, w_hh, b_ih, b_hh = weights
+        return lstm(x, state, w_ih, w_hh, b_ih, b_hh, lengths, reverse=reverse, batch_first=self.batch_first)
