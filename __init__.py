@@ -94,41 +94,6 @@ if TYPE_CHECKING:
     from .engine.functional.normalize import instance_norm as instance_norm
     from .engine.functional.normalize import layer_norm as layer_norm
     from .engine.functional.normalize import rms_norm as rms_norm
-    from .engine.functional.pool import adaptive_avg_pool1d as adaptive_avg_pool1d
-    from .engine.functional.pool import adaptive_avg_pool2d as adaptive_avg_pool2d
-    from .engine.functional.pool import adaptive_avg_pool3d as adaptive_avg_pool3d
-    from .engine.functional.pool import adaptive_max_pool1d as adaptive_max_pool1d
-    from .engine.functional.pool import adaptive_max_pool2d as adaptive_max_pool2d
-    from .engine.functional.pool import adaptive_max_pool3d as adaptive_max_pool3d
-    from .engine.functional.pool import avg_pool1d as avg_pool1d
-    from .engine.functional.pool import avg_pool2d as avg_pool2d
-    from .engine.functional.pool import avg_pool3d as avg_pool3d
-    from .engine.functional.pool import max_pool1d as max_pool1d
-    from .engine.functional.pool import max_pool2d as max_pool2d
-    from .engine.functional.pool import max_pool3d as max_pool3d
-    from .engine.functional.recurrent import gru as gru
-    from .engine.functional.recurrent import gru_cell as gru_cell
-    from .engine.functional.recurrent import lstm as lstm
-    from .engine.functional.recurrent import lstm_cell as lstm_cell
-    from .engine.functional.recurrent import rnn as rnn
-    from .engine.functional.recurrent import rnn_cell as rnn_cell
-    from .engine.functional.resize import interpolate as interpolate
-    from .engine.functional.shape import broadcast_to as broadcast_to
-    from .engine.functional.shape import chunk as chunk
-    from .engine.functional.shape import expand_dims as expand_dims
-    from .engine.functional.shape import flatten as flatten
-    from .engine.functional.shape import flip as flip
-    from .engine.functional.shape import moveaxis as moveaxis
-    from .engine.functional.shape import narrow as narrow
-    from .engine.functional.shape import permute as permute
-    from .engine.functional.shape import reshape as reshape
-    from .engine.functional.shape import slice as slice
-    from .engine.functional.shape import split as split
-    from .engine.functional.shape import squeeze as squeeze
-    from .engine.functional.shape import swapaxes as swapaxes
-    from .engine.functional.shape import transpose as transpose
-    from .engine.functional.shape import unbind as unbind
-    from .engine.functional.shape import unsqueeze as unsqueeze
     from .engine.functional.pointwise import abs as abs
     from .engine.functional.pointwise import add as add
     from .engine.functional.pointwise import bitwise_and as bitwise_and
@@ -202,6 +167,24 @@ if TYPE_CHECKING:
     from .engine.functional.pointwise import tanhshrink as tanhshrink
     from .engine.functional.pointwise import trunc as trunc
     from .engine.functional.pointwise import where as where
+    from .engine.functional.pool import adaptive_avg_pool1d as adaptive_avg_pool1d
+    from .engine.functional.pool import adaptive_avg_pool2d as adaptive_avg_pool2d
+    from .engine.functional.pool import adaptive_avg_pool3d as adaptive_avg_pool3d
+    from .engine.functional.pool import adaptive_max_pool1d as adaptive_max_pool1d
+    from .engine.functional.pool import adaptive_max_pool2d as adaptive_max_pool2d
+    from .engine.functional.pool import adaptive_max_pool3d as adaptive_max_pool3d
+    from .engine.functional.pool import avg_pool1d as avg_pool1d
+    from .engine.functional.pool import avg_pool2d as avg_pool2d
+    from .engine.functional.pool import avg_pool3d as avg_pool3d
+    from .engine.functional.pool import max_pool1d as max_pool1d
+    from .engine.functional.pool import max_pool2d as max_pool2d
+    from .engine.functional.pool import max_pool3d as max_pool3d
+    from .engine.functional.recurrent import gru as gru
+    from .engine.functional.recurrent import gru_cell as gru_cell
+    from .engine.functional.recurrent import lstm as lstm
+    from .engine.functional.recurrent import lstm_cell as lstm_cell
+    from .engine.functional.recurrent import rnn as rnn
+    from .engine.functional.recurrent import rnn_cell as rnn_cell
     from .engine.functional.reduce import all as all
     from .engine.functional.reduce import amax as amax
     from .engine.functional.reduce import amin as amin
@@ -219,6 +202,23 @@ if TYPE_CHECKING:
     from .engine.functional.reduce import std as std
     from .engine.functional.reduce import sum as sum
     from .engine.functional.reduce import var as var
+    from .engine.functional.resize import interpolate as interpolate
+    from .engine.functional.shape import broadcast_to as broadcast_to
+    from .engine.functional.shape import chunk as chunk
+    from .engine.functional.shape import expand_dims as expand_dims
+    from .engine.functional.shape import flatten as flatten
+    from .engine.functional.shape import flip as flip
+    from .engine.functional.shape import moveaxis as moveaxis
+    from .engine.functional.shape import narrow as narrow
+    from .engine.functional.shape import permute as permute
+    from .engine.functional.shape import reshape as reshape
+    from .engine.functional.shape import slice as slice
+    from .engine.functional.shape import split as split
+    from .engine.functional.shape import squeeze as squeeze
+    from .engine.functional.shape import swapaxes as swapaxes
+    from .engine.functional.shape import transpose as transpose
+    from .engine.functional.shape import unbind as unbind
+    from .engine.functional.shape import unsqueeze as unsqueeze
     from .engine.functional.softmax import log_softmax as log_softmax
     from .engine.functional.softmax import softmax as softmax
     from .kernels import errors as errors

@@ -281,6 +281,7 @@ class _Means:
 
 def _slopes(loss_fn: Callable[..., Any], precision: str | None) -> Callable[..., Any]:
     """`(model, key, *batch) -> (model with new buffers, gradients of nn.partition's first, numbers)`."""
+
     def loss(params: Any, rest: Any, key: Any, *batch: Any) -> tuple[Any, Any]:
         model = nn.combine(params, rest)
         used = model if precision is None else nn.cast(model, precision)

@@ -38,7 +38,7 @@ def _number(value: Any, dtype: np.dtype[Any]) -> Array:
     key = (type(value), value, dtype)
     known = _numbers.get(key)
     # 0.0 and -0.0 are equal as keys, and NaN is equal to nothing.
-    if known is not None and value:
+    if known is not None and (value or type(value) is not float):
         return known
     if isinstance(value, np.generic):
         value = value.item()

@@ -80,7 +80,9 @@ class MultiHeadAttention(Module):
         rest = {}
         if self.dropout and run is not None:
             rest = {"dropout_p": self.dropout, "dropout_key": run.next_key("MultiHeadAttention")}
-        y = scaled_dot_product_attention(*heads, attn_mask=mask, is_causal=is_causal, **rest)  # [B, heads, T, E / heads]
+        y = scaled_dot_product_attention(
+            *heads, attn_mask=mask, is_causal=is_causal, **rest
+        )  # [B, heads, T, E / heads]
         order = (0, 2, 1, 3) if self.batch_first else (2, 0, 1, 3)
         return self.out_proj(permute(y, order).reshape(query.shape))
 

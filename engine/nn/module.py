@@ -109,7 +109,7 @@ class Module:
         made = object.__new__(cls)
         vars(made).update(zip(structure.keys, children, strict=True))
         object.__setattr__(made, "_fixed", True)
-        if all([isinstance(leaf, Array) for leaf in leaves]):
+        if all(isinstance(leaf, Array) for leaf in leaves):
             object.__setattr__(made, "_flat", (leaves, structure))
         return made
 
