@@ -137,7 +137,7 @@ def _binary(name: str, doc: str, whole: bool = True) -> Callable[[Value, Value],
 
 def _kinds(dtypes: tuple[str, ...]) -> str:
     kinds = ["floating-point"] * ("float32" in dtypes) + ["whole numbers"] * ("int32" in dtypes)
-    return " or ".join(kinds + ["bool"] * ("bool" in dtypes))
+    return " or ".join([*kinds, *["bool"] * ("bool" in dtypes)])
 
 
 add = _binary("add", "x + y")
@@ -242,9 +242,11 @@ def leaky_relu(x: Operand, negative_slope: Value = 0.01) -> Array:
 
 def prelu(x: Operand, weight: Operand) -> Array:
     """x, or weight x below 0; weight: a number for all, or [C] for the channels of x: [N, C, ...]."""
-    if weight.ndim == 1 and weight.shape[0] > 1 and x.ndim > 1:
-        from .shape import reshape
+    from .shape import reshape
 
+    if weight.size == 1:
+        weight = reshape(weight, ())
+    elif weight.ndim == 1 and x.ndim > 1:
         weight = reshape(weight, (weight.shape[0], *(1,) * (x.ndim - 2)))
     return call(OPS["leaky_relu"], (x, weight))
 
