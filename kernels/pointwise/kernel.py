@@ -10,6 +10,7 @@ from ..kernel import Config, Launch
 from ..op import Attrs, Op, Specs, get_op
 from ..registry import kernel, kernels_for
 from ..spec import TensorSpec
+from . import known
 from .bind import bind_places
 from .bind_rows import bind_rows
 from .nest import broadcast_strides
@@ -52,7 +53,7 @@ def program_kernel(
 
 
 def call_for(op: Op, specs: Specs, attrs: Attrs) -> Call | None:
-    """The program that computes a call of an op, for fusion; None for an op that is computed otherwise.
+    """The program that computes a call of an op, for fusion; None for an op that has none.
 
     Args:
         op: any op.
@@ -60,7 +61,7 @@ def call_for(op: Op, specs: Specs, attrs: Attrs) -> Call | None:
         attrs: complete.
     """
     kernels_for(op.name)
-    program_of = _PROGRAMS.get(op.name)
+    program_of = _PROGRAMS.get(op.name) or known.PROGRAMS.get(op.name)
     made = None if program_of is None else program_of(specs, attrs)
     if made is None or isinstance(made, str):
         return None

@@ -67,15 +67,6 @@ def test_a_damaged_file_is_set_aside_and_made_again(fresh: Path, damage: bytes |
     assert kept.read(path) is not None
 
 
-def test_a_file_that_is_whole_but_no_code_is_set_aside_too(fresh: Path) -> None:
-    generate.address_of(emit_number, (4,), "numbers")
-    (path,) = fresh.glob("numbers*.o")
-    kept.keep(path, b"no object file")
-    forget()
-    with pytest.warns(CacheWarning, match="set aside"):
-        assert result_of(generate.address_of(emit_number, (4,), "numbers")) == 9
-
-
 def test_without_a_directory_to_write_to_there_is_a_warning_once(
     fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

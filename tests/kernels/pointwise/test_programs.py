@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from kernelwright.kernels.dispatch import bind, complete_specs
 from kernelwright.kernels.errors import DTypeError, ShapeError
+from kernelwright.kernels.machine import machine
 from kernelwright.kernels.op import TensorSpec, get_op
 from kernelwright.kernels.pointwise.kernel import call_for
 from kernelwright.kernels.pointwise.merge import merged
@@ -180,6 +182,28 @@ def test_blocks_that_are_turned_have_any_size() -> None:
             assert np.array_equal(run(program, x.T, y)[0], x.T + y), (dtype, rows, columns)
 
 
+def test_large_results_are_written_past_the_caches_wherever_they_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from kernelwright.kernels.pointwise import bind as binding
+
+    small = dataclasses.replace(machine(), l2=0, l3=0)
+    monkeypatch.setattr(binding, "machine", lambda: small)
+    monkeypatch.setattr(binding, "_LONG", 0)
+    op, program = fused_op(chain(1)), chain(1)
+    x, y = np.random.default_rng(0).standard_normal((2, 3, 200)).astype("f")
+    expected = np.tanh(x.astype("d") * y + 0.5)
+    room = np.empty(3 * 200 + 64, "f")
+    for start in (0, 1, 5, 16):
+        for length in (1, 3, 17, 200):
+            out = room[start : start + 3 * 200].reshape(3, 200)[:, :length]
+            room[:] = 7
+            arrays = x[:, :length], y[:, :length], out
+            bind(op, [TensorSpec.of(array) for array in arrays], {"program": program})(*arrays)
+            np.testing.assert_allclose(out, expected[:, :length], rtol=1e-6, atol=1e-7)
+            assert (room == 7).sum() == room.size - 3 * length
+
+
 def rows_of(shape: Sequence[int], axes: Sequence[int]) -> dict[str, Any]:
     return {"shape": tuple(shape), "axes": tuple(axes)}
 
@@ -262,3 +286,36 @@ def test_long_rows_are_computed_again_instead_of_kept() -> None:
     wide = np.exp(x.astype("d"))
     (y,) = run(softmax(), x, **rows_of(x.shape, (1,)))
     np.testing.assert_allclose(y, wide / wide.sum(1, keepdims=True), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [
+        ((40_001,), (0,)),
+        ((3, 7, 1001), (1, 2)),
+        ((900, 5), (0,)),
+        ((40, 3, 50), (0, 2)),
+        ((7,), (0,)),
+        ((31, 70), (0,)),
+    ],
+)
+def test_few_long_rows_are_shared_among_threads(
+    shape: tuple[int, ...], axes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kernelwright.kernels.pointwise import bind_rows
+
+    monkeypatch.setattr(bind_rows, "TASK_NS", 10)
+    w = Writer()
+    x, y = w.inputs("float32", "float32")
+    d = x - y
+    w.output(w.sqrt(w.reduce_mean(d * d)), w.reduce_max(d), w.reduce_max(x > y))
+    a, b = np.random.default_rng(0).standard_normal((2, *shape)).astype("f")
+    exact = (a - b).astype("d")
+    for layout in (a, np.asfortranarray(a)):
+        results = run(w.program(), layout, b, threads=8, **rows_of(shape, axes))
+        again = run(w.program(), layout, b, threads=8, **rows_of(shape, axes))
+        root, largest, above = results
+        np.testing.assert_allclose(root, np.sqrt((exact**2).mean(axes, keepdims=True)), rtol=1e-6)
+        assert np.array_equal(largest, (a - b).max(axes, keepdims=True))
+        assert np.array_equal(above, (a > b).any(axes, keepdims=True))
+        assert all(np.array_equal(one, other) for one, other in zip(results, again, strict=True))
