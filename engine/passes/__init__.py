@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from importlib import import_module
 
+from ...kernels.errors import GraphError
 from ..graph import Graph
 
 
@@ -52,5 +53,9 @@ def run(graph: Graph, switches: Switches) -> Graph:
     """
     for field in fields(switches):
         if getattr(switches, field.name):
-            graph = import_module(f".{field.name}", __name__).run(graph).check()
+            after = import_module(f".{field.name}", __name__).run(graph).check()
+            for before, now in zip(graph.outputs, after.outputs, strict=True):
+                if before.spec is not now.spec:
+                    raise GraphError(f"pass {field.name} made {now!r} of the result {before!r}.")
+            graph = after
     return graph
