@@ -160,7 +160,8 @@ class Call:
 
     def apart(self) -> bool:
         """Whether no element is in two windows."""
-        return all(bool((a.seen()[0][:-1].max(1) < a.starts[1:]).all()) for a in self.axes)
+        lasts = [axis.starts + (axis.counts - 1) * axis.step for axis in self.axes]
+        return all(bool((e[:-1] < a.starts[1:]).all()) for e, a in zip(lasts, self.axes, strict=True))
 
     def scatters(self) -> bool:
         """Whether the gradient of max adds each dy to the one element that it belongs to.
