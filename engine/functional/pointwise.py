@@ -7,28 +7,56 @@ as in PyTorch. Two Arrays of different dtypes are refused: cast one. Results are
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ...kernels.errors import ConfigError, DTypeError
+from ...kernels.pointwise.instructions import DTYPES
 from ...kernels.pointwise.op import OPS
 from ...kernels.spec import dtype_name
-from ..array import Array
+from ..array import Array, asarray
 from ..eager import Operand, call
 
 Number = bool | int | float
 Value = Operand | Number
 _NUMBERS = (bool, int, float, np.generic)
+_ARRAYS = (Array, np.ndarray)
+_MOST_NUMBERS = 4096
 
 
-def _number(value: Any, dtype: Any) -> Array:
-    """A Python number as a 0-d Array."""
-    return Array(np.full((), value, dtype))
+_numbers: dict[Any, Array] = {}
 
 
-def _operands(name: str, *values: Any, whole: bool = True) -> list[Any]:
+def _number(value: Any, dtype: np.dtype[Any]) -> Array:
+    """A Python number as a 0-d Array, which nobody writes to: equal numbers share one.
+
+    Raises:
+        DTypeError: for a whole number beyond the dtype's range.
+    """
+    key = (type(value), value, dtype)
+    known = _numbers.get(key)
+    # 0.0 and -0.0 are equal as keys, and NaN is equal to nothing.
+    if known is not None and (value or type(value) is not float):
+        return known
+    if isinstance(value, np.generic):
+        value = value.item()
+    try:
+        made = np.full((), value, dtype)
+    except OverflowError:
+        raise DTypeError(
+            f"the number {value} does not fit into {dtype}, the dtype of the array beside it; convert the "
+            "array: x.astype('int64')."
+        ) from None
+    made.flags.writeable = False
+    if len(_numbers) >= _MOST_NUMBERS:
+        _numbers.clear()
+    known = _numbers[key] = Array(made)
+    return known
+
+
+def _operands(name: str, *values: Any, whole: bool = True) -> Sequence[Any]:
     """The operands as arrays of one dtype, as far as Python numbers are concerned.
 
     Args:
@@ -36,32 +64,63 @@ def _operands(name: str, *values: Any, whole: bool = True) -> list[Any]:
         values: Arrays, NumPy arrays and numbers.
         whole: whether the op computes with whole numbers; if not, they become float32.
     """
-    first = next((x for x in values if not isinstance(x, _NUMBERS)), None)
+    first = numbers = None
+    for x in values:
+        if not isinstance(x, _ARRAYS):
+            numbers = True
+        elif first is None:
+            first = x
+    if numbers is None and whole:
+        return values
     if first is None:
+        if not all(isinstance(x, _NUMBERS) for x in values):
+            return values  # refused by `call`, which knows what to say
         kinds = [np.result_type(type(x)) for x in values]
-        shared = np.dtype("float32" if np.dtype("float64") in kinds else np.result_type(*kinds))
-        return [_number(x, shared) for x in values]
-    dtype: Any = getattr(first, "dtype", None)
-    if dtype is None:
-        return list(values)  # refused by `call`, which knows what to say
-    fractional = any(isinstance(x, float | np.floating) for x in values)
-    if dtype.kind in "iub" and (fractional or not whole):
+        dtype = np.dtype("float32" if np.dtype("float64") in kinds else np.result_type(*kinds))
+        return [_number(x, dtype) for x in values]
+    dtype = first.dtype
+    if dtype.kind in "iub" and (not whole or any(isinstance(x, float | np.floating) for x in values)):
         dtype = np.dtype(np.float32)
-    elif dtype.kind == "b" and any(isinstance(x, int) and not isinstance(x, bool) for x in values):
+    elif dtype.kind == "b" and any(
+        isinstance(x, int | np.integer) and not isinstance(x, bool) for x in values
+    ):
         dtype = np.dtype(np.int64)
     if dtype != first.dtype:
-        return [_number(x, dtype) if isinstance(x, _NUMBERS) else cast(x, dtype) for x in values]
+        values = tuple(cast(x, dtype) if isinstance(x, _ARRAYS) else x for x in values)
     return [_number(x, dtype) if isinstance(x, _NUMBERS) else x for x in values]
+
+
+# As in PyTorch: functions of real numbers take whole ones as float32, and whole numbers are whole.
+_PROMOTING = frozenset(
+    [
+        *("exp", "exp2", "expm1", "log", "log2", "log1p", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "tan"),
+        *("tanh", "sigmoid", "erf", "isnan", "isinf", "isfinite"),
+    ]
+)
+_WHOLE = frozenset(["floor", "ceil", "round", "trunc"])
 
 
 def _unary(name: str, doc: str) -> Callable[[Operand], Array]:
     op = OPS[name]
 
-    def function(x: Operand) -> Array:
+    def plain(x: Operand) -> Array:
         return call(op, (x,))
 
+    def promoting(x: Operand) -> Array:
+        if isinstance(x, _ARRAYS) and x.dtype.kind in "iub":
+            x = cast(x, "float32")
+        return call(op, (x,))
+
+    def whole_is_whole(x: Operand) -> Array:
+        if isinstance(x, _ARRAYS) and x.dtype.kind in "iu":
+            return asarray(x)
+        return call(op, (x,))
+
+    function = promoting if name in _PROMOTING else whole_is_whole if name in _WHOLE else plain
+
     function.__name__ = function.__qualname__ = name
-    function.__doc__ = f"{doc}, elementwise. x: any shape, {_kinds(op.dtypes)}."
+    taken = DTYPES if name in _PROMOTING or name in _WHOLE else op.dtypes
+    function.__doc__ = f"{doc}, elementwise. x: any shape, {_kinds(taken)}."
     return function
 
 
@@ -78,7 +137,7 @@ def _binary(name: str, doc: str, whole: bool = True) -> Callable[[Value, Value],
 
 def _kinds(dtypes: tuple[str, ...]) -> str:
     kinds = ["floating-point"] * ("float32" in dtypes) + ["whole numbers"] * ("int32" in dtypes)
-    return " or ".join(kinds + ["bool"] * ("bool" in dtypes))
+    return " or ".join([*kinds, *["bool"] * ("bool" in dtypes)])
 
 
 add = _binary("add", "x + y")
@@ -156,7 +215,7 @@ def where(condition: Operand, x: Value, y: Value) -> Array:
     """
     if isinstance(x, _NUMBERS) and isinstance(y, _NUMBERS):
         fractional = isinstance(x, float) or isinstance(y, float)
-        x = _number(x, "float32" if fractional else "int64")
+        x = _number(x, np.dtype("float32" if fractional else "int64"))
     first, second = _operands("where", x, y)
     return call(OPS["where"], (condition, first, second))
 
@@ -183,9 +242,11 @@ def leaky_relu(x: Operand, negative_slope: Value = 0.01) -> Array:
 
 def prelu(x: Operand, weight: Operand) -> Array:
     """x, or weight x below 0; weight: a number for all, or [C] for the channels of x: [N, C, ...]."""
-    if weight.ndim == 1 and weight.shape[0] > 1 and x.ndim > 1:
-        from .shape import reshape
+    from .shape import reshape
 
+    if weight.size == 1:
+        weight = reshape(weight, ())
+    elif weight.ndim == 1 and x.ndim > 1:
         weight = reshape(weight, (weight.shape[0], *(1,) * (x.ndim - 2)))
     return call(OPS["leaky_relu"], (x, weight))
 
@@ -224,7 +285,8 @@ def softplus(x: Operand, beta: float = 1.0, threshold: float = 20.0) -> Array:
     """log(1 + e^(beta x)) / beta; x itself where beta x is above the threshold."""
     if beta == 1.0:
         y = call(OPS["softplus"], (x,))
-        return y if threshold == 20.0 else where(greater(x, threshold), x, y)
+        # Above 20, log(1 + e^x) is x to the last place of every dtype but float64.
+        return y if threshold == 20.0 and x.dtype != np.float64 else where(greater(x, threshold), x, y)
     scaled = mul(x, beta)
     return where(greater(scaled, threshold), x, div(call(OPS["softplus"], (scaled,)), beta))
 

@@ -37,7 +37,7 @@ Emit = Callable[..., None]
 _lock = threading.RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
-_addresses: dict[tuple[Emit, tuple[Any, ...]], int] = {}
+_addresses: dict[tuple[Emit, str, bool], int] = {}
 counts = {"loaded": 0, "compiled": 0}
 """How many tasks this process has loaded, and how many it has compiled."""
 
@@ -119,22 +119,23 @@ def address_of(emit: Emit, key: tuple[Any, ...], name: str, light: bool = False)
     Raises:
         ConfigError: for a key whose meaning is this process's own.
     """
-    known = _addresses.get((emit, key))
+    text = stable(key)  # tells 0.0 from -0.0, and 1 from 1.0 and True
+    if text is None:
+        raise ConfigError(f"the key of generated code is strings, numbers and tuples of these, got {key!r}.")
+    known = _addresses.get((emit, text, light))
     if known is not None:
         return known
     with _lock, paused_collection():
-        known = _addresses.get((emit, key))
+        known = _addresses.get((emit, text, light))
         if known is None:
-            known = _addresses[emit, key] = _find(emit, key, name, light)
+            known = _addresses[emit, text, light] = _find(emit, key, text, name, light)
     return known
 
 
-def _find(emit: Emit, key: tuple[Any, ...], name: str, light: bool) -> int:
+def _find(emit: Emit, key: tuple[Any, ...], text: str, name: str, light: bool) -> int:
     import llvmlite
 
-    host, text = _host(), stable(key)
-    if text is None:
-        raise ConfigError(f"the key of generated code is strings, numbers and tuples of these, got {key!r}.")
+    host = _host()
     versions = (platform.python_version(), llvmlite.__version__)
     cpu = (host.triple, host.cpu, host.features, vector_bytes())
     source = source_digest(emit)

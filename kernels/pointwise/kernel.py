@@ -7,15 +7,18 @@ from typing import Any
 
 from ..errors import NoKernelError
 from ..kernel import Config, Launch
-from ..op import Attrs, Specs, get_op
-from ..registry import kernel
+from ..op import Attrs, Op, Specs, get_op
+from ..registry import kernel, kernels_for
 from ..spec import TensorSpec
+from . import known
 from .bind import bind_places
 from .bind_rows import bind_rows
 from .nest import broadcast_strides
 from .program import Call, Program
 
 ProgramOf = Callable[[Specs, Attrs], "Program | Call | str"]
+
+_PROGRAMS: dict[str, ProgramOf] = {}
 
 
 def program_kernel(
@@ -43,9 +46,26 @@ def program_kernel(
         assert found is not None
         return found
 
+    _PROGRAMS[op_name] = program_of
     kernel(
         op_name, dtypes=tuple(dtypes), name=name, language="llvm", supports=supports, rank=rank, binds=True
     )(bind)
+
+
+def call_for(op: Op, specs: Specs, attrs: Attrs) -> Call | None:
+    """The program that computes a call of an op, for fusion; None for an op that has none.
+
+    Args:
+        op: any op.
+        specs: of its inputs, then its outputs.
+        attrs: complete.
+    """
+    kernels_for(op.name)
+    program_of = _PROGRAMS.get(op.name) or known.PROGRAMS.get(op.name)
+    made = None if program_of is None else program_of(specs, attrs)
+    if made is None or isinstance(made, str):
+        return None
+    return made if isinstance(made, Call) else Call(made, specs[len(op.inputs)].shape)
 
 
 def _bound(

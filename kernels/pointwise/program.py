@@ -365,6 +365,11 @@ class Writer:
         ]
         return self._put((name, *numbers))
 
+    def again(self, instruction: tuple[Any, ...], operands: Sequence[Value]) -> Value:
+        """An instruction of another program, with operands of this one."""
+        more = instruction[1 + len(operands) :]
+        return self._put((instruction[0], *(value.number for value in operands), *more))
+
     def __getattr__(self, name: str) -> Callable[..., Value]:
         if name not in TABLE:
             raise AttributeError(f"there is no instruction {name!r}.")
