@@ -85,8 +85,8 @@ def _checked(
     at = tuple(int(i) for i in np.argwhere(wrong)[0])
     besides = "" if ignore_index is None else f" (or {ignore_index}, which is ignored)"
     raise ShapeError(
-        f"{name}: target{list(at) if at else ''} is {labels[at]}, but there are {classes} classes: labels are "
-        f"0 to {classes - 1}{besides}."
+        f"{name}: target{list(at) if at else ''} is {labels[at]}, but there are {classes} classes: labels "
+        f"are 0 to {classes - 1}{besides}."
     )
 
 
