@@ -19,6 +19,7 @@ from ..eager import Operand, call, call_all
 from ..trace import Tracer
 from . import pointwise as pw
 from .reduce import sum as total
+from .shape import broadcast_to
 from .softmax import log_softmax
 
 _FLOATS = ("float32", "float64", "bfloat16", "float16")
@@ -401,6 +402,8 @@ def cosine_similarity(x1: Operand, x2: Operand, axis: int = 1, eps: float = 1e-8
         axis: along which products are added up.
         eps: the least length.
     """
+    shape = np.broadcast_shapes(x1.shape, x2.shape)
+    x1, x2 = broadcast_to(x1, shape), broadcast_to(x2, shape)
     dots = total(pw.mul(x1, x2), axis)
     lengths = [pw.maximum(pw.sqrt(total(pw.square(x), axis)), eps) for x in (x1, x2)]
     return pw.div(dots, pw.mul(*lengths))

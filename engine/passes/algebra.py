@@ -12,11 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from ..graph import Graph, Node, Value, make_node
+import numpy as np
+
+from ..graph import Graph, Node, Value, constant_value, make_node
 from .table import Site, Table, is_number, made_by, number_of, taken
+from .zeros import RULES as ZEROS
 from .zeros import reduced_axes
 
-RULES = Table()
+RULES = Table(beside=ZEROS)
 _DEPTH = 16  # operations between two transposes that cancel
 
 
@@ -73,10 +76,9 @@ def even(site: Site) -> Value | None:
 def powers_of_two(site: Site) -> Value | None:
     """x / 2^n = x 2^-n, and 1 / x."""
     number = number_of(site.y)
-    if number is not None and math.isfinite(number) and number != 0 and abs(math.frexp(number)[0]) == 0.5:
-        # Within the range where 2^-n is a normal number of every dtype.
-        if 2.0**-12 <= abs(number) <= 2.0**12:
-            return site.make("mul", site.x, site.number(1 / number))
+    # Within the range where 2^-n is a normal number of every dtype.
+    if number is not None and 2.0**-12 <= abs(number) <= 2.0**12 and abs(math.frexp(number)[0]) == 0.5:
+        return site.make("mul", site.x, site.number(1 / number))
     return site.shaped(site.make("reciprocal", site.y)) if is_number(site.x, 1) else None
 
 
@@ -135,6 +137,8 @@ def _without_turns(graph: Graph) -> Graph:
         found = None
         if node.op.name in ("transpose", "reshape") and inputs[0] is not None:
             found = _before(inputs[0], node, readers, _DEPTH) if _is_pointwise(inputs[0].node) else None
+            if found is not None and found.spec is not node.specs[0]:
+                found = None  # a single number, which has another shape
         values = make_node(node.op, inputs, node.attrs, node.where).outputs if found is None else (found,)
         for old, new in zip(node.outputs, values, strict=True):
             count = 2 if old in outputs else len(graph.users.get(old, ()))
@@ -152,6 +156,8 @@ def _before(value: Value, turn: Node, readers: Mapping[Value, int], depth: int) 
     """`value` as the node `turn` would show it, from values before one that undoes it; None without one."""
     if value.spec.ndim == 0:
         return value
+    if (number := number_of(value)) is not None:
+        return constant_value(np.full((), number, value.spec.np_dtype))
     found = made_by(value, turn.op.name)
     if found is not None and _cancels(found, turn):
         return taken(found)

@@ -80,10 +80,15 @@ Rule = Callable[[Site], Value | None]
 
 
 class Table:
-    """Rules by the names of the ops that they look at."""
+    """Rules by the names of the ops that they look at.
 
-    def __init__(self) -> None:
+    Args:
+        beside: another table, whose rules are used as well for what this one's make.
+    """
+
+    def __init__(self, beside: Table | None = None) -> None:
         self.rules: dict[str, list[Rule]] = {}
+        self.beside = beside
 
     def rule(self, *ops: str) -> Callable[[Rule], Rule]:
         """Declare a rule for calls of these ops."""
@@ -99,6 +104,8 @@ class Table:
         """What stands for a call of an op with one output."""
         inputs = tuple(inputs)
         found = self._found(op, inputs, attrs, None, where)
+        if found is None and self.beside is not None:
+            return self.beside.value(op, inputs, attrs, where)
         return make_node(op, inputs, attrs, where).outputs[0] if found is None else found
 
     def _found(
@@ -169,8 +176,9 @@ def number_of(value: Value | None) -> Any:
 
 def _all_are(first: Any, array: Any) -> bool:
     """Whether all elements are `first`, to the bit but for what NaN there is."""
-    signs = array.dtype.kind == "V" or first != 0
-    return bool((array == first).all() and (signs or (np.signbit(array) == np.signbit(first)).all()))
+    if not (array == first).all():
+        return False
+    return array.dtype.kind != "f" or first != 0 or bool((np.signbit(array) == np.signbit(first)).all())
 
 
 def is_number(value: Value | None, *numbers: float) -> bool:

@@ -3,8 +3,8 @@
     x + 0,  x 1,  x^1,  -(-x),  a reshape of a reshape,  a slice of everything,  where(c, x, x),
     a cast to what it is,  the sum of one number repeated, ...
 
-Results stay what they were: x 0 is left alone, as it is NaN where x is NaN or infinite. The one thing that may
-change is the sign of a zero, -0.0 + 0.0 being 0.0, which sums leave open anyway.
+Results stay what they were: x 0 is left alone, as it is NaN where x is NaN or infinite. The one thing that
+may change is the sign of a zero, -0.0 + 0.0 being 0.0, which sums leave open anyway.
 
 What nothing needs is gone without a pass: a graph has only the nodes that its outputs are made of.
 """
@@ -239,11 +239,14 @@ def of_what_is_repeated(site: Site) -> Value | None:
     if not repeated or (name == "sum" and not _exact(count, site.spec.dtype)):
         return None
     once = site.make(name, site.make("reshape", inner, shape=lengths), axis=axes, keepdims=True)
+    shape = tuple(1 if axis in axes else n for axis, n in enumerate(x.spec.shape))
+    if once.spec.shape == shape:
+        once = site.make("reshape", once, shape=site.spec.shape)
     if name == "sum":
         once = site.make("mul", once, site.number(count))
-    shape = tuple(1 if axis in axes else n for axis, n in enumerate(x.spec.shape))
-    once = once if once.spec.shape == shape else site.make("broadcast_to", once, shape=shape)
-    return site.make("reshape", once, shape=site.spec.shape)
+    if once.spec.shape == site.spec.shape:
+        return once
+    return site.make("reshape", site.make("broadcast_to", once, shape=shape), shape=site.spec.shape)
 
 
 def _exact(count: int, dtype: str) -> bool:

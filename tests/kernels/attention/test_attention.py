@@ -12,7 +12,7 @@ from kernelwright.engine.eager import call_all
 from kernelwright.kernels.accuracy import check_kernel
 from kernelwright.kernels.attention import cpu_llvm
 from kernelwright.kernels.attention.op import ATTENTION, ATTENTION_GRAD
-from kernelwright.kernels.errors import ConfigError, DTypeError, GradientError, ShapeError
+from kernelwright.kernels.errors import ConfigError, DTypeError, ShapeError
 from kernelwright.kernels.op import TensorSpec
 from kernelwright.kernels.registry import kernels_for
 
@@ -158,16 +158,26 @@ def test_dropout_takes_a_key_and_drops_whole_probabilities() -> None:
     value = np.broadcast_to(np.eye(50, dtype="float32"), (1, 50, 50))
     with pytest.raises(ConfigError, match="dropout_key"):
         kw.scaled_dot_product_attention(query, key, value, dropout_p=0.5)
+    whole = np.asarray(kw.scaled_dot_product_attention(query, key, value))
+    dropped = np.asarray(
+        kw.scaled_dot_product_attention(query, key, value, dropout_p=0.5, dropout_key=kw.random.key(1))
+    )
+    gone = dropped == 0
+    assert 60 < gone.sum() < 140
+    np.testing.assert_allclose(dropped[~gone], 2 * whole[~gone], rtol=1e-5)
 
 
-def test_second_derivatives_say_that_there_are_none() -> None:
-    inputs = [normal(1, n, 4, seed=n, dtype="float64") for n in (3, 5)]
+def test_second_derivatives_match_finite_differences() -> None:
+    query, key, value = (
+        normal(2, heads, n, 4, seed=n, dtype="float64") for heads, n in ((4, 3), (2, 5), (2, 5))
+    )
+    mask = normal(4, 3, 1, seed=7, dtype="float64")
 
-    def inner(q: Any, k: Any) -> Any:
-        return kw.sum(kw.grad(lambda x: kw.sum(kw.scaled_dot_product_attention(x, k, k)))(q))
+    def shared(q: Any, k: Any, v: Any) -> Any:
+        return kw.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
 
-    with pytest.raises(GradientError, match="attention_grad"):
-        kw.grad(inner)(*map(kw.array, inputs))
+    kw.check_grads(shared, query, key, value, order=2)
+    kw.check_grads(kw.scaled_dot_product_attention, query[:, :2], key, value, mask[:2], order=2)
 
 
 BAD: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = [

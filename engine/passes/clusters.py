@@ -1,0 +1,136 @@
+"""Nodes joined to one: which may be, and the graph in which they are.
+
+Two nodes may become one unless a third lies between them: something that needs the one and that the other
+needs would then have to run both before and after it. `Joins` knows of every node what leads to it and what
+it leads to, as sets of bits, and counts what was joined already as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..graph import Graph, Node, Value, make_node, put_in_order
+
+Lookup = Callable[[Value], Value]
+
+
+class Joins:
+    """The nodes of a graph, of which some are joined.
+
+    Attributes:
+        members: of each node that stands for a set, the nodes in it, in the graph's order.
+    """
+
+    def __init__(self, graph: Graph):
+        self.nodes = graph.nodes
+        self.place = {node: i for i, node in enumerate(self.nodes)}
+        self.head = list(range(len(self.nodes)))
+        self.members: dict[int, list[Node]] = {i: [node] for i, node in enumerate(self.nodes)}
+        self.before = [0] * len(self.nodes)
+        self.behind = [0] * len(self.nodes)
+        for i, node in enumerate(self.nodes):
+            for value in node.inputs:
+                if value is not None:
+                    j = self.place[value.node]
+                    self.before[i] |= self.before[j] | 1 << j
+        for i in reversed(range(len(self.nodes))):
+            for value in self.nodes[i].inputs:
+                if value is not None:
+                    self.behind[self.place[value.node]] |= self.behind[i] | 1 << i
+        self.bits = {i: 1 << i for i in range(len(self.nodes))}
+
+    def of(self, node: Node) -> int:
+        """The number of the set that a node is in."""
+        return self.head[self.place[node]]
+
+    def may(self, sets: Iterable[int]) -> bool:
+        """Whether nothing lies between these sets."""
+        bits = before = behind = 0
+        for one in sets:
+            bits |= self.bits[one]
+            before |= self.before[one]
+            behind |= self.behind[one]
+        return not before & behind & ~bits
+
+    def join(self, sets: Sequence[int]) -> int:
+        """Make one set of several; the number of it."""
+        first, *others = dict.fromkeys(sets)
+        for other in others:
+            self.bits[first] |= self.bits.pop(other)
+            self.before[first] |= self.before[other]
+            self.behind[first] |= self.behind[other]
+            for node in self.members[other]:
+                self.head[self.place[node]] = first
+            self.members[first] += self.members.pop(other)
+        self.members[first].sort(key=self.place.__getitem__)
+        bits = self.bits[first]
+        before, behind = self.before[first] | bits, self.behind[first] | bits
+        for one, own in self.bits.items():
+            if one != first:
+                if behind & own:
+                    self.before[one] |= before
+                if before & own:
+                    self.behind[one] |= behind
+        return first
+
+
+@dataclass(eq=False)
+class Cluster:
+    """Nodes that become one.
+
+    Attributes:
+        nodes: in the graph's order.
+        make: given what stands for each value by now, the values that stand for those of the nodes that
+            others read.
+    """
+
+    nodes: Sequence[Node]
+    make: Callable[[Lookup], Mapping[Value, Value]]
+
+
+def rebuilt(graph: Graph, clusters: Iterable[Cluster]) -> Graph:
+    """The graph with each cluster made one, at the place of its last node."""
+    return _Builder(graph, clusters).run()
+
+
+class _Builder:
+    def __init__(self, graph: Graph, clusters: Iterable[Cluster]):
+        self.graph = graph
+        self.cluster_of = {node: cluster for cluster in clusters for node in cluster.nodes}
+        self.now: dict[Value, Value] = {}
+        self.order: dict[Node, None] = {}
+
+    def run(self) -> Graph:
+        for node in self.graph.nodes:
+            cluster = self.cluster_of.get(node)
+            if cluster is None or cluster.nodes[-1] is node:
+                self._build(node)
+        outputs = [self.value(v) for v in self.graph.outputs]
+        return Graph(self.graph.inputs, outputs, self.graph.name, self.order)
+
+    def value(self, value: Value) -> Value:
+        """What stands for a value by now."""
+        if value not in self.now:
+            self._build(value.node)
+        return self.now[value]
+
+    def _build(self, node: Node) -> None:
+        if node.outputs[0] in self.now:
+            return
+        cluster = self.cluster_of.get(node)
+        if cluster is not None:
+            made = cluster.make(self.value)
+            self.now.update(made)
+            for member in cluster.nodes:  # what nobody reads is done with, too
+                for value in member.outputs:
+                    self.now.setdefault(value, value)
+            values: Iterable[Value] = made.values()
+        else:
+            inputs = tuple(None if v is None else self.value(v) for v in node.inputs)
+            values = node.outputs
+            if inputs != node.inputs:
+                values = make_node(node.op, inputs, node.attrs, node.where).outputs
+            self.now.update(zip(node.outputs, values, strict=True))
+        for value in values:
+            put_in_order(self.order, value.node)
