@@ -23,9 +23,9 @@ class Switches:
         zeros: what changes nothing is left out.
         algebra: fewer or cheaper operations with the same results.
         epilogues: sums and activations become the ending of what they follow.
+        layout: images channels-last, where that makes convolutions faster.
         prepack: constant weights are packed.
         fusion: pointwise operations become programs.
-        layout: images channels-last, where that makes convolutions faster.
     """
 
     marks: bool = True
@@ -34,9 +34,9 @@ class Switches:
     zeros: bool = True
     algebra: bool = True
     epilogues: bool = True
+    layout: bool = True
     prepack: bool = True
     fusion: bool = True
-    layout: bool = True
 
     @classmethod
     def none(cls) -> Switches:
