@@ -19,6 +19,7 @@ from ..eager import Operand, call, call_all
 from ..trace import Tracer
 from . import pointwise as pw
 from .reduce import sum as total
+from .shape import broadcast_to
 from .softmax import log_softmax
 
 _FLOATS = ("float32", "float64", "bfloat16", "float16")
@@ -389,7 +390,7 @@ def kl_div(input: Operand, target: Operand, reduction: str = "mean", log_target:
         logs = pw.log(pw.where(some, target, pw.where(pw.equal(target, 0.0), 1.0, target)))
         losses = pw.mul(target, logs) - pw.mul(target, input)
     if reduction == "batchmean":
-        return total(losses) / (losses.shape[0] if losses.ndim else 1)
+        return pw.div(total(losses), losses.shape[0] if losses.ndim else 1)
     return _reduced(losses, reduction)
 
 
@@ -401,6 +402,8 @@ def cosine_similarity(x1: Operand, x2: Operand, axis: int = 1, eps: float = 1e-8
         axis: along which products are added up.
         eps: the least length.
     """
+    shape = np.broadcast_shapes(x1.shape, x2.shape)
+    x1, x2 = broadcast_to(x1, shape), broadcast_to(x2, shape)
     dots = total(pw.mul(x1, x2), axis)
     lengths = [pw.maximum(pw.sqrt(total(pw.square(x), axis)), eps) for x in (x1, x2)]
-    return dots / (lengths[0] * lengths[1])
+    return pw.div(dots, pw.mul(*lengths))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from math import prod
 from operator import index
 from typing import Any
 
@@ -199,6 +200,40 @@ def adaptive_max_pool3d(
 ) -> Any:
     """The largest elements of volumes x: [N, C, D, H, W], in the windows of `adaptive_avg_pool3d`."""
     return _adaptive_max(3, x, output_size, return_indices, layout)
+
+
+def lp_pool1d(
+    x: Operand, norm_type: float, kernel_size: Steps, stride: Steps | None = None, ceil_mode: bool = False
+) -> Array:
+    """The power mean of sequences x: [N, C, L], as `lp_pool2d`."""
+    return _power(1, x, norm_type, kernel_size, stride, ceil_mode)
+
+
+def lp_pool2d(
+    x: Operand, norm_type: float, kernel_size: Steps, stride: Steps | None = None, ceil_mode: bool = False
+) -> Array:
+    """(the sum of x^p over each window)^(1 / p), p = norm_type, as torch.nn.functional.lp_pool2d.
+
+    Sums below 0 keep their sign, as there. The other arguments are those of `avg_pool2d`.
+    """
+    return _power(2, x, norm_type, kernel_size, stride, ceil_mode)
+
+
+def lp_pool3d(
+    x: Operand, norm_type: float, kernel_size: Steps, stride: Steps | None = None, ceil_mode: bool = False
+) -> Array:
+    """The power mean of volumes x: [N, C, D, H, W], as `lp_pool2d`."""
+    return _power(3, x, norm_type, kernel_size, stride, ceil_mode)
+
+
+def _power(axes: int, x: Any, norm_type: float, kernel_size: Any, stride: Any, ceil_mode: bool) -> Array:
+    from .pointwise import abs, relu, sign
+
+    powers: Any = asarray(x) ** float(norm_type)
+    taps = _steps(f"lp_pool{axes}d", "kernel_size", _hashable(kernel_size), axes, 1)
+    means: Any = _avg(axes, powers, taps, stride, 0, ceil_mode, True, None, "NCHW")
+    result: Array = (sign(means) * relu(abs(means)) * float(prod(taps))) ** (1.0 / norm_type)
+    return result
 
 
 def _max(

@@ -25,7 +25,8 @@ def index_select_rule(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
 def embedding_rule(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
     """As of index_select; nothing for the padding's row."""
     (dy,), (weight, index) = grads, inputs
-    given = {"axis": 0, "length": weight.shape[0], "skip": attrs["padding_idx"]}
+    skip = -1 if attrs["padding_idx"] is None else attrs["padding_idx"]
+    given = {"axis": 0, "length": weight.shape[0], "skip": skip}
     return call(INDEX_SUM, (dy, index), given), None
 
 

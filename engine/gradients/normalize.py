@@ -17,7 +17,7 @@ from ..array import Array
 from ..functional.normalize import norm_grads
 from ..functional.pointwise import rsqrt, where
 from ..functional.reduce import sum as sum_of
-from ..functional.shape import reshape
+from ..functional.shape import broadcast_to, reshape
 from . import gradient
 
 
@@ -38,7 +38,8 @@ class _Seen:
         return reshape(weight, self.form.spread).astype(self.dtype)
 
     def average(self, x: Array) -> Array:
-        return sum_of(x, self.form.axes, keepdims=True) / float(max(1, self.form.count))
+        total: Array = sum_of(x, self.form.axes, keepdims=True) / float(max(1, self.form.count))
+        return total
 
     def over_rows(self, x: Array) -> Array:
         """The sum over all places where a parameter is used, in the shape of the parameters."""
@@ -80,22 +81,23 @@ def _forward(
         slope = drstd * rstd * rstd * rstd / float(-max(1, form.count))
         more = _add(more, seen.row(slope) * off)
     if more is not None:
-        # The gradient of a mean is one number a row: added to zeros of x's shape where nothing else is.
-        more = more if more.shape == form.view else more + 0 * seen.full(x)
-        dx = _add(dx, reshape(more, x.shape).astype(x.dtype))
+        # The gradient of a mean alone is one number a row.
+        dx = _add(dx, reshape(broadcast_to(more, form.view), x.shape).astype(x.dtype))
     return dx, dweight, dbias
 
 
 @gradient("layer_norm")
 def layer_norm(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
     """By `layer_norm_grad`; see `kernels/normalize/reference.py`."""
-    return _forward("layer_norm", grads, *inputs, *outputs[1:], attrs)
+    x, weight, bias = inputs
+    return _forward("layer_norm", grads, x, weight, bias, outputs[1], outputs[2], attrs)
 
 
 @gradient("group_norm")
 def group_norm(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
     """By `group_norm_grad`."""
-    return _forward("group_norm", grads, *inputs, *outputs[1:], attrs)
+    x, weight, bias = inputs
+    return _forward("group_norm", grads, x, weight, bias, outputs[1], outputs[2], attrs)
 
 
 @gradient("rms_norm")
@@ -171,7 +173,7 @@ def _backward(name: str, grads: Any, inputs: Any, attrs: Any) -> Any:
     mean, rstd = inputs[3:] if centred else (None, inputs[3])
     seen = _Seen(form_of(name, x.shape, attrs), rstd.dtype)
     d, r = seen.full(dy), seen.row(rstd)
-    off = seen.full(x) - seen.row(mean) if centred else seen.full(x)
+    off = seen.full(x) if mean is None else seen.full(x) - seen.row(mean)
     hat = off * r
     g = d if weight is None else d * seen.spread(weight)
     of_d = of_hat = of_rstd = of_weight = None
@@ -190,7 +192,7 @@ def _backward(name: str, grads: Any, inputs: Any, attrs: Any) -> Any:
     if weight is not None and p is not None:
         of_d, of_hat = _add(of_d, seen.spread(p) * hat), _add(of_hat, seen.spread(p) * d)
     if weight is not None and q is not None:
-        of_d = _add(of_d, seen.spread(q) + 0 * d)
+        of_d = _add(of_d, broadcast_to(seen.spread(q), d.shape))
     of_x = of_mean = None
     if of_hat is not None:
         of_x = of_hat * r
@@ -204,7 +206,7 @@ def _backward(name: str, grads: Any, inputs: Any, attrs: Any) -> Any:
         like(of_d, dy),
         like(of_x, x),
         None if weight is None else like(of_weight, weight),
-        *((like(of_mean, mean),) if centred else ()),
+        *(() if mean is None else (like(of_mean, mean),)),
         like(of_rstd, rstd),
     )
 

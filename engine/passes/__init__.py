@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from importlib import import_module
 
+from ...kernels.errors import GraphError
 from ..graph import Graph
 
 
@@ -19,6 +20,7 @@ class Switches:
     Attributes:
         marks: leave out what only marks places (alias), now that gradients are taken.
         shared: one call where a gradient rule has asked for the same call with more results.
+        layout: images channels-last, where that makes convolutions faster.
         constants: what depends on constants alone is computed now.
         zeros: what changes nothing is left out.
         algebra: fewer or cheaper operations with the same results.
@@ -30,6 +32,7 @@ class Switches:
 
     marks: bool = True
     shared: bool = True
+    layout: bool = True
     constants: bool = True
     zeros: bool = True
     algebra: bool = True
@@ -52,5 +55,9 @@ def run(graph: Graph, switches: Switches) -> Graph:
     """
     for field in fields(switches):
         if getattr(switches, field.name):
-            graph = import_module(f".{field.name}", __name__).run(graph).check()
+            after = import_module(f".{field.name}", __name__).run(graph).check()
+            for before, now in zip(graph.outputs, after.outputs, strict=True):
+                if before.spec is not now.spec:
+                    raise GraphError(f"pass {field.name} made {now!r} of the result {before!r}.")
+            graph = after
     return graph

@@ -20,8 +20,8 @@ from ..cpu.narrow import read, stored_bytes, write
 from ..cpu.vector_ir import I32, I64, Vectors, counted_loop, i64, pointer
 from ..spec import TensorSpec
 
-Builder: TypeAlias = ir.IRBuilder
-Value: TypeAlias = ir.Value
+Builder: TypeAlias = Any  # an ir.IRBuilder
+Value: TypeAlias = Any  # an ir.Value
 ARRAYS = 6
 SCRATCH = ARRAYS
 (TABLE, OUTER, INNER, TASKS, CLASSES, CLASS_STEP, OUT_STEP, WEIGHT_STEP, STRIDE, IGNORE, STEPS) = range(7, 18)

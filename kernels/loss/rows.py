@@ -128,7 +128,7 @@ def emit_cross_entropy_grad(
         label, inside = row.label(2)
         with b.if_else(row.ignored(2)) as (nothing, something):
             with nothing:
-                row.sweep([], lambda c, acc, mask: row.put_scores(v.zero, 5, c, mask) or [])
+                row.sweep([], _zeros(row, 5))
             with something:
                 dloss = row.picked(row.number(0, kind.stored), inside)
                 own = row.weight_of(3, label)
@@ -162,6 +162,16 @@ def emit_cross_entropy_grad(
     each_row(b, kind, block, index, each)
 
 
+def _zeros(row: Row, array: int) -> Any:
+    """What a sweep does that writes zeros."""
+
+    def zero(c: Value, acc: Any, mask: Value | None) -> Any:
+        row.put_scores(row.v.zero, array, c, mask)
+        return []
+
+    return zero
+
+
 def _put_at(row: Row, value: Value, array: int, c: Value) -> None:
     """Writes class c of an output."""
     place = at(row.b, row.places[array], row.b.mul(c, word(row.b, row.block, OUT_STEP)))
@@ -189,8 +199,8 @@ def emit_nll_loss_grad(b: Builder, block: Value, index: Value, key: tuple[Any, .
     kind = Kind(*key)
 
     def each(row: Row) -> None:
-        one, v = row.one, row.v
-        row.sweep([], lambda c, acc, mask: row.put_scores(v.zero, 3, c, mask) or [])
+        one = row.one
+        row.sweep([], _zeros(row, 3))
         label, inside = row.label(1)
         weight = row.picked(row.weight_of(2, label), inside)
         value = one.negative(one.mul(weight, row.number(0, kind.stored)))

@@ -24,6 +24,7 @@ import numpy as np
 
 from ..errors import ConfigError, DTypeError, ShapeError
 from ..op import AnyArray, Cost, Op, Sample, Specs, register_op
+from ..reduce.samples import thinned
 from ..spec import TensorSpec, np_dtype
 from . import form as forms
 from . import reference as math
@@ -255,7 +256,7 @@ def _declare(
             infer=infer,
             reference=reference,
             cost=partial(_cost, name),
-            samples=partial(_samples, name),
+            samples=lambda rng, dtype: thinned(dtype, _samples(name, rng, dtype)),
             reduction_length=partial(_reduction_length, name),
             inputs=inputs,
             attrs=attrs,

@@ -48,7 +48,7 @@ class Phases:
         self.stored, self.dtype = x.dtype, computed_dtype(x.dtype)
         self.tasks = max(1, min(threads, x.nbytes // WORTH_A_THREAD))
         self.parts: list[list[int]] = []
-        self.table: list[tuple[int, int]] = []
+        self.table: list[tuple[Callable[..., None], tuple[Any, ...], int]] = []
         self.scratch = 0
         self.fits = True
 
@@ -95,13 +95,13 @@ class Phases:
         key = (self.dtype, tuple(operands), *before, *found.key)
         self.parts.append([*found.words, *words])
         # Compiled by `launch`: whether a call is supported is asked more often than it is bound.
-        self.table.append(((emitter, key), found.words[0]))  # type: ignore[arg-type]
+        self.table.append((emitter, key, found.words[0]))
 
     def launch(self, name: str) -> Launch:
         """All phases, ready to run."""
         phases = [
             (address_of(emitter, key, f"{name} {emitter.__name__} {self.stored}"), tasks)
-            for (emitter, key), tasks in self.table  # type: ignore[misc]
+            for emitter, key, tasks in self.table
         ]
         return bind_phases(block_of(self.arrays, *self.parts), self.arrays, phases, self.scratch)
 
@@ -354,7 +354,7 @@ def _register(name: str) -> None:
     def vectors(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
         return phases(name, specs, attrs, threads).launch(name)
 
-    kernel(name, dtypes=FLOATS, supports=supports, binds=True, name="vectors")(vectors)
+    kernel(name, dtypes=FLOATS, supports=supports, binds=True, name="vectors", rank=1)(vectors)
 
 
 for _name in OPS:

@@ -51,7 +51,7 @@ class Row(Staged):
         """A sweep over operands by name; `body(carried, {name: value}, mask)`."""
 
         def inner(carried: Sequence[Any], values: list[Any], mask: Any) -> Sequence[Any]:
-            return body(carried, dict(zip(read, values, strict=True)), mask)
+            return list(body(carried, dict(zip(read, values, strict=True)), mask))
 
         return self.sweep([self.at[one] for one in read], start, inner, [self.at[one] for one in write])
 

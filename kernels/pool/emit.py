@@ -329,8 +329,9 @@ def _product(
     lists: Sequence[tuple[ir.Value, ir.Value]],
     state: State,
     step: Callable[[Sequence[tuple[ir.Value, ir.Value]], State], State],
+    first: int = 0,
 ) -> State:
-    """Folds `step` over the product of lists, the last one innermost."""
+    """Folds `step` over the product of lists, the last one innermost; the first is that of axis `first`."""
 
     def nest(axis: int, outer: list[tuple[ir.Value, ir.Value]], state: State) -> State:
         if axis == len(lists):
@@ -339,7 +340,7 @@ def _product(
             walk.b,
             *lists[axis],
             state,
-            lambda number, inner: nest(axis + 1, [*outer, walk.pair(axis, number)], inner),
+            lambda number, inner: nest(axis + 1, [*outer, walk.pair(first + axis, number)], inner),
         )
 
     return nest(0, [], state)
