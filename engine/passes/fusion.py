@@ -13,6 +13,7 @@ with it when that costs next to nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from ...kernels.op import get_op
 from ...kernels.pointwise.op import fused_op
@@ -164,7 +165,7 @@ class _Fusion:
         if program is None:
             return None
         op, where = fused_op(program), members[-1].where
-        attrs = {"program": program}
+        attrs: dict[str, Any] = {"program": program}
         if space is not None:
             attrs |= {"shape": space.shape, "axes": space.axes}
 

@@ -190,7 +190,7 @@ def test_every_subset_of_passes_gives_the_same_results(
 ) -> None:
     f = _function(steps, smooth)
     graph = graph_of(_gradient(f) if smooth else f, *SPECS)
-    _compare(graph, [Switches(), *map(_with, subsets)])
+    _compare(graph, [Switches(), Switches(recompute=1), *map(_with, subsets)])
 
 
 def test_all_subsets_of_passes_give_the_same_results_for_one_graph() -> None:
