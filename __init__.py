@@ -176,6 +176,9 @@ if TYPE_CHECKING:
     from .engine.functional.pool import avg_pool1d as avg_pool1d
     from .engine.functional.pool import avg_pool2d as avg_pool2d
     from .engine.functional.pool import avg_pool3d as avg_pool3d
+    from .engine.functional.pool import lp_pool1d as lp_pool1d
+    from .engine.functional.pool import lp_pool2d as lp_pool2d
+    from .engine.functional.pool import lp_pool3d as lp_pool3d
     from .engine.functional.pool import max_pool1d as max_pool1d
     from .engine.functional.pool import max_pool2d as max_pool2d
     from .engine.functional.pool import max_pool3d as max_pool3d
@@ -297,6 +300,9 @@ _FACE = {
     "logical_or": "engine.functional.pointwise",
     "logical_xor": "engine.functional.pointwise",
     "logsigmoid": "engine.functional.pointwise",
+    "lp_pool1d": "engine.functional.pool",
+    "lp_pool2d": "engine.functional.pool",
+    "lp_pool3d": "engine.functional.pool",
     "maximum": "engine.functional.pointwise",
     "minimum": "engine.functional.pointwise",
     "mish": "engine.functional.pointwise",

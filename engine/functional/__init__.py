@@ -12,6 +12,9 @@ from typing import Any
 
 # Public function -> the file here that has it.
 MODULES = {
+    "lp_pool1d": "pool",
+    "lp_pool2d": "pool",
+    "lp_pool3d": "pool",
     "scaled_dot_product_attention": "attention",
     "binary_cross_entropy_with_logits": "loss",
     "cosine_similarity": "loss",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from math import prod
 from operator import index
 from typing import Any
 
@@ -201,6 +202,40 @@ def adaptive_max_pool3d(
     return _adaptive_max(3, x, output_size, return_indices, layout)
 
 
+def lp_pool1d(
+    x: Operand, norm_type: float, kernel_size: Steps, stride: Steps | None = None, ceil_mode: bool = False
+) -> Array:
+    """The power mean of sequences x: [N, C, L], as `lp_pool2d`."""
+    return _power(1, x, norm_type, kernel_size, stride, ceil_mode)
+
+
+def lp_pool2d(
+    x: Operand, norm_type: float, kernel_size: Steps, stride: Steps | None = None, ceil_mode: bool = False
+) -> Array:
+    """(the sum of x^p over each window)^(1 / p), p = norm_type, as torch.nn.functional.lp_pool2d.
+
+    Sums below 0 keep their sign, as there. The other arguments are those of `avg_pool2d`.
+    """
+    return _power(2, x, norm_type, kernel_size, stride, ceil_mode)
+
+
+def lp_pool3d(
+    x: Operand, norm_type: float, kernel_size: Steps, stride: Steps | None = None, ceil_mode: bool = False
+) -> Array:
+    """The power mean of volumes x: [N, C, D, H, W], as `lp_pool2d`."""
+    return _power(3, x, norm_type, kernel_size, stride, ceil_mode)
+
+
+def _power(axes: int, x: Any, norm_type: float, kernel_size: Any, stride: Any, ceil_mode: bool) -> Array:
+    from .pointwise import abs, relu, sign
+
+    powers: Any = asarray(x) ** float(norm_type)
+    taps = _steps(f"lp_pool{axes}d", "kernel_size", _hashable(kernel_size), axes, 1)
+    means: Any = _avg(axes, powers, taps, stride, 0, ceil_mode, True, None, "NCHW")
+    result: Array = (sign(means) * relu(abs(means)) * float(prod(taps))) ** (1.0 / norm_type)
+    return result
+
+
 def _max(
     axes: int,
     x: Any,
@@ -212,9 +247,39 @@ def _max(
     return_indices: bool,
     layout: str,
 ) -> Any:
-    name = f"max_pool{axes}d"
-    attrs = _window(name, axes, *map(_hashable, (kernel_size, stride, padding, dilation)))
-    return _largest(name, axes, x, {**attrs, "ceil_mode": bool(ceil_mode), "layout": layout}, return_indices)
+    given = (kernel_size, stride, padding, dilation)
+    try:
+        attrs = _max_attrs(axes, *given, ceil_mode, layout)
+    except TypeError:  # lists
+        attrs = _max_attrs(axes, *map(_hashable, given), ceil_mode, layout)
+    return _largest(f"max_pool{axes}d", axes, x, attrs, return_indices)
+
+
+@lru_cache(maxsize=1024)
+def _max_attrs(
+    axes: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any, layout: Any
+) -> dict[str, Any]:
+    """The attributes of max_pool; whoever gets them leaves them as they are."""
+    window = _window(f"max_pool{axes}d", axes, kernel_size, stride, padding, dilation)
+    return {**window, "ceil_mode": bool(ceil_mode), "layout": layout}
+
+
+@lru_cache(maxsize=1024)
+def _avg_attrs(
+    axes: int,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    ceil_mode: Any,
+    count_include_pad: Any,
+    divisor_override: Any,
+    layout: Any,
+) -> dict[str, Any]:
+    """The attributes of avg_pool; whoever gets them leaves them as they are."""
+    window = _window(f"avg_pool{axes}d", axes, kernel_size, stride, padding, 1)
+    del window["dilation"]
+    flags = {"ceil_mode": bool(ceil_mode), "count_include_pad": bool(count_include_pad)}
+    return {**window, **flags, "divisor_override": divisor_override, "layout": layout}
 
 
 def _adaptive_max(axes: int, x: Any, output_size: Any, return_indices: bool, layout: str) -> Any:
@@ -230,8 +295,8 @@ def _largest(name: str, axes: int, x: Any, attrs: dict[str, Any], return_indices
     y, taps = call_all(MAX_POOL, (x,), attrs)
     if not return_indices:
         return _unbatched(y, single)
-    attrs["input_size"] = parts(attrs["layout"], tuple(x.shape), name)[2]
-    return _unbatched((y, call(MAX_POOL_INDICES, (taps,), attrs)), single)
+    size = parts(attrs["layout"], tuple(x.shape), name)[2]
+    return _unbatched((y, call(MAX_POOL_INDICES, (taps,), {**attrs, "input_size": size})), single)
 
 
 def _avg(
@@ -277,11 +342,13 @@ def _prepare_avg(
     divisor_override: int | None = None,
     layout: str = "NCHW",
 ) -> Prepared:
-    name = f"avg_pool{axes}d"
-    attrs = dict(_window(name, axes, *map(_hashable, (kernel_size, stride, padding, 1))))
-    del attrs["dilation"]
-    attrs |= {"ceil_mode": bool(ceil_mode), "count_include_pad": bool(count_include_pad)}
-    return AVG_POOL, (x,), {**attrs, "divisor_override": divisor_override, "layout": layout}
+    given = (kernel_size, stride, padding)
+    rest = (ceil_mode, count_include_pad, divisor_override, layout)
+    try:
+        attrs = _avg_attrs(axes, *given, *rest)
+    except TypeError:  # lists
+        attrs = _avg_attrs(axes, *map(_hashable, given), *rest)
+    return AVG_POOL, (x,), attrs
 
 
 def _prepare_max(
@@ -294,15 +361,15 @@ def _prepare_max(
     ceil_mode: bool = False,
     layout: str = "NCHW",
 ) -> Prepared:
-    attrs = _window(f"max_pool{axes}d", axes, *map(_hashable, (kernel_size, stride, padding, dilation)))
-    return MAX_POOL, (x,), {**attrs, "ceil_mode": bool(ceil_mode), "layout": layout}
+    given = map(_hashable, (kernel_size, stride, padding, dilation))
+    return MAX_POOL, (x,), _max_attrs(axes, *given, ceil_mode, layout)
 
 
 def _batched(name: str, axes: int, x: Any) -> tuple[Any, bool]:
     """x with a batch axis, and whether it had none."""
     shape = getattr(x, "shape", None)
     if shape is None or len(shape) == axes + 2:
-        return x, False
+        return x, False  # what is no array is refused later
     if len(shape) == axes + 1:
         return reshape(x, (1, *shape)), True
     right = f" Write {name[:-2]}{len(shape) - 2}d." if 3 <= len(shape) <= 5 else ""
@@ -326,7 +393,6 @@ def _hashable(value: Any) -> Any:
     return value
 
 
-@lru_cache(maxsize=1024)
 def _window(
     name: str, axes: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any
 ) -> dict[str, Any]:

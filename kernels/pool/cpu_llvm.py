@@ -4,6 +4,9 @@
                element of the result is folded in registers and written once
     lines      NCHW: vectors along w for windows of up to 16 taps that are up to 4 elements apart, gradients
                too: those are sums over windows, not scattered
+    scatter    NCHW, gradients of max in large windows: each dy is added to the one element it belongs to
+    across     NCHW: vectors along windows of 4 elements and more, such as whole images; gradients where
+               windows do not overlap
     points     everything else, one element at a time
 
 All read any strides. The lists of what each element sees are made when a call is bound (`emit.py` says how
@@ -12,7 +15,8 @@ they are walked). Threads share the lines of the result, so that their number ch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -25,13 +29,17 @@ from ..registry import kernel
 from ..spec import TensorSpec, np_dtype
 from . import words
 from .emit import PLACES, computed, emit_indices, emit_points
-from .emit_lines import MOST_STRIDE, MOST_TAPS, emit_lines
+from .emit_across import emit_across, emit_across_back
+from .emit_lines import MOST_REPEATS, MOST_STRIDE, MOST_TAPS, emit_lines
+from .emit_scatter import emit_scatter
 from .op import FLOATS
 from .reference import three_axes
 from .windows import MOST_AXES, Axis, axes_of, parts
 
 # Elements that windows see for which another thread pays: about 10 us on one core of an AMD Zen 5.
 WORTH_A_THREAD = 1 << 16
+MANY_TAPS = 16  # of windows whose gradient is scattered rather than gathered
+LONG = 4  # taps along w from which vectors along a window pay
 BLOCK = words.WORDS
 
 
@@ -76,19 +84,44 @@ class Call:
     """
 
     def __init__(self, kind: str, specs: Specs, attrs: Attrs):
-        self.kind, self.attrs = kind, attrs
-        source, target, taps = PLACES[kind]
-        self.source, self.target = specs[source], specs[target]
-        self.taps = None if taps is None else specs[taps]
-        self.layout = attrs["layout"]
+        self.kind, self.attrs, self.arrays = kind, attrs, len(specs)
+        layout = attrs["layout"]
         self.gradient = kind in ("max_pool_grad", "avg_pool_grad")
-        images = self.target if self.gradient else self.source
-        size = parts(self.layout, images.shape, kind)[2]
-        self.axes = three_axes(axes_of(attrs, size, kind))
-        self.arrays = len(specs)
+        self.specs = [None if place is None else specs[place] for place in PLACES[kind]]
+        self.lifted = [None if spec is None else lifted(spec, layout) for spec in self.specs]
+        images = specs[PLACES[kind][1 if self.gradient else 0] or 0]
+        size = parts(layout, images.shape, kind)[2]
+        self.axes = list(three_axes(axes_of(attrs, size, kind)))
+        self._join()
 
-    def block(self, lanes: int) -> tuple[NDArray[np.int64], list[Any]]:
-        """(the argument block, the tables whose addresses are in it)."""
+    @property
+    def shape(self) -> list[int]:
+        """The result's, as [N, C, D, H, W]."""
+        assert self.lifted[1] is not None
+        return self.lifted[1][0]
+
+    def _join(self) -> None:
+        """Makes one line of the lines of images that one window sees whole."""
+        images = self.lifted[1 if self.gradient else 0]
+        assert images is not None
+        shape, steps = images
+        for a in (1, 0):
+            outer, inner = self.axes[a], self.axes[2]
+            if not (_whole(outer) and _whole(inner) and steps[2 + a] == shape[4] * steps[4]):
+                return
+            count = np.array([outer.size * inner.size])
+            self.axes[2] = Axis(int(count[0]), inner.starts, count, int(count[0]), 1, int(count[0]), count)
+            one = np.ones(1, np.int64)
+            self.axes[a] = Axis(1, one * 0, one, 1, 1, 1, one)
+            shape[4], shape[2 + a] = int(count[0]), 1
+
+    def block(self, lanes: int, forward_w: bool) -> tuple[NDArray[np.int64], list[Any]]:
+        """(the argument block, the tables whose addresses are in it).
+
+        Args:
+            lanes: by which vectors at the end of a line may read past the last reciprocal.
+            forward_w: whether the lists of axis w are those of windows, of a gradient too.
+        """
         block = np.zeros(BLOCK, np.int64)
         keep: list[Any] = []
 
@@ -96,36 +129,100 @@ class Call:
             keep.append(np.ascontiguousarray(values, kind))
             return int(keep[-1].ctypes.data)
 
-        shape, steps = lifted(self.target, self.layout)
-        sources = lifted(self.source, self.layout)
-        block[words.CHANNELS] = shape[1]
-        block[words.SIZE : words.SIZE + 3] = shape[2:]
-        block[words.SOURCE : words.SOURCE + 5] = sources[1]
-        block[words.TARGET : words.TARGET + 5] = steps
-        if self.taps is not None:
-            block[words.TAPS : words.TAPS + 5] = lifted(self.taps, self.layout)[1]
+        block[words.CHANNELS] = self.shape[1]
+        block[words.SIZE : words.SIZE + 3] = self.shape[2:]
+        for place, found in zip((words.SOURCE, words.TARGET, words.TAPS), self.lifted, strict=True):
+            if found is not None:
+                block[place : place + 5] = found[1]
         own = self.attrs.get("divisor_override")
         for a, axis in enumerate(self.axes):
-            starts, pairs = listed(axis, self.gradient)
+            starts, pairs = listed(axis, self.gradient and not (forward_w and a == 2))
             block[words.STARTS + a], block[words.PAIRS + a] = table(starts), table(pairs)
             factors = axis.factors if own is None else np.full(axis.places, own if a == 0 else 1)
             block[words.FACTORS + a] = table(factors)
-        # Vectors at the end of a line may read past its last window.
         inverse = np.append(1.0 / factors, np.zeros(lanes))
-        block[words.RECIPROCALS] = table(inverse, computed(self.target.dtype))
+        block[words.RECIPROCALS] = table(inverse, computed(self.specs[1].dtype))  # type: ignore[union-attr]
         block[words.TAPS_H], block[words.TAPS_W] = self.axes[1].taps, self.axes[2].taps
-        block[words.SOURCE_W] = sources[0][4]
+        block[words.SOURCE_W] = self.axes[2].places if self.gradient else self.axes[2].size
         return block, keep
 
     def work(self) -> int:
         """Elements that all windows see."""
-        windows = self.source if self.gradient else self.target
-        return windows.size * self.axes[0].taps * self.axes[1].taps * self.axes[2].taps
+        n, c = self.shape[:2]
+        return n * c * prod(axis.places * axis.taps for axis in self.axes)
 
     def dense(self, axis: int) -> bool:
         """Whether elements lie side by side along an axis of the lifted arrays, in all of them."""
-        arrays = (self.source, self.target, *(() if self.taps is None else (self.taps,)))
-        return all(lifted(spec, self.layout)[1][axis] == spec.itemsize for spec in arrays)
+        return all(
+            spec is None or found is None or found[1][axis] == spec.itemsize
+            for spec, found in zip(self.specs, self.lifted, strict=True)
+        )
+
+    def apart(self) -> bool:
+        """Whether no element is in two windows."""
+        lasts = [axis.starts + (axis.counts - 1) * axis.step for axis in self.axes]
+        return all(bool((e[:-1] < a.starts[1:]).all()) for e, a in zip(lasts, self.axes, strict=True))
+
+    def scatters(self) -> bool:
+        """Whether the gradient of max adds each dy to the one element that it belongs to.
+
+        That pays where windows are large beside what they share. Sums of 16-bit numbers would be rounded at
+        each step.
+        """
+        if self.kind != "max_pool_grad" or self.attrs["layout"] != "NCHW":
+            return False
+        image = self.specs[1]
+        assert image is not None
+        exist = all(bool(axis.seen()[1].any(1).all()) for axis in self.axes)
+        plane = image.itemsize * prod(self.shape[2:])
+        if image.layout is not None or not exist or plane >= 1 << 30:
+            return False
+        if image.itemsize == 2 and not self.apart():
+            return False
+        windows = even(self.axes[2])
+        lines = windows and windows[0] <= MOST_TAPS and windows[1] <= MOST_STRIDE and self.dense(4)
+        return not lines or prod(axis.taps for axis in self.axes) >= MANY_TAPS
+
+    def scatter_tables(self, block: NDArray[np.int64]) -> list[Any]:
+        """What `emit_scatter` asks for in the block; returns the tables."""
+        _, image = self.lifted[1]  # type: ignore[misc]
+        shape = self.shape
+        keep: list[Any] = []
+        offsets = np.zeros(1, np.int64)
+        for a, axis in enumerate(self.axes):
+            step = image[2 + a]
+            keep.append(np.ascontiguousarray(axis.starts * step, np.int32))
+            block[words.STARTS + a] = keep[-1].ctypes.data
+            along = np.arange(axis.taps) * axis.step * step
+            offsets = (offsets[:, None] + along).reshape(-1)
+        # A byte may be any number up to 255; more than a byte is held against TAPS_W.
+        table = np.full(max(256, len(offsets)) + 1, -(1 << 30))
+        table[: len(offsets)] = offsets
+        keep.append(np.ascontiguousarray(table, np.int32))
+        block[words.TAPS_W] = len(table) - 1
+        block[words.PAIRS] = keep[-1].ctypes.data
+        block[words.SIZE : words.SIZE + 3] = [axis.places for axis in self.axes]
+        block[words.SOURCE_W] = shape[2] * shape[3] * shape[4] * self.specs[1].itemsize  # type: ignore[union-attr]
+        return keep
+
+    def image_lines(self) -> bool:
+        """Whether the elements of the image lie side by side along w."""
+        place = 1 if self.gradient else 0
+        spec, found = self.specs[place], self.lifted[place]
+        return spec is not None and found is not None and found[1][4] == spec.itemsize
+
+    def long_windows(self) -> bool:
+        """Whether vectors along windows pay, and serve: those of a gradient must not overlap."""
+        axis = self.axes[2]
+        ends = axis.starts + axis.counts
+        apart = bool((ends[:-1] <= axis.starts[1:]).all()) and bool(axis.seen()[1].any(1).all())
+        fits = apart if self.gradient else self.kind in ("max_pool", "avg_pool")
+        return axis.step == 1 and axis.taps >= LONG and fits and self.image_lines()
+
+
+def _whole(axis: Axis) -> bool:
+    """Whether there is one window, which sees all."""
+    return axis.places == 1 and axis.starts[0] == 0 and axis.step == 1 and axis.counts[0] == axis.size
 
 
 def bind(kind: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
@@ -134,26 +231,40 @@ def bind(kind: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
     from ..cpu.launch import bind_phases
 
     call = Call(kind, specs, attrs)
-    stored = call.target.dtype
-    lanes = vector_bytes() // np_dtype(computed(stored)).itemsize
-    tap_bytes = 1 if call.taps is None else call.taps.itemsize
-    n, c, d, h, w = lifted(call.target, call.layout)[0]
-    windows = even(call.axes[2])
-    by_channels = c > 1 and call.dense(1)
-    if by_channels and not (w > 1 and call.dense(4)):
-        key: tuple[Any, ...] = (kind, stored, tap_bytes, lanes, True)
-        units, emit = n * d * h, emit_points
-    elif windows and windows[0] <= MOST_TAPS and windows[1] <= MOST_STRIDE and call.dense(4) and w > 1:
-        key = (kind, stored, tap_bytes, lanes, *windows)
-        units, emit = n * c * d * h, emit_lines  # type: ignore[assignment]
-    else:
-        key = (kind, stored, tap_bytes, 1, False)
-        units, emit = n * c * d * h, emit_points
-    block, keep = call.block(4 * lanes)
+    emit, key, units, forward_w = chosen(call)
+    block, keep = call.block(4 * vector_bytes(), forward_w)
+    if emit is emit_scatter:
+        keep += call.scatter_tables(block)
     tasks = max(1, min(threads, units, call.work() // WORTH_A_THREAD))
     block[words.UNITS], block[words.TASKS] = units, tasks
-    address = address_of(emit, key, f"{kind} of {stored}")
+    address = address_of(emit, (kind, *key), f"{kind} of {key[0]}")
     return bind_phases(block, call.arrays, [(address, tasks)], keep=keep)
+
+
+def chosen(call: Call) -> tuple[Callable[..., None], tuple[Any, ...], int, bool]:
+    """(the emitter, its key, the lines of the result, whether the lists of w are those of windows)."""
+    target, taps = call.specs[1], call.specs[2]
+    assert target is not None
+    stored = target.dtype
+    lanes = vector_bytes() // np_dtype(computed(stored)).itemsize
+    key: tuple[Any, ...] = (stored, 1 if taps is None else taps.itemsize, lanes)
+    n, c, d, h, w = call.shape
+    windows = even(call.axes[2])
+    trivial = [axis.size == axis.places == axis.taps == 1 for axis in call.axes[:2]]
+    lead = trivial.index(False) if False in trivial else 2
+    if c > 1 and call.dense(1) and not (w > 1 and call.dense(4)):
+        return emit_points, (*key, True, lead), n * d * h, False
+    if call.scatters():
+        return emit_scatter, (*key, call.apart()), n * c, False
+    side_by_side = windows is not None and windows[0] == windows[1] and windows[3] == 0
+    widest = MOST_REPEATS if call.kind == "avg_pool_grad" and side_by_side else MOST_STRIDE
+    if windows and windows[0] <= MOST_TAPS and windows[1] <= widest and call.dense(4) and w > 1:
+        group = windows[1] if call.gradient else 1
+        short = -(-w // group) <= lanes
+        return emit_lines, (*key, *windows, short, lead > 0), n * c * d * h, False
+    if call.long_windows():
+        return emit_across_back if call.gradient else emit_across, (*key, lead), n * c * d * h, True
+    return emit_points, (*key[:2], 1, False, lead), n * c * d * h, False
 
 
 @kernel("max_pool", dtypes=FLOATS, language="llvm", rank=1, binds=True)

@@ -19,29 +19,52 @@ from ..cpu.loops import for_range, load_int32
 from ..cpu.narrow import read, stored_bytes, write
 from ..cpu.vector_ir import I32, Vectors, i64, minimum, offset, pointer
 from . import words
-from .emit import Fold, State, Walk, _product, _tap, computed
+from .emit import Fold, Pairs, State, Walk, computed, tap_number
 
 Plan = tuple[tuple[tuple[int, int], ...], ...]
 
 MOST_TAPS = 16
 MOST_STRIDE = 4
+MOST_REPEATS = 16  # of a mean's gradient, in windows side by side
 
 
 class Line:
     """One vector of a line: where it is, and what exists around it.
 
     Args:
-        start: the first element that tap 0 (shift 0 of a gradient) reads, an i64; may be negative.
-        length: elements of the line that is read.
-        masked: whether something may not exist.
+        fold: what is done.
+        plan: from `reads`.
+        stride: elements that are read from one lane to the next; 1 of a gradient.
+        first: the element of the result, or group of a gradient, in the first lane: an i64.
+        width, length: elements of the line of the result, and of the line that is read.
+        masked: whether something may not exist: then it is worked out here which elements do.
     """
 
-    def __init__(self, fold: Fold, stride: int, start: ir.Value, length: ir.Value, masked: bool):
-        self.fold, self.v, self.b = fold, fold.v, fold.b
-        self.stride, self.start, self.length, self.masked = stride, start, length, masked
+    def __init__(
+        self,
+        fold: Fold,
+        plan: Plan,
+        stride: int,
+        first: ir.Value,
+        width: ir.Value,
+        length: ir.Value,
+        masked: bool,
+    ):
+        self.fold, self.v, self.b, self.plan = fold, fold.v, fold.b, plan
+        self.first, self.stride, self.masked = first, stride, masked
+        # What tap 0, or shift 0 of a gradient, reads in the first lane.
+        self.start = fold.b.mul(first, i64(stride))
         self.wide = Vectors(fold.b, fold.v.dtype, fold.v.lanes * stride)
+        self.there: ir.Value | None = None
+        if masked:
+            group, lanes = len(plan), self.v.lanes
+            shifts = sorted({shift for part in plan for _, shift in part})
+            bases = sorted({shift // stride * stride for shift in shifts})
+            self.loads = {s: self._within(self.start, s, 1, self.wide.lanes, length) for s in bases}
+            self.valid = {s: self._within(self.start, s, stride, lanes, length) for s in shifts}
+            self.there = self._within(fold.b.mul(first, i64(group)), 0, 1, lanes * group, width)
 
-    def _within(self, shift: int, step: int, lanes: int) -> ir.Value:
+    def _within(self, start: ir.Value, shift: int, step: int, lanes: int, length: ir.Value) -> ir.Value:
         """Lanes l for which element start + shift + step l exists."""
         b, kind = self.b, ir.VectorType(I32, lanes)
         undefined = ir.Constant(kind, ir.Undefined)
@@ -51,14 +74,7 @@ class Line:
             return b.shuffle_vector(first, undefined, ir.Constant(kind, [0] * lanes))
 
         steps = ir.Constant(kind, [shift + step * lane for lane in range(lanes)])
-        return b.icmp_unsigned("<", b.add(splat(self.start), steps), splat(self.length))
-
-    def prepare(self, shifts: list[int]) -> None:
-        """Works out, before any loop, which elements of these shifts exist."""
-        if self.masked:
-            starts = sorted({shift // self.stride * self.stride for shift in shifts})
-            self.loads = {s: self._within(s, 1, self.wide.lanes) for s in starts}
-            self.valid = {s: self._within(s, self.stride, self.v.lanes) for s in shifts}
+        return b.icmp_unsigned("<", b.add(splat(start), steps), splat(length))
 
     def exists(self, shift: int) -> ir.Value | None:
         """Lanes whose element exists; None for all."""
@@ -93,6 +109,11 @@ def interleaved(v: Vectors, values: list[ir.Value]) -> ir.Value:
     if stride == 1:
         return values[0]
     none = ir.Constant(v.type, ir.Undefined)
+    if all(value is values[0] for value in values):
+        repeats = ir.Constant(
+            ir.VectorType(I32, stride * lanes), [i // stride for i in range(stride * lanes)]
+        )
+        return b.shuffle_vector(values[0], none, repeats)
     pairs = [*values, none] if stride % 2 else values
     both = ir.Constant(ir.VectorType(I32, 2 * lanes), list(range(2 * lanes)))
     parts = [b.shuffle_vector(x, y, both) for x, y in zip(pairs[::2], pairs[1::2], strict=True)]
@@ -114,10 +135,16 @@ def emit_lines(
     stride: int,
     step: int,
     lo: int,
+    short: bool,
+    flat: bool,
 ) -> None:
-    """A task that walks the lines [n, c, d, h] of the result."""
+    """A task that walks the lines [n, c, d, h] of the result.
+
+    With `short` a line is no longer than a vector: what exists of it is worked out once for all. With `flat`
+    the axis d has length 1, and windows of one tap.
+    """
     b = builder
-    walk = Walk(b, block, kind)
+    walk = Walk(b, block, kind, int(flat))
     width, length = walk.size[2], walk.word(words.SOURCE_W)
     fold = Fold(b, Vectors(b, computed(stored), lanes), kind, stored, tap_bytes)
     group = stride if fold.gradient else 1
@@ -131,7 +158,13 @@ def emit_lines(
     scale = 1 if fold.gradient else stride
     reach = highest // scale * scale + lanes * scale
 
+    only = Line(fold, plan, scale, i64(0), width, length, True) if short else None
+
     def whole_line(*place: ir.Value) -> None:
+        if only is not None:
+            _vector(walk, only, place)
+            return
+
         def vector(j: ir.Value, _: State) -> State:
             first = minimum(b, j, latest)
             start = b.mul(first, i64(scale))
@@ -143,8 +176,8 @@ def emit_lines(
             with b.if_else(inside) as (whole, part):
                 for branch, masked in ((whole, False), (part, True)):
                     with branch:
-                        line = Line(fold, scale, start, length, masked)
-                        _vector(walk, line, place, first, plan)
+                        line = Line(fold, plan, scale, first, width, length, masked)
+                        _vector(walk, line, place)
             return []
 
         for_range(b, i64(0), groups, [], vector, lanes)
@@ -167,32 +200,19 @@ def reads(gradient: bool, taps: int, stride: int, step: int, lo: int) -> Plan:
     )
 
 
-def _vector(
-    walk: Walk,
-    line: Line,
-    place: tuple[ir.Value, ...],
-    first: ir.Value,
-    plan: Plan,
-) -> None:
-    """One vector of the result, or of a gradient `stride` of them, from element or group `first` on."""
-    b, v, fold = walk.b, line.v, line.fold
+def _vector(walk: Walk, line: Line, place: tuple[ir.Value, ...]) -> None:
+    """One vector of the result, or of a gradient `stride` of them."""
+    b, v, fold, plan, first, there = walk.b, line.v, line.fold, line.plan, line.first, line.there
     n, c, d, h = place
     zero = i64(0)
     group = len(plan)
-    line.prepare(sorted({shift for part in plan for _, shift in part}))
     source = walk.at(walk.source, walk.source_steps, (n, c, zero, zero, line.start))
     target = walk.at(walk.target, walk.target_steps, (*place, b.mul(first, i64(group))))
     taps = None
     if walk.taps is not None:
         own = (n, c, zero, zero, first) if fold.gradient else (*place, first)
         taps = walk.at(walk.taps, walk.tap_steps, own)
-    there = None
-    if line.masked:
-        all_lanes = Vectors(b, v.dtype, v.lanes * group)
-        there = all_lanes.tail_mask(b.sub(walk.size[2], b.mul(first, i64(group))))
-    lists = [walk.bounds(0, d), walk.bounds(1, h)]
-    kd, kh = (walk.first_tap(axis, *bounds) for axis, bounds in enumerate(lists))
-    number = _tap(walk, kd, kh, zero)
+    number = tap_number(walk, walk.first_tap(0, d), walk.first_tap(1, h), zero)
     known = None
     if fold.kind == "max_pool_take":
         known = fold.load_taps(pointer(b, taps), there)
@@ -202,14 +222,17 @@ def _vector(
         for k, shift in reversed(plan[0]):
             here = b.add(fold.splat_int(number), v.integers(k))
             start = v.select(line.exists(shift), here, start)
-    states = [fold.start(start) for _ in plan]
+    # Of a mean in windows side by side, all elements of a window get the same.
+    alike = fold.kind == "avg_pool_grad" and len({tuple(s for _, s in part) for part in plan}) == 1
+    folded = plan[:1] if alike else plan
+    states = [fold.start(start) for _ in folded]
     width = len(states[0])
 
-    def step(inside: object, flat: State) -> State:
-        return _step(walk, line, inside, flat, plan, width, source, taps, known, first)  # type: ignore[arg-type]
+    def step(inside: Pairs, flat: State) -> State:
+        return _step(walk, line, folded, inside, flat, width, source, taps, known)
 
-    flat = _product(walk, lists, [part for state in states for part in state], step)
-    values = [flat[j * width] for j in range(group)]
+    flat = walk.product((d, h), [part for state in states for part in state], step)
+    values = [flat[0]] * group if alike else [flat[j * width] for j in range(group)]
     if fold.kind == "avg_pool":
         rows = _row_scale(walk, fold, d, h)
         values = [v.mul(values[0], v.mul(rows, _reciprocals(walk, v, first, there)))]
@@ -222,20 +245,19 @@ def _vector(
 def _step(
     walk: Walk,
     line: Line,
-    inside: list[tuple[ir.Value, ir.Value]],
-    flat: State,
     plan: Plan,
+    inside: Pairs,
+    flat: State,
     width: int,
     source: ir.Value,
     taps: ir.Value | None,
     known: ir.Value | None,
-    first: ir.Value,
 ) -> State:
     """Folds in what one line of the source gives."""
     b, v, fold = walk.b, line.v, line.fold
     (d, kd), (h, kh) = inside
     at = pointer(b, walk.at(source, walk.source_steps[2:4], (d, h)))
-    number = _tap(walk, kd, kh, i64(0))
+    number = tap_number(walk, kd, kh, i64(0))
     beside = None
     if fold.kind == "max_pool_grad":
         assert taps is not None
@@ -252,7 +274,7 @@ def _step(
             tap = fold.splat_int(b.add(number, i64(k)))
             if rows is not None:
                 if shift not in shares:
-                    windows = b.add(first, i64(shift))
+                    windows = b.add(line.first, i64(shift))
                     mask = line.loads[shift] if line.masked else None
                     shares[shift] = v.mul(value, v.mul(rows, _reciprocals(walk, v, windows, mask)))
                 value = shares[shift]

@@ -36,10 +36,16 @@ def _windows(average: bool) -> Iterator[tuple[str, Ints, Attrs]]:
     yield "a sequence", (2, 3, 35), {"kernel_size": (3,), "stride": (2,), "padding": ((1, 1),)}
     volume = {"kernel_size": (2, 3, 2), "stride": (1, 2, 2), "padding": ((1, 1), (1, 0), (0, 1))}
     yield "a volume", (1, 2, 4, 5, 9), volume
+    yield "no windows", (1, 2, 3, 4), {"output_size": (0, 2)}
     yield "adaptive", (2, 3, 7, 10), {"output_size": (3, 4)}
     yield "adaptive, larger", (1, 2, 2, 3), {"output_size": (4, 5)}
     yield "many taps", (1, 2, 2, 300), {"kernel_size": (1, 257), "stride": (1, 20)}
     yield "whole images", (2, 5, 5, 7), {"output_size": (1, 1)}
+    yield "whole volumes", (2, 3, 3, 4, 5), {"output_size": (1, 1, 1)}
+    yield "whole lines", (1, 3, 4, 37), {"kernel_size": (1, 37)}
+    apart = {"kernel_size": (2, 19), "stride": (2, 24), "padding": ((0, 0), (2, 1))}
+    yield "long windows apart", (1, 2, 6, 66), apart
+    yield "long windows, uneven", (1, 2, 5, 43), {"output_size": (2, 5)}
     if average:
         counted = {"kernel_size": (3, 3), "stride": (2, 1), "padding": ((1, 1), (1, 1))}
         yield "padding left out", (1, 3, 7, 9), {**counted, "count_include_pad": False}
@@ -88,6 +94,8 @@ def _forward(rng: np.random.Generator, dtype: str, average: bool) -> Iterator[tu
     x[0, 0, 2, 3], x[0, 0, 2, 4], x[0, 1, 5], x[1, 2, 0, 0] = np.nan, np.nan, -np.inf, np.inf
     attrs = {"kernel_size": (3, 2), "stride": (2, 2), "padding": ((1, 1), (1, 0)), "layout": "NCHW"}
     yield "infinities and NaN", x, attrs
+    yield "infinities and NaN, whole images", x, {"output_size": (1, 1)}
+    yield "infinities and NaN, long windows", x, {"kernel_size": (2, 9), "stride": (2, 6)}
     yield "one image many times", np.broadcast_to(x[1:, :1] * 0 + 1, (3, 4, 7, 21)), attrs
 
 
@@ -103,6 +111,8 @@ def max_pool(rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
     yield Sample("equal elements, NHWC", (many,), {**around, "layout": "NHWC"})
     low = np.full((1, 2, 5, 40), -np.inf).astype(kind)
     yield Sample("minus infinity", (low,), around)
+    yield Sample("minus infinity, whole images", (low,), {"output_size": (1, 1)})
+    yield Sample("equal elements, whole images", (ties,), {"output_size": (1, 1)})
 
 
 def avg_pool(rng: np.random.Generator, dtype: str) -> Iterator[Sample]:

@@ -162,6 +162,16 @@ def test_gradients_are_those_of_torch(name: str, layout: str) -> None:
         np.testing.assert_allclose(found, leaf.grad.numpy(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_lp_pool_is_that_of_torch(axes: int) -> None:
+    torch = _torch()
+    x = np.abs(images(axes))
+    for norm, args in ((2, (2,)), (3.0, (3, 2)), (1.5, (2, 1, True))):
+        y = getattr(torch.nn.functional, f"lp_pool{axes}d")(torch.from_numpy(x), norm, *args)
+        mine = getattr(kw, f"lp_pool{axes}d")(x, norm, *args)
+        np.testing.assert_allclose(np.asarray(mine), y.numpy(), rtol=1e-5, atol=1e-6)
+
+
 def test_one_image_without_a_batch_axis_works() -> None:
     x = images(2)
     both, single = kw.max_pool2d(x, 2), kw.max_pool2d(x[0], 2)
