@@ -179,7 +179,7 @@ class Array(Operators):
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, key: Any) -> Array:
-        if type(self) is Array:
+        if type(self) is Array and _is_known(key):
             return Array(np.asarray(self._data[_plain_index(key)]))
         return _reshaped("indexed", self, key)
 
@@ -224,6 +224,13 @@ def _reshaped(name: str, x: Array, *args: Any) -> Array:
     """`name(x, *args)` of `functional.shape`."""
     made: Array = getattr(_shapes(), name)(x, *args)
     return made
+
+
+def _is_known(key: Any) -> bool:
+    """Whether all Arrays in an index have numbers."""
+    if isinstance(key, tuple):
+        return all(map(_is_known, key))
+    return not isinstance(key, Array) or type(key) is Array
 
 
 def _plain_index(key: Any) -> Any:

@@ -23,7 +23,7 @@ from .trace import active_trace, traced
 MOST_PLANS = 64
 """Plans that a compiled function keeps; the one that was not used for longest goes first."""
 
-_ndarray = np.ndarray
+_ONLY_ARRAYS = {Array}
 
 
 class DonatedArray(Array):
@@ -43,16 +43,29 @@ class DonatedArray(Array):
 
 
 class _Entry:
-    """A plan, and how its results become what the function returned."""
+    """A plan, and how its results become what the function returned.
 
-    __slots__ = ("donated", "lifted", "plan", "single", "structure")
+    Attributes:
+        plan: the plan.
+        structure: of what the function returns.
+        donated: the numbers of the leaves whose memory is given away.
+        home: where plans for the settings that it was made under are kept.
+        taken, fits: the structure of positional arguments, and the look at their leaves, for quick calls.
+    """
 
-    def __init__(self, plan: Plan, structure: Any, donated: Sequence[int], lifted: Sequence[Array]):
+    __slots__ = ("donated", "fits", "home", "plan", "single", "structure", "taken")
+
+    home: Any
+
+    def __init__(self, plan: Plan, structure: Any, donated: Sequence[int] = (), taken: Any = None):
+        from .guard import guard
+
         self.plan = plan
         self.structure = structure
         self.donated = tuple(donated)
-        self.lifted = tuple(lifted)
         self.single = structure is tree.LEAF
+        self.taken, self.home = taken, None
+        self.fits = guard(plan.specs, self.donated)
 
 
 class Compiled:
@@ -90,29 +103,24 @@ class Compiled:
         return self.plan.graph
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not kwargs and not self.donate:
-            # Plain Arrays, seen before: nothing to flatten, and nothing but a look-up before the plan runs.
-            data: list[Any] = []
-            key: list[Any] = [self]
-            for x in args:
-                if type(x) is not Array:
-                    break
-                array = x._data
-                data.append(array)
-                key += (array.shape, array.strides, array.dtype)
-            else:
-                entry = current().memo.get(tuple(key))
-                if entry is not None and not _watching:
-                    self._latest = entry
-                    results = entry.plan.run(data)
-                    if entry.single:
-                        return Array(results[0])
-                    return entry.structure.unflatten(map(Array, results))
-                return self._slow(args, kwargs, tuple(key))
-        return self._slow(args, kwargs, None)
+        entry = self._latest
+        leaves: list[Any] = []
+        if entry is None or kwargs or _watching or not entry.taken.take(args, leaves):
+            return self._slow(args, kwargs)
+        # Arrays as in the last call: nothing to work out but whether they are.
+        if {*map(type, leaves)} <= _ONLY_ARRAYS and current().memo.get(self) is entry.home:
+            arrays = tuple([x._data for x in leaves])
+            if entry.fits(arrays):
+                results = entry.plan.run(arrays)
+                for number in entry.donated:
+                    leaves[number].__class__ = DonatedArray
+                if entry.single:
+                    return Array(results[0])
+                return entry.structure.unflatten(map(Array, results))
+        return self._slow(args, kwargs)
 
-    def _slow(self, args: Any, kwargs: Any, short: Any) -> Any:
-        """A call with trees, or with new specs."""
+    def _slow(self, args: Any, kwargs: Any) -> Any:
+        """A call with new specs, or with anything but Arrays."""
         if active_trace() is not None:
             return self.function(*args, **kwargs)
         leaves, structure = tree.flatten((args, kwargs), f"the arguments of {self.name}")
@@ -122,8 +130,6 @@ class Compiled:
         _check_donated(self.name, leaves, arrays, donated)
         entry = self._entry(structure, specs, donated)
         self._latest = entry
-        if short is not None and all(a.base is None for a in arrays):
-            current().memo[short] = entry
         return _finished(entry, leaves, arrays)
 
     def _donated(self, args: Sequence[tree.Structure]) -> list[int]:
@@ -143,6 +149,8 @@ class Compiled:
             entry: _Entry | None = plans.get(key)
             if entry is None:
                 entry = self._made(structure, specs, donated)
+                # Families of kernels that were loaded meanwhile have emptied the memo.
+                plans = entry.home = current().memo.setdefault(self, plans)
                 plans[key] = entry
                 if len(plans) > MOST_PLANS:
                     plans.popitem(last=False)
@@ -154,7 +162,7 @@ class Compiled:
         self.traces += 1
         graph, result, _ = trace_tree(self.function, structure, specs, self.name)
         graph = passes.run(graph, self.switches)
-        return _Entry(make_plan(graph, specs, donated), result, donated, ())
+        return _Entry(make_plan(graph, specs, donated), result, donated, structure.children[0])
 
 
 def compile(
@@ -226,7 +234,7 @@ def run_once(function: Callable[..., Any], args: Any, kwargs: Any, name: str) ->
         plan = plans[key] = make_plan(passes.run(graph, passes.Switches()), specs)
         if len(plans) > MOST_PLANS:
             plans.popitem(last=False)
-    return _finished(_Entry(plan, result, (), lifted), leaves, arrays)
+    return _finished(_Entry(plan, result), leaves, arrays)
 
 
 def _numbers(leaf: Any, name: str) -> Any:

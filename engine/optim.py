@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 
 from ..kernels.errors import ConfigError, ShapeError
-from . import functional, tree
+from . import tree
 from .array import Array
+from .functional import optimizer as steps
+from .functional.pointwise import clip, minimum, sqrt
 from .schedule import Schedule, plateau
 
 State = dict[str, Any]
@@ -121,15 +123,16 @@ def sgd(
     if nesterov and (momentum <= 0 or dampening):
         raise ConfigError(f"sgd: nesterov needs a momentum and no dampening, got {momentum} and {dampening}.")
 
+    more: dict[str, Any] = {
+        "momentum": momentum,
+        "dampening": dampening,
+        "weight_decay": weight_decay,
+        "nesterov": nesterov,
+    }
+
     def rule(p: Any, g: Any, *rest: Any) -> tuple[Any, ...]:
         *slot, lr, step = rest
-        g = g + weight_decay * p if weight_decay else g
-        if not slot:
-            return (p - _as(lr, p) * g,)
-        # As in PyTorch, the first gradient is taken whole.
-        share = _as(functional.get("where")(step > 1.0, 0.0 * step + (1 - dampening), 0.0 * step + 1.0), p)
-        b = momentum * slot[0] + (share * g if dampening else g)
-        return p - _as(lr, p) * (g + momentum * b if nesterov else b), b
+        return steps.sgd_step(p, g, *slot, lr=lr, step=step, **more)
 
     return Optimizer("sgd", lr, {"momentum": 0.0} if momentum else {}, rule)
 
@@ -142,7 +145,7 @@ def adam(
     amsgrad: bool = False,
 ) -> Optimizer:
     """p - lr m' / (sqrt(v') + eps) with the bias-corrected means m', v' of g and g^2 (Kingma, Ba 2015)."""
-    return _adam("adam", lr, betas, eps, weight_decay, amsgrad, decoupled=False)
+    return _adam(steps.adam_step, lr, betas, eps, weight_decay, amsgrad)
 
 
 def adamw(
@@ -153,36 +156,19 @@ def adamw(
     amsgrad: bool = False,
 ) -> Optimizer:
     """`adam` on p (1 - lr weight_decay): decay that the means do not see (Loshchilov, Hutter 2019)."""
-    return _adam("adamw", lr, betas, eps, weight_decay, amsgrad, decoupled=True)
+    return _adam(steps.adamw_step, lr, betas, eps, weight_decay, amsgrad)
 
 
 def _adam(
-    name: str,
-    rate: Any,
-    betas: tuple[float, float],
-    eps: float,
-    decay: float,
-    amsgrad: bool,
-    decoupled: bool,
+    update: Rule, rate: Any, betas: tuple[float, float], eps: float, decay: float, amsgrad: bool
 ) -> Optimizer:
-    first, second = betas
-    if not (0 <= first < 1 and 0 <= second < 1):
+    name = update.__name__.removesuffix("_step")
+    if not all(0 <= beta < 1 for beta in betas):
         raise ConfigError(f"{name}: betas are in 0..1, without 1, got {betas}.")
 
-    def rule(p: Any, g: Any, m: Any, v: Any, *rest: Any) -> tuple[Any, ...]:
-        *top, lr, step = rest
-        # In float64: 1 - 0.999 has three digits less than its terms.
-        size = _as(lr / (1.0 - first**step), p)
-        root = _as(functional.get("rsqrt")(1.0 - second**step), p)
-        if decay and decoupled:
-            p = p * _as(1.0 - lr * decay, p)
-        elif decay:
-            g = g + decay * p
-        m = m + (1 - first) * (g - m)
-        v = second * v + (1 - second) * (g * g)
-        top = [functional.get("maximum")(top[0], v)] if amsgrad else []
-        p = p - size * m / (functional.get("sqrt")((top or [v])[0]) * root + eps)
-        return p, m, v, *top
+    def rule(p: Any, g: Any, *rest: Any) -> tuple[Any, ...]:
+        *slots, lr, step = rest
+        return update(p, g, *slots, lr=lr, step=step, betas=betas, eps=eps, weight_decay=decay)
 
     slots = {"exp_avg": 0.0, "exp_avg_sq": 0.0, **({"max_exp_avg_sq": 0.0} if amsgrad else {})}
     return Optimizer(name, rate, slots, rule)
@@ -201,20 +187,11 @@ def rmsprop(
     slots |= {"grad_avg": 0.0} if centered else {}
     slots |= {"momentum_buffer": 0.0} if momentum else {}
 
-    def rule(p: Any, g: Any, v: Any, *rest: Any) -> tuple[Any, ...]:
-        *more, lr, _ = rest
-        g = g + weight_decay * p if weight_decay else g
-        v = alpha * v + (1 - alpha) * (g * g)
-        new, spread = [v], v
-        if centered:
-            mean = more[0] + (1 - alpha) * (g - more[0])
-            new.append(mean)
-            spread = v - mean * mean
-        step = g / (functional.get("sqrt")(spread) + eps)
-        if momentum:
-            step = momentum * more[-1] + step
-            new.append(step)
-        return (p - _as(lr, p) * step, *new)
+    more: dict[str, Any] = {"alpha": alpha, "eps": eps, "weight_decay": weight_decay, "momentum": momentum}
+
+    def rule(p: Any, g: Any, *rest: Any) -> tuple[Any, ...]:
+        *kept, lr, _ = rest
+        return steps.rmsprop_step(p, g, lr=lr, **dict(zip(slots, kept, strict=True)), **more)
 
     return Optimizer("rmsprop", lr, slots, rule)
 
@@ -228,11 +205,10 @@ def adagrad(
 ) -> Optimizer:
     """p - lr g / (sqrt(s) + eps) with s the sum of all g^2 so far (Duchi, Hazan, Singer 2011)."""
 
-    def rule(p: Any, g: Any, s: Any, lr: Any, step: Any) -> tuple[Any, ...]:
-        g = g + weight_decay * p if weight_decay else g
-        s = s + g * g
-        size = lr / (1.0 + (step - 1.0) * lr_decay) if lr_decay else lr
-        return p - _as(size, p) * g / (functional.get("sqrt")(s) + eps), s
+    more: dict[str, Any] = {"lr_decay": lr_decay, "eps": eps, "weight_decay": weight_decay}
+
+    def rule(p: Any, g: Any, sums: Any, lr: Any, step: Any) -> tuple[Any, ...]:
+        return steps.adagrad_step(p, g, sums, lr=lr, step=step, **more)
 
     return Optimizer("adagrad", lr, {"sum": initial_accumulator_value}, rule)
 
@@ -241,8 +217,8 @@ def global_norm(grads: Any) -> Array:
     """The square root of the sum of all leaves' squares, 0-d float32 (float64 when a leaf is)."""
     leaves = [leaf for leaf, yes in _trainable(grads) if yes]
     wide = "float64" if any(leaf.dtype == np.float64 for leaf in leaves) else "float32"
-    total = sum(functional.get("sum")(x * x) for x in (leaf.astype(wide) for leaf in leaves))
-    return functional.get("sqrt")(total)  # type: ignore[no-any-return]
+    squares = [(x * x).sum() for x in (leaf.astype(wide) for leaf in leaves)]
+    return sqrt(sum(squares[1:], squares[0]))
 
 
 def clip_by_global_norm(grads: Any, max_norm: float) -> tuple[Any, Array]:
@@ -251,13 +227,12 @@ def clip_by_global_norm(grads: Any, max_norm: float) -> tuple[Any, Array]:
     As torch.nn.utils.clip_grad_norm_: the factor is max_norm / (norm + 1e-6), if that is below 1.
     """
     norm = global_norm(grads)
-    factor = functional.get("minimum")(max_norm / (norm + 1e-6), 1.0)
+    factor = minimum(max_norm / (norm + 1e-6), 1.0)
     return tree.map(lambda g: g * _as(factor, g) if tree.is_float(g) else g, grads), norm
 
 
 def clip_by_value(grads: Any, limit: float) -> Any:
     """Gradients with every element within -limit..limit."""
-    clip = functional.get("clip")
     return tree.map(lambda g: clip(g, -limit, limit) if tree.is_float(g) else g, grads)
 
 

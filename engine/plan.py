@@ -58,7 +58,7 @@ class Plan:
         self._arena = empty_aligned((max(self.arena_bytes, 1),), np.uint8)
         self._stand_ins = _StandIns(low, specs)
         self._new = [(allocator(*_shape_of(low, b)), *_shape_of(low, b)) for b in low.new]
-        self._results = [_Result(place, len(specs)) for place in low.outputs]
+        self._results = [_number(place, len(specs)) for place in low.outputs]
         self._runs = _Runs(self, steps)
         self.scratch_bytes = self._runs.scratch_bytes
         self.segments = self._runs.segments
@@ -70,8 +70,8 @@ class Plan:
             return profile.timed(self, given)
         arrays = (*given, *[allocate(shape, dtype) for allocate, shape, dtype in self._new])
         with self._lock:
-            self._runs(arrays)
-        return [result(arrays) for result in self._results]
+            self._runs.all(arrays)
+        return [arrays[number] for number in self._results]
 
     def run_each(self, given: Sequence[NDArray[Any]], after: Callable[[int, Arrays], None]) -> Arrays:
         """As `run`, call by call; `after(number of the call, its outputs)` is called after each."""
@@ -80,7 +80,7 @@ class Plan:
             for number, call in enumerate(self.calls):
                 self._runs.one(number, arrays)
                 after(number, [self.array_at(place, arrays) for place in call.outputs])
-        return [result(arrays) for result in self._results]
+        return [arrays[number] for number in self._results]
 
     def array_at(self, place: Place, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """The array that lies at a place, in a call with these arguments and results."""
@@ -89,8 +89,7 @@ class Plan:
             return _viewed(self._arena, buffer.offset + place.offset, place.spec)
         if buffer.kind == "constant":
             return _viewed(self.low.constants[buffer.number], place.offset, place.spec)
-        number = buffer.number + (len(self.specs) if buffer.kind == "output" else 0)
-        return _viewed(arrays[number], place.offset, place.spec)
+        return _viewed(arrays[_number(place, len(self.specs))], place.offset, place.spec)
 
     def __str__(self) -> str:
         return plan_text(self)
@@ -137,14 +136,9 @@ class _Holder:
     memory: Any
 
 
-class _Result:
-    """Makes a result of the arrays of a call."""
-
-    def __init__(self, place: Place, arguments: int):
-        self.number = place.buffer.number + (arguments if place.buffer.kind == "output" else 0)
-
-    def __call__(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-        return arrays[self.number]
+def _number(place: Place, arguments: int) -> int:
+    """Which of a call's arguments and new arrays lies at a place."""
+    return place.buffer.number + (arguments if place.buffer.kind == "output" else 0)
 
 
 class _StandIns:
@@ -204,6 +198,7 @@ class _Runs:
         self._table_at = int(self.table.ctypes.data)
         self._patches_at, self._patch_count = int(self.patches.ctypes.data), len(self.patches)
         self._scratch_at = int(self._scratch.ctypes.data)
+        self.all = self._whole()
 
     def _record(self, call: Call, steps: Any) -> Any:
         """The steps of a call; or, when it is no chain of tasks, its launch."""
@@ -219,8 +214,7 @@ class _Runs:
         plan, buffer = self._plan, place.buffer
         if buffer.kind in ("arena", "constant"):
             return plan.array_at(place, ())
-        number = buffer.number + (len(plan.specs) if buffer.kind == "output" else 0)
-        return plan._stand_ins.array(number, place.offset, place.spec)
+        return plan._stand_ins.array(_number(place, len(plan.specs)), place.offset, place.spec)
 
     def _patches(self, step: Any) -> list[tuple[int, int, int]]:
         found = []
@@ -253,7 +247,22 @@ class _Runs:
                 segments.append(cut)
         return segments
 
-    def __call__(self, arrays: tuple[NDArray[Any], ...]) -> None:
+    def _whole(self) -> Callable[[tuple[NDArray[Any], ...]], None]:
+        """What runs all segments: straight into the compiled call where there is only one."""
+        if [type(segment) for segment in self.segments] == [tuple]:
+            ((first, count),) = self.segments
+            run, team, most = self._run, self._team, self.most_tasks
+            table, patches, patch_count = self._table_at + 32 * first, self._patches_at, self._patch_count
+            head, scratch = self._tuple_head, self._scratch_at
+
+            def at_once(arrays: tuple[NDArray[Any], ...]) -> None:
+                here = team(most) if most > 1 else 0
+                run(table, count, patches, patch_count, id(arrays) + head, scratch, here)
+
+            return at_once
+        return self._in_turn
+
+    def _in_turn(self, arrays: tuple[NDArray[Any], ...]) -> None:
         for segment in self.segments:
             if isinstance(segment, tuple):
                 self._native(arrays, *segment)

@@ -7,7 +7,8 @@
 A structure is what is left of a tree without its leaves: hashable, compared by value, so that a function can
 be compiled once for each. A class joins by two methods, as `nn.Module` does: `__tree__`, which gives an
 instance's leaves and structure (`by_attribute` finds them), and the class method `__from_tree__(structure,
-children, leaves)`, which makes an instance of its children, or of all leaves below them.
+children, leaves)`, which makes an instance of its children; leaves are all those below, which an instance may
+remember, or None in a part of a larger one.
 
 Compiled steps take trees apart and build them at every call, so equal structures are one object where they
 are made here, found by the identity of their children.
@@ -35,13 +36,23 @@ class Static:
 class Structure:
     """A tree without its leaves: the kind of node, its keys and children, or a static value."""
 
-    __slots__ = ("_id", "children", "keys", "kind", "size", "static")
+    __slots__ = ("_fill", "_id", "_joined", "_template", "children", "flat", "keys", "kind", "size", "static")
 
     def __init__(
         self, kind: Any, keys: tuple[Any, ...] = (), children: Sequence[Structure] = (), static: Any = None
     ) -> None:
         self.kind, self.keys, self.children, self.static = kind, keys, tuple(children), static
         self.size: int = 1 if kind is Array else sum(child.size for child in self.children)
+        self.flat = all([child.kind is Array for child in self.children])
+        # For `_built`: what is the same in every tree, and where the rest goes: number, child, first leaf.
+        self._joined = hasattr(kind, "__from_tree__")
+        self._template = [child.static for child in self.children]
+        self._fill: list[tuple[int, Structure, int]] = []
+        at = 0
+        for number, child in enumerate(self.children):
+            if child.kind is not Static and child.kind is not _NoneType:
+                self._fill.append((number, child, at))
+            at += child.size
         # 1, 1.0 and True are equal to Python, and three values to whoever compiles.
         value = frozenset(static) if isinstance(static, set) else static
         what = (kind, keys, self.children, type(static), value)
@@ -80,14 +91,49 @@ class Structure:
             raise ShapeError(f"a tree of {self.size} leaves cannot be made of {len(leaves)}: {self!r}.")
         return leaves[0] if self is LEAF else self._built(leaves, 0)
 
-    def _built(self, leaves: list[Any], start: int) -> Any:
+    def take(self, value: Any, into: list[Any]) -> bool:
+        """Append what is at the leaves of `value`; False when it is no tree of this structure, or might be one
+        only by a closer look. Quicker than `flatten`, for trees that are nearly always as the last one was;
+        leaves are not looked at.
+        """
         kind = self.kind
-        if kind is Static or kind is _NoneType:
-            return self.static
-        parts, at = [], start
-        for child in self.children:
-            parts.append(leaves[at] if child is LEAF else child._built(leaves, at))
-            at += child.size
+        if type(value) is not kind:
+            return False
+        if kind is tuple or kind is list:
+            parts = value
+        elif kind is dict:
+            parts = [value.get(key) for key in self.keys]
+        elif kind is _NoneType:
+            return True
+        elif (known := getattr(value, "__tree__", None)) is not None:
+            more, structure = known()
+            into += more
+            return structure is self or structure == self
+        else:
+            return False
+        if len(value) != len(self.children):
+            return False
+        if self.flat:
+            into += parts
+            return True
+        for child, part in zip(self.children, parts, strict=True):
+            if child is LEAF:
+                into.append(part)
+            elif not child.take(part, into):
+                return False
+        return True
+
+    def _built(self, leaves: list[Any], start: int, inside: bool = False) -> Any:
+        kind, joined = self.kind, self._joined
+        if self.flat:
+            parts = leaves[start : start + self.size]
+        else:
+            parts = self._template.copy()
+            for number, child, at in self._fill:
+                at += start
+                parts[number] = leaves[at] if child is LEAF else child._built(leaves, at, joined or inside)
+        if joined:
+            return kind.__from_tree__(self, parts, None if inside else leaves[start : start + self.size])
         if kind is tuple:
             return tuple(parts)
         if kind is list:
@@ -96,9 +142,7 @@ class Structure:
             return dict(zip(self.keys, parts, strict=True))
         if kind is MappingProxyType:
             return MappingProxyType(dict(zip(self.keys, parts, strict=True)))
-        if issubclass(kind, tuple):
-            return kind(*parts)
-        return kind.__from_tree__(self, parts, leaves[start:at])
+        return self.static if kind is Static or kind is _NoneType else kind(*parts)
 
     def paths(self, root: str = "", dotted: bool = False) -> list[str]:
         """What each leaf is called in Python, as in `model.layers[0].weight`.

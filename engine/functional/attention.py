@@ -66,7 +66,7 @@ def scaled_dot_product_attention(
 def _together(query: Operand, key: Operand, value: Operand, enable_gqa: bool) -> tuple[Operand, ...]:
     """The three with equal leading axes."""
     given = (query, key, value)
-    shapes = [getattr(x, "shape", ()) for x in given]
+    shapes: list[tuple[int, ...]] = [getattr(x, "shape", ()) for x in given]
     if any(len(s) < 2 for s in shapes):
         return given  # refused by the op, which knows what to say
     heads = [s[-3] if len(s) > 2 else 1 for s in shapes]

@@ -20,6 +20,7 @@ from ..array import Array, asarray
 from ..eager import Operand, call, call_all
 from .shape import axis_of, broadcast_to, expand_dims, flatten, narrow, reshape
 
+_largest = np.maximum.reduce
 Index = Operand | Sequence[Any]
 
 
@@ -39,6 +40,9 @@ def checked_index(name: str, index: Index, length: int, *, wraps: bool = False) 
         data = np.asarray(places)
         if data.dtype.kind not in "iu":
             raise DTypeError(f"{name}: index holds places and must be int64 or int32, got {data.dtype}.")
+        # Without a sign, negative places are the largest: one look at the numbers instead of two.
+        if int(_largest(data.view(f"u{data.itemsize}"), None)) < length:
+            return places
         low, high = int(data.min()), int(data.max())
         if high >= length or low < (-length if wraps else 0):
             wrong = high if high >= length else low
@@ -66,14 +70,13 @@ def embedding(input: Index, weight: Operand, padding_idx: int | None = None) -> 
     weight = _array(weight)
     rows = weight.shape[0] if weight.ndim else 0
     places = checked_index("embedding", input, rows)
-    skip = -1
     if padding_idx is not None:
         if not -rows <= padding_idx < rows:
             raise OutOfRangeError(
                 f"embedding: padding_idx {padding_idx} is none of the {rows} rows of weight."
             )
-        skip = padding_idx % rows
-    taken = call(EMBEDDING, (weight, reshape(places, (places.size,))), {"padding_idx": skip})
+        padding_idx %= rows
+    taken = call(EMBEDDING, (weight, reshape(places, (places.size,))), {"padding_idx": padding_idx})
     return taken if places.ndim == 1 else reshape(taken, (*places.shape, weight.shape[1]))
 
 
@@ -112,6 +115,30 @@ def take(x: Operand, index: Index, axis: int | None = None) -> Array:
     return reshape(taken, (*x.shape[:place], *places.shape, *x.shape[place + 1 :]))
 
 
+def take_together(x: Array, indices: Sequence[Any], axis: int) -> Array:
+    """x at indices[0][j], indices[1][j], ... along the axes from `axis` on, as x[..., i0, i1] in NumPy.
+
+    Raises:
+        OutOfRangeError: for a place that is not there; negative ones count from the end.
+        ShapeError, DTypeError: for indices that do not broadcast against each other, or hold no places.
+    """
+    lengths = x.shape[axis : axis + len(indices)]
+    if len(lengths) < len(indices):
+        raise OutOfRangeError(f"x {x.shape} has {x.ndim} axes, too few for the index.")
+    places = [checked_index("index", i, n, wraps=True) for i, n in zip(indices, lengths, strict=True)]
+    if len(places) == 1:
+        return take(x, places[0], axis)
+    from .pointwise import where
+
+    # As places along one axis, into which these axes are joined.
+    joined: Any = None
+    for index, length in zip(places, lengths, strict=True):
+        wide: Any = index.astype("int64")
+        wide = where(wide < 0, wide + length, wide)
+        joined = wide if joined is None else joined * length + wide
+    return take(flatten(x, axis, axis + len(lengths) - 1), joined, axis)
+
+
 def gather(x: Operand, axis: int, index: Index) -> Array:
     """out[i][j] = x[index[i][j]][j] for axis 0, out[i][j] = x[i][index[i][j]] for axis 1, as torch.gather.
 
@@ -124,14 +151,18 @@ def gather(x: Operand, axis: int, index: Index) -> Array:
     return call(GATHER, (x, checked_index("gather", index, x.shape[place])), {"axis": place})
 
 
-def take_along_axis(x: Operand, index: Index, axis: int) -> Array:
+def take_along_axis(x: Operand, index: Index, axis: int | None = None) -> Array:
     """x at `index` along `axis`, the other axes broadcast, as np.take_along_axis (torch.take_along_dim).
+
+    Without `axis`, both are flattened.
 
     Raises:
         OutOfRangeError: for a place that is not there; negative ones count from the end.
         ShapeError, DTypeError: for an index whose other axes do not broadcast against x's.
     """
     x, places = _array(x), _array(index)
+    if axis is None:
+        x, places, axis = flatten(x), flatten(places), 0
     place = axis_of("take_along_axis", axis, x.ndim)
     if places.ndim != x.ndim:
         raise ShapeError(f"take_along_axis: x {x.shape} and index {places.shape} need the same axes.")
@@ -162,7 +193,9 @@ def scatter_add(x: Operand, axis: int, index: Index, src: Operand) -> Array:
     place = axis_of("scatter_add", axis, x.ndim)
     places = checked_index("scatter_add", index, x.shape[place])
     src = _cut_to("scatter_add", src, places.shape)
-    return x + call(SCATTER_SUM, (src, places), {"axis": place, "shape": x.shape})  # type: ignore[operator]
+    total: Any = call(SCATTER_SUM, (src, places), {"axis": place, "shape": x.shape})
+    added: Array = x + total
+    return added
 
 
 def _cut_to(name: str, src: Array, shape: tuple[int, ...]) -> Array:
@@ -175,8 +208,8 @@ def _cut_to(name: str, src: Array, shape: tuple[int, ...]) -> Array:
     return src
 
 
-def index_add(x: Operand, axis: int, index: Index, source: Operand) -> Array:
-    """x with the parts of `source` added at the places index: [N] along `axis`, as torch.index_add.
+def index_add(x: Operand, axis: int, index: Index, source: Operand, *, alpha: float = 1) -> Array:
+    """x with `alpha` times the parts of `source` added at index: [N] along `axis`, as torch.index_add.
 
     Raises:
         OutOfRangeError: for a place that is not there.
@@ -186,7 +219,9 @@ def index_add(x: Operand, axis: int, index: Index, source: Operand) -> Array:
     place = axis_of("index_add", axis, x.ndim)
     places = checked_index("index_add", index, x.shape[place])
     attrs = {"axis": place, "length": x.shape[place], "skip": -1}
-    return x + call(INDEX_SUM, (source, places), attrs)  # type: ignore[operator]
+    total: Any = call(INDEX_SUM, (source, places), attrs)
+    added: Array = x + (total if alpha == 1 else total * alpha)
+    return added
 
 
 def one_hot(index: Index, num_classes: int = -1) -> Array:
@@ -309,8 +344,16 @@ def tile(x: Operand, *reps: Any) -> Array:
     return reshape(wide, tuple(count * length for count, length in zip(counts, shape, strict=True)))
 
 
-def repeat_interleave(x: Operand, repeats: int, axis: int | None = None) -> Array:
-    """Each element of x `repeats` times in a row along `axis`, as torch.repeat_interleave with a number.
+def repeat_interleave(
+    x: Operand, repeats: int | Operand, axis: int | None = None, *, output_size: int | None = None
+) -> Array:
+    """Each element of x `repeats` times in a row along `axis`, as torch.repeat_interleave.
+
+    Args:
+        x: any shape and dtype.
+        repeats: a number, or an array with one for each place along `axis`, whose numbers must be known.
+        axis: None for the flattened x.
+        output_size: the length that comes out, for those who know it; not needed.
 
     Raises:
         ShapeError: for a negative number, or an axis that is not there.
@@ -318,7 +361,13 @@ def repeat_interleave(x: Operand, repeats: int, axis: int | None = None) -> Arra
     x = _array(x)
     if axis is None:
         x, axis = flatten(x), 0
-    place, count = axis_of("repeat_interleave", axis, x.ndim), whole(repeats)
+    place = axis_of("repeat_interleave", axis, x.ndim)
+    if isinstance(repeats, Array | np.ndarray):
+        counts = np.broadcast_to(np.asarray(repeats), (x.shape[place],))
+        if counts.min(initial=0) < 0:
+            raise ShapeError("repeat_interleave: repeats are 0 or more.")
+        return index_select(x, place, np.repeat(np.arange(x.shape[place]), counts))
+    count = whole(repeats)
     if count < 0:
         raise ShapeError(f"repeat_interleave: repeats is 0 or more, got {count}.")
     head, length, tail = x.shape[:place], x.shape[place], x.shape[place + 1 :]
@@ -409,19 +458,37 @@ def topk(
     return values, indices
 
 
-def searchsorted(sorted_sequence: Operand, input: Operand, *, right: bool = False) -> Array:
+def searchsorted(
+    sorted_sequence: Operand,
+    input: Operand,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Operand | None = None,
+) -> Array:
     """For each number where it would be entered to keep the order, as torch.searchsorted.
 
     Args:
         sorted_sequence: [n], or [..., n] with the leading axes of `input`, in ascending order.
         input: any shape, of the same dtype.
+        out_int32: whether the result is int32, else int64.
         right: behind equal elements, else before them.
+        side: "left" or "right", the same in words.
+        sorter: where the elements of a sequence that is not in order would be in one, as from `argsort`.
 
     Returns:
-        input's shape, int64, 0 to n.
+        input's shape, 0 to n.
 
     Raises:
         ShapeError: when the leading axes differ.
         DTypeError: for mixed dtypes.
+        ConfigError: for another side.
     """
-    return call(SEARCHSORTED, (_array(sorted_sequence), _array(input)), {"right": bool(right)})
+    rows = _array(sorted_sequence)
+    if side not in (None, "left", "right") or (side == "left" and right):
+        raise ConfigError(f"searchsorted: side is 'left' or 'right', and agrees with right, got {side!r}.")
+    if sorter is not None:
+        rows = take_along_axis(rows, sorter, -1)
+    found = call(SEARCHSORTED, (rows, _array(input)), {"right": bool(right) or side == "right"})
+    return found.astype("int32") if out_int32 else found

@@ -92,8 +92,10 @@ def _operands(name: str, *values: Any, whole: bool = True) -> Sequence[Any]:
 
 # As in PyTorch: functions of real numbers take whole ones as float32, and whole numbers are whole.
 _PROMOTING = frozenset(
-    ["exp", "exp2", "expm1", "log", "log2", "log1p", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "tan"]
-    + ["tanh", "sigmoid", "erf", "isnan", "isinf", "isfinite"]
+    [
+        *("exp", "exp2", "expm1", "log", "log2", "log1p", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "tan"),
+        *("tanh", "sigmoid", "erf", "isnan", "isinf", "isfinite"),
+    ]
 )
 _WHOLE = frozenset(["floor", "ceil", "round", "trunc"])
 
@@ -135,7 +137,7 @@ def _binary(name: str, doc: str, whole: bool = True) -> Callable[[Value, Value],
 
 def _kinds(dtypes: tuple[str, ...]) -> str:
     kinds = ["floating-point"] * ("float32" in dtypes) + ["whole numbers"] * ("int32" in dtypes)
-    return " or ".join(kinds + ["bool"] * ("bool" in dtypes))
+    return " or ".join([*kinds, *["bool"] * ("bool" in dtypes)])
 
 
 add = _binary("add", "x + y")
@@ -240,9 +242,11 @@ def leaky_relu(x: Operand, negative_slope: Value = 0.01) -> Array:
 
 def prelu(x: Operand, weight: Operand) -> Array:
     """x, or weight x below 0; weight: a number for all, or [C] for the channels of x: [N, C, ...]."""
-    if weight.ndim == 1 and weight.shape[0] > 1 and x.ndim > 1:
-        from .shape import reshape
+    from .shape import reshape
 
+    if weight.size == 1:
+        weight = reshape(weight, ())
+    elif weight.ndim == 1 and x.ndim > 1:
         weight = reshape(weight, (weight.shape[0], *(1,) * (x.ndim - 2)))
     return call(OPS["leaky_relu"], (x, weight))
 
@@ -281,7 +285,8 @@ def softplus(x: Operand, beta: float = 1.0, threshold: float = 20.0) -> Array:
     """log(1 + e^(beta x)) / beta; x itself where beta x is above the threshold."""
     if beta == 1.0:
         y = call(OPS["softplus"], (x,))
-        return y if threshold == 20.0 else where(greater(x, threshold), x, y)
+        # Above 20, log(1 + e^x) is x to the last place of every dtype but float64.
+        return y if threshold == 20.0 and x.dtype != np.float64 else where(greater(x, threshold), x, y)
     scaled = mul(x, beta)
     return where(greater(scaled, threshold), x, div(call(OPS["softplus"], (scaled,)), beta))
 

@@ -222,7 +222,7 @@ def _sliced(x: Array, bounds: Sequence[builtins.slice]) -> Array:
     return call(SLICE, (x,), {"starts": starts, "stops": stops, "steps": steps})
 
 
-def narrow(x: Operand, axis: int, start: int, length: int) -> Array:
+def narrow(x: Operand, axis: int, start: int | Array, length: int) -> Array:
     """A view of the elements `start` to `start + length` along `axis`, as torch.narrow.
 
     Raises:
@@ -230,6 +230,7 @@ def narrow(x: Operand, axis: int, start: int, length: int) -> Array:
     """
     x = _array(x)
     place = axis_of("narrow", axis, x.ndim)
+    start = int(start) if isinstance(start, Array) else start
     first = start + x.shape[place] if start < 0 else start
     if length < 0 or first < 0 or first + length > x.shape[place]:
         raise ShapeError(
@@ -308,32 +309,48 @@ def unbind(x: Operand, axis: int = 0) -> tuple[Array, ...]:
 def indexed(x: Array, key: Any) -> Array:
     """x[key], for Arrays without numbers too: a view for whole numbers, slices, None and ...
 
-    One whole-number array among slices takes its places along that axis.
+    Whole-number arrays beside each other take their places along their axes together; a mask whose values are
+    known stands for the places where it is on.
 
     Raises:
         OutOfRangeError: for a place that is not there, or more places than axes.
         DTypeError: for any other key.
     """
-    parts = key if isinstance(key, tuple) else (key,)
-    arrays = [part for part in parts if isinstance(part, Array | np.ndarray | list) and np.ndim(part)]
-    if not arrays:
+    parts: list[Any] = []
+    for part in key if isinstance(key, tuple) else (key,):
+        parts += _nonzero(part) if _is_mask(part) else [part]
+    if not any(_is_places(part) for part in parts):
         return basic_index(x, key)
-    from .index import take
-
-    at = next(i for i, part in enumerate(parts) if part is arrays[0])
-    rest = [part for part in parts if part is not arrays[0]]
-    if len(arrays) > 1 or any(not isinstance(p, builtins.slice) and p is not Ellipsis for p in rest):
+    # Numbers beside arrays are places too.
+    chosen = [
+        i for i, p in enumerate(parts) if _is_places(p) or (hasattr(p, "__index__") and np.ndim(p) == 0)
+    ]
+    first, last = chosen[0], chosen[-1]
+    if len(chosen) != last - first + 1 or any(part is None for part in parts):
         raise DTypeError(
-            "an index of an Array without numbers has at most one array of places, among slices; write "
-            "kw.gather or kw.take for others."
+            "an index of an Array without numbers has its arrays of places beside each other, among slices; "
+            "write kw.gather or kw.take for others."
         )
-    if Ellipsis in rest and any(p is Ellipsis for p in parts[:at]):
-        axis = x.ndim - (len(parts) - at)
-    else:
-        axis = at
-    whole = (*parts[:at], builtins.slice(None), *parts[at + 1 :])
-    made: Array = take(basic_index(x, whole), arrays[0], axis)
-    return made
+    from .index import take_together
+
+    axis = first if Ellipsis not in parts[:first] else x.ndim - (len(parts) - first)
+    whole = [builtins.slice(None) if i in chosen else part for i, part in enumerate(parts)]
+    return take_together(basic_index(x, tuple(whole)), [parts[i] for i in chosen], axis)
+
+
+def _is_mask(part: Any) -> bool:
+    """Whether a part of an index is an array of bools whose values are known."""
+    return (isinstance(part, np.ndarray) or type(part) is Array) and part.dtype == bool and part.ndim > 0
+
+
+def _nonzero(mask: Any) -> list[Any]:
+    """Where a mask is on, an array for each of its axes."""
+    return list(np.nonzero(np.asarray(mask)))
+
+
+def _is_places(part: Any) -> bool:
+    """Whether a part of an index is an array of places."""
+    return isinstance(part, list) or (isinstance(part, Array | np.ndarray) and part.ndim > 0)
 
 
 def basic_index(x: Array, key: Any) -> Array:

@@ -1,15 +1,22 @@
-"""Gradients of attention: query, key and value by a kernel; a mask that was added, from the definition."""
+"""Gradients of attention: query, key and value by a kernel; all else from the definition.
+
+What a mask that was added needs, and what a gradient's gradient needs, is written plainly, with matrices as
+large as the scores: a graph in which nobody asks for it has none of it.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ...kernels.attention.op import ATTENTION_GRAD
-from ..array import Array
 from ..eager import call_all
+from ..functional.index import repeat_interleave
 from ..functional.matmul import matmul
 from ..functional.pointwise import cast, equal, exp, mul, where
 from ..functional.reduce import sum as total
+from ..functional.shape import broadcast_to
 from . import gradient
 
 
@@ -18,39 +25,107 @@ def attention(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
     """(dq, dk, dv, dmask); probabilities are computed again, from the logsumexp."""
     (dout, dtotal), (query, key, value, mask), (out, found) = grads, inputs, outputs
     if dout is None:
-        dout = mul(out, 0.0)
+        dout = _zeros(out, out.dtype)
     given = (query, key, value, mask, out, found, dout, dtotal)
     slopes = call_all(ATTENTION_GRAD, given, attrs)
     if mask is None or mask.dtype == bool:
         return (*slopes, None)
-    return (*slopes, _mask_grad(given, attrs))
+    parts = _parts(given, attrs)
+    return (*slopes, cast(_added_up(parts.p * parts.far, mask.shape), mask.dtype))
 
 
-def _mask_grad(given: Any, attrs: Any) -> Array:
-    """ds = p (dout value^T - sum(dout out) + dlogsumexp), added up where the mask is repeated.
+class _Parts(NamedTuple):
+    """The matrices of the definition, [..., L, S], in the dtype of sums: see `_parts`."""
 
-    It is as large as the scores. A graph that has no use for it has none of it.
+    query: Any
+    key: Any
+    value: Any
+    out: Any
+    dout: Any
+    factor: float
+    p: Any
+    far: Any
+
+
+def _parts(given: Any, attrs: Any) -> _Parts:
+    """p: probabilities; far = dout value^T - sum(dout out) + dlogsumexp: p far is the scores' gradient.
+
+    Heads of key and value are repeated for those of query.
     """
-    import numpy as np
-
-    from ..functional import get
-
     query, key, value, mask, out, found, dout, dtotal = given
-    if query.ndim > 2 and key.shape[-3] != query.shape[-3]:
-        repeats = query.shape[-3] // max(key.shape[-3], 1)
-        key, value = (get("repeat_interleave")(x, repeats, axis=-3) for x in (key, value))
-    factor = max(query.shape[-1], 1) ** -0.5 if attrs["scale"] is None else attrs["scale"]
-    scores = matmul(mul(query, factor), key.swapaxes(-1, -2)) + mask
-    if attrs["is_causal"]:
-        scores = where(np.tri(*scores.shape[-2:], dtype=bool), scores, float("-inf"))
     wide = found.dtype
-    none = equal(found, float("-inf"))
-    p = exp(cast(scores, wide) - where(none, float("inf"), found).unsqueeze(-1))
-    rest = total(cast(dout, wide) * cast(out, wide), -1)
+    repeats = _repeats(query, key)
+    if repeats != 1:
+        key, value = (repeat_interleave(x, repeats, axis=-3) for x in (key, value))
+    query, key, value, out, dout = (cast(x, wide) for x in (query, key, value, out, dout))
+    factor = max(query.shape[-1], 1) ** -0.5 if attrs["scale"] is None else attrs["scale"]
+    scores = matmul(mul(query, factor), key.swapaxes(-1, -2))
+    if mask is not None and mask.dtype == bool:
+        scores = where(mask, scores, float("-inf"))
+    elif mask is not None:
+        scores = scores + cast(mask, wide)
+    if attrs["is_causal"]:
+        scores = where(np.tri(*scores.shape[-2:]) > 0, scores, float("-inf"))
+    shift = where(equal(found, float("-inf")), float("inf"), found)
+    rest = total(dout * out, -1)
     if dtotal is not None:
         rest = rest - dtotal
-    slopes = p * (cast(matmul(dout, value.swapaxes(-1, -2)), wide) - rest.unsqueeze(-1))
-    return cast(_added_up(slopes, mask.shape), mask.dtype)
+    far = matmul(dout, value.swapaxes(-1, -2)) - rest.unsqueeze(-1)
+    return _Parts(query, key, value, out, dout, factor, exp(scores - shift.unsqueeze(-1)), far)
+
+
+def _zeros(like: Any, dtype: Any) -> Any:
+    return broadcast_to(np.zeros((), dtype), like.shape)
+
+
+def _repeats(query: Any, key: Any) -> int:
+    """How many heads of query share one of key."""
+    return int(query.shape[-3] // max(key.shape[-3], 1)) if query.ndim > 2 else 1
+
+
+@gradient("attention_grad")
+def attention_grad(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
+    """The gradients of ds = p far, dq = factor ds key, dk = factor ds^T query, dv = p^T dout."""
+    query, key, value, mask, out, found, dout, dtotal = inputs
+    parts = _parts(inputs, attrs)
+    wide, repeats = found.dtype, _repeats(query, key)
+    gq, gk, gv = (
+        _zeros(x, wide) if g is None else cast(g, wide)
+        for g, x in zip(grads, (query, key, value), strict=True)
+    )
+    if repeats != 1:
+        gk, gv = (repeat_interleave(g, repeats, axis=-3) for g in (gk, gv))
+    slopes = parts.p * parts.far
+    of_slopes = (
+        matmul(gq, parts.key.swapaxes(-1, -2)) + matmul(parts.query, gk.swapaxes(-1, -2))
+    ) * parts.factor
+    of_p = of_slopes * parts.far + matmul(parts.dout, gv.swapaxes(-1, -2))
+    of_far, of_scores = of_slopes * parts.p, of_p * parts.p
+    of_rest = -total(of_far, -1)
+    dquery = (matmul(of_scores, parts.key) + matmul(slopes, gk)) * parts.factor
+    dkey = (
+        matmul(of_scores.swapaxes(-1, -2), parts.query) + matmul(slopes.swapaxes(-1, -2), gq)
+    ) * parts.factor
+    dvalue = matmul(of_far.swapaxes(-1, -2), parts.dout)
+    row = of_rest.unsqueeze(-1)
+    ddout = matmul(of_far, parts.value) + matmul(parts.p, gv) + row * parts.out
+    dmask = None
+    if mask is not None and mask.dtype != bool:
+        dmask = cast(_added_up(of_scores, mask.shape), mask.dtype)
+    made = (dquery, _shared(dkey, key), _shared(dvalue, value), row * parts.dout, ddout)
+    dq, dk, dv, d_out, d_dout = (
+        cast(x, like.dtype) for x, like in zip(made, (query, key, value, out, dout), strict=True)
+    )
+    return dq, dk, dv, dmask, d_out, -total(of_scores, -1), d_dout, None if dtotal is None else -of_rest
+
+
+def _shared(x: Any, like: Any) -> Any:
+    """The sum over heads that were repeated."""
+    if x.shape == like.shape:
+        return x
+    *lead, heads, rows, features = x.shape
+    key_heads = like.shape[-3]
+    return total(x.reshape((*lead, key_heads, heads // key_heads, rows, features)), -3)
 
 
 def _added_up(x: Any, shape: tuple[int, ...]) -> Any:

@@ -25,7 +25,8 @@ def index_select_rule(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
 def embedding_rule(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
     """As of index_select; nothing for the padding's row."""
     (dy,), (weight, index) = grads, inputs
-    given = {"axis": 0, "length": weight.shape[0], "skip": attrs["padding_idx"]}
+    skip = -1 if attrs["padding_idx"] is None else attrs["padding_idx"]
+    given = {"axis": 0, "length": weight.shape[0], "skip": skip}
     return call(INDEX_SUM, (dy, index), given), None
 
 
@@ -52,7 +53,8 @@ def scatter_sum_rule(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
 @gradient("concat")
 def concat_rule(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
     """Each array's gradient is its part of dy."""
-    (dy,), axis, at, parts = grads, attrs["axis"], 0, []
+    (dy,), axis, at = grads, attrs["axis"], 0
+    parts: list[Array | None] = []
     for x in inputs:
         if x is None:
             parts.append(None)

@@ -74,7 +74,8 @@ def std(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
 
 
 def _off(x: Array, attrs: Any) -> Array:
-    return x - mean_of(x, attrs["axis"], keepdims=True)
+    off: Array = x - mean_of(x, attrs["axis"], keepdims=True)
+    return off
 
 
 def _one_of(x: Array, attrs: Any) -> float:

@@ -74,15 +74,13 @@ class MultiHeadAttention(Module):
         """
         key = query if key is None else key
         value = key if value is None else value
-        heads = [self._heads(part) for part in self._projected(query, key, value)]
+        q, k, v = (self._heads(part) for part in self._projected(query, key, value))
         mask = _mask(attn_mask, key_padding_mask)
-        run = current()
-        rest = {}
+        run, p, drawn = current(), 0.0, None
         if self.dropout and run is not None:
-            rest = {"dropout_p": self.dropout, "dropout_key": run.next_key("MultiHeadAttention")}
-        y = scaled_dot_product_attention(
-            *heads, attn_mask=mask, is_causal=is_causal, **rest
-        )  # [B, heads, T, E / heads]
+            p, drawn = self.dropout, run.next_key("MultiHeadAttention")
+        # [B, heads, T, E / heads]
+        y = scaled_dot_product_attention(q, k, v, mask, p, is_causal, dropout_key=drawn)
         order = (0, 2, 1, 3) if self.batch_first else (2, 0, 1, 3)
         return self.out_proj(permute(y, order).reshape(query.shape))
 
@@ -92,10 +90,9 @@ class MultiHeadAttention(Module):
         size = w.shape[1]
         if query is key and key is value:
             return list(split(linear(query, w, b), size, axis=-1))
-        biases = [None] * 3 if b is None else split(b, size)
-        return [
-            linear(x, *pair) for x, *pair in zip((query, key, value), split(w, size), biases, strict=True)
-        ]
+        biases = (None,) * 3 if b is None else split(b, size)
+        three = zip((query, key, value), split(w, size), biases, strict=True)
+        return [linear(x, weight, bias) for x, weight, bias in three]
 
     def _heads(self, x: Any) -> Any:
         """[T, B, E] (or batch first) -> [B, heads, T, E / heads]."""
@@ -153,7 +150,8 @@ class TransformerEncoderLayer(Module):
         masks = (mask, key_padding_mask, is_causal)
         if self.norm_first:
             x = x + self._attended(self.norm1(x), *masks)
-            return x + self._fed(self.norm2(x))
+            y: Array = x + self._fed(self.norm2(x))
+            return y
         x = self.norm1(x + self._attended(x, *masks))
         return self.norm2(x + self._fed(x))
 

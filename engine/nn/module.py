@@ -105,12 +105,12 @@ class Module:
         return known
 
     @classmethod
-    def __from_tree__(cls, structure: tree.Structure, children: list[Any], leaves: list[Any]) -> Self:
+    def __from_tree__(cls, structure: tree.Structure, children: list[Any], leaves: list[Any] | None) -> Self:
         made = object.__new__(cls)
-        vars(made).update(zip(structure.keys, children, strict=True))
-        object.__setattr__(made, "_fixed", True)
-        if all(isinstance(leaf, Array) for leaf in leaves):
-            object.__setattr__(made, "_flat", (leaves, structure))
+        made.__dict__.update(zip(structure.keys, children, strict=True))
+        _set_fixed(made, True)
+        if leaves is not None and all([isinstance(leaf, Array) for leaf in leaves]):
+            _set_flat(made, (leaves, structure))
         return made
 
     def __getstate__(self) -> dict[str, Any]:
@@ -125,6 +125,10 @@ class Module:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({_inner(vars(self).items())})"
+
+
+# Past __setattr__: a compiled step makes every Module of a model anew.
+_set_fixed, _set_flat = Module._fixed.__set__, Module._flat.__set__  # type: ignore[attr-defined]
 
 
 def _fixed(value: Any) -> Any:

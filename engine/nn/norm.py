@@ -132,11 +132,10 @@ class _BatchNorm(Module):
         now = self if run is None else run.latest(self)
         kept = (now.running_mean, now.running_var)
         by_batch = run is not None or kept[0] is None
-        y = batch_norm(x, *kept, self.weight, self.bias, by_batch, self.momentum, self.eps)
-        if run is None or kept[0] is None:
-            return y
-        y, mean, var = y
-        run.record(self, running_mean=mean, running_var=var)
+        made = batch_norm(x, *kept, self.weight, self.bias, by_batch, self.momentum, self.eps)
+        y: Array = made[0] if isinstance(made, tuple) else made
+        if run is not None and isinstance(made, tuple):
+            run.record(self, running_mean=made[1], running_var=made[2])
         return y
 
 

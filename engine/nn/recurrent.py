@@ -61,8 +61,13 @@ class _Recurrent(Module):
         return [f"_l{layer}{way}" for layer in range(self.num_layers) for way in ways]
 
     def _layers(self, x: Any, states: list[Any], lengths: Any) -> tuple[Array, list[Any]]:
-        """All layers over x: the last one's outputs, and the end state of each layer and direction."""
+        """All layers over x: the last one's outputs, and the end state of each layer and direction.
+
+        In bfloat16 the weights are that; sums, states and what lies between layers are float32.
+        """
         ends = []
+        dtype = x.dtype
+        x, states = _wide(x), [_wide(state) for state in states]
         ways = 1 + self.bidirectional
         for number, suffix in enumerate(self._suffixes()):
             reverse = suffix.endswith("_reverse")
@@ -70,6 +75,7 @@ class _Recurrent(Module):
                 below, outputs = x, []
             names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             weights = [vars(self).get(name + suffix) for name in names]
+            weights[2:] = [_wide(bias) for bias in weights[2:]]
             y, end = self._one(below, states[number], weights, lengths, reverse)
             ends.append(end)
             outputs.append(y)
@@ -78,7 +84,7 @@ class _Recurrent(Module):
                 run = current()
                 if self.dropout and run is not None and number + 1 < len(states):
                     x = dropout(x, self.dropout, key=run.next_key(type(self).__name__))
-        return x, ends
+        return _as(x, dtype), [_as(end, dtype) for end in ends]
 
     def _one(self, x: Any, state: Any, weights: list[Any], lengths: Any, reverse: bool) -> tuple[Array, Any]:
         """One layer in one direction: its outputs and its end state."""
@@ -138,8 +144,19 @@ class RNN(_Recurrent):
         return y, stack(ends, axis=0)
 
     def _one(self, x: Any, state: Any, weights: list[Any], lengths: Any, reverse: bool) -> tuple[Array, Any]:
-        how = {"reverse": reverse, "batch_first": self.batch_first, "nonlinearity": self.nonlinearity}
-        return rnn(x, state, *weights, lengths, **how)
+        w_ih, w_hh, b_ih, b_hh = weights
+        return rnn(
+            x,
+            state,
+            w_ih,
+            w_hh,
+            b_ih,
+            b_hh,
+            lengths,
+            nonlinearity=self.nonlinearity,
+            reverse=reverse,
+            batch_first=self.batch_first,
+        )
 
 
 class GRU(_Recurrent):
@@ -152,8 +169,8 @@ class GRU(_Recurrent):
         return y, stack(ends, axis=0)
 
     def _one(self, x: Any, state: Any, weights: list[Any], lengths: Any, reverse: bool) -> tuple[Array, Any]:
-        how = {"reverse": reverse, "batch_first": self.batch_first}
-        return gru(x, state, *weights, lengths, **how)
+        w_ih, w_hh, b_ih, b_hh = weights
+        return gru(x, state, w_ih, w_hh, b_ih, b_hh, lengths, reverse=reverse, batch_first=self.batch_first)
 
 
 class LSTM(_Recurrent):
@@ -177,5 +194,19 @@ class LSTM(_Recurrent):
         return y, (stack([h for h, _ in ends], axis=0), stack([c for _, c in ends], axis=0))
 
     def _one(self, x: Any, state: Any, weights: list[Any], lengths: Any, reverse: bool) -> tuple[Array, Any]:
-        how = {"reverse": reverse, "batch_first": self.batch_first}
-        return lstm(x, state, *weights, lengths, **how)
+        w_ih, w_hh, b_ih, b_hh = weights
+        return lstm(x, state, w_ih, w_hh, b_ih, b_hh, lengths, reverse=reverse, batch_first=self.batch_first)
+
+
+def _wide(value: Any) -> Any:
+    """bfloat16 as float32, other numbers as they are; also of a pair of states, or None."""
+    if isinstance(value, tuple):
+        return tuple(map(_wide, value))
+    return value.astype("float32") if value is not None and value.dtype.name == "bfloat16" else value
+
+
+def _as(value: Any, dtype: Any) -> Any:
+    """An array, or a pair of them, in a dtype."""
+    if isinstance(value, tuple):
+        return tuple(_as(part, dtype) for part in value)
+    return value if value.dtype == dtype else value.astype(dtype)

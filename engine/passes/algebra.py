@@ -137,6 +137,8 @@ def _without_turns(graph: Graph) -> Graph:
         found = None
         if node.op.name in ("transpose", "reshape") and inputs[0] is not None:
             found = _before(inputs[0], node, readers, _DEPTH) if _is_pointwise(inputs[0].node) else None
+            if found is not None and found.spec is not node.specs[0]:
+                found = None  # a single number, which has another shape
         values = make_node(node.op, inputs, node.attrs, node.where).outputs if found is None else (found,)
         for old, new in zip(node.outputs, values, strict=True):
             count = 2 if old in outputs else len(graph.users.get(old, ()))

@@ -1,51 +1,50 @@
 """fusion: pointwise operations that lead to each other become one program, run by one generated kernel.
 
-    y = gelu(x * a + b) * m        four passes over memory  ->  one
+    y = gelu(x * a + b) * m                       four passes over memory  ->  one
+    y = (x - mean(x)) * rsqrt(var(x) + eps)       rows stay in the cache between their reductions
 
 An operation joins the one that reads its result, as long as both go over the same shape and nothing lies
-between them that would have to run both before and after (`clusters`). What others read as well becomes
-another output of the program. Numbers become part of it. A small operand that is repeated over the shape is
-computed with it when that costs next to nothing.
+between them that would have to run both before and after (`clusters`). Reductions over the same axes of the
+same shape join what makes their rows, and what goes on with them. What others read as well becomes another
+output of the program. Numbers become part of it. A small operand that is repeated over the shape is computed
+with it when that costs next to nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
-from ...kernels.pointwise.instructions import POINTWISE, TABLE
+from ...kernels.op import get_op
 from ...kernels.pointwise.op import fused_op
-from ...kernels.pointwise.program import Writer
+from ...kernels.settings import current
 from ..graph import Graph, Node, Value, make_node
 from .clusters import Cluster, Joins, Lookup, rebuilt
-from .table import number_of
+from .programs import Space, inputs_of, is_alias, is_pointwise, space_of, values_of, weight_of, written
 
-# What a program may have at most: arrays, whose addresses and strides are held in registers, and vector
-# operations, beyond which its loop gains nothing from being one.
+# What a program may have at most: arrays, whose addresses and strides are held in registers, and operations,
+# beyond which its loop gains nothing from being one.
 _MOST_ARRAYS = 16
-_MOST_INSTRUCTIONS = 80
+_MOST_NODES = 80
 # Vector operations up to which a small result is computed again in each place; for a single number, the
 # compiler takes them out of the loop.
 _CHEAP = 4
 _CHEAP_NUMBER = 200
+# A row program works on whole rows: shorter ones leave vectors half empty, longer ones leave the nearest
+# caches before they are read again, and a few large ones leave threads without work. Columns of a large
+# array are read across its lines, which costs more than reading it once more. Where each begins to pay was
+# measured on a Zen 5 with 1 MiB of second cache (sums, softmax and x - mean(x), fused and apart).
+_SHORTEST_ROW = 64
+_LONGEST_ROW = 1 << 15
+_FEW_PLACES = 1 << 15
+_MOST_COLUMNS = 1 << 19
 
 
 def run(graph: Graph) -> Graph:
     """The graph with programs in place of chains."""
-    if sum(map(is_pointwise, graph.steps)) < 2:
+    if sum(is_pointwise(node) or space_of(node) is not None for node in graph.steps) < 2:
         return graph
     return _Fusion(graph).run()
-
-
-def is_pointwise(node: Node) -> bool:
-    """Whether a node is an instruction of programs."""
-    return node.op.family == "pointwise" and node.op.name in TABLE and node.op.name in POINTWISE
-
-
-def _weight(node: Node) -> int:
-    return TABLE[node.op.name].weight
 
 
 class _Fusion:
@@ -53,69 +52,50 @@ class _Fusion:
         self.graph = graph
         self.joins = Joins(graph)
         self.outputs = set(graph.outputs)
-        self.nodes = [node for node in graph.steps if is_pointwise(node)]
+        self.pointwise = {node for node in graph.steps if is_pointwise(node)}
+        self.spaces = {
+            node: space for node in graph.steps if (space := space_of(node)) is not None and _pays(space)
+        }
+        # Of sets with reductions, by their number.
+        self.space_of_set: dict[int, Space] = {}
 
     def run(self) -> Graph:
         # The last first: what only later operations need is computed with them, and not kept until then.
-        for node in reversed(self.nodes):
-            for value in sorted(_values(node), key=lambda v: -v.spec.nbytes):
-                self._try(value, node)
-        for node in reversed(self.nodes):
+        last_first = [node for node in reversed(self.graph.steps) if node in self.pointwise]
+        for node in last_first:
+            for value in sorted(values_of(node), key=lambda v: -v.spec.nbytes):
+                if value.node in self.pointwise and value.spec.shape == node.specs[0].shape:
+                    self._join(value.node, node)
+        for node, space in self.spaces.items():
+            self._grow(node, space)
+        for node in last_first:
             self._small(node)
-        sets = [members for members in self.joins.members.values() if is_pointwise(members[-1])]
-        clusters = [self._cluster(members) for members in sets]
+        sets = [(number, members) for number, members in self.joins.members.items() if len(members) > 1]
+        clusters = [self._cluster(members, self.space_of_set.get(number)) for number, members in sets]
         return rebuilt(self.graph, [c for c in clusters if c is not None])
 
-    def _try(self, value: Value, node: Node) -> None:
-        """Join the node with the one that makes a value that it takes, if both go over the same shape."""
-        maker = value.node
-        if is_pointwise(maker) and value.spec.shape == node.outputs[0].spec.shape:
-            self._join(maker, node)
-
     def _join(self, *nodes: Node) -> bool:
+        """Join the sets of some nodes, if that is possible."""
         sets = list(dict.fromkeys(self.joins.of(node) for node in nodes))
         if len(sets) == 1:
             return False
+        spaces = {self.space_of_set[one] for one in sets if one in self.space_of_set}
         members = [member for one in sets for member in self.joins.members[one]]
-        if not self.joins.may(sets) or not self._fits(members):
+        if len(spaces) > 1 or not self.joins.may(sets) or not self._fits(members):
             return False
-        self.joins.join(sets)
+        number = self.joins.join(sets)
+        for one in sets:
+            self.space_of_set.pop(one, None)
+        for space in spaces:
+            self.space_of_set[number] = space
         return True
 
-    def _fits(self, members: list[Node]) -> bool:
-        if len(members) > _MOST_INSTRUCTIONS:
+    def _fits(self, members: Sequence[Node]) -> bool:
+        if len(members) > _MOST_NODES:
             return False
-        return len(self._inputs(members)) + len(self._results(members)) <= _MOST_ARRAYS
+        return len(inputs_of(members)) + len(self._results(members)) <= _MOST_ARRAYS
 
-    def _small(self, node: Node) -> None:
-        """Join a small result, which others repeat, with its only readers."""
-        (value,) = node.outputs
-        readers = self.graph.users.get(value, ())
-        if value in self.outputs or not readers or not all(map(is_pointwise, readers)):
-            return
-        members = self.joins.members[self.joins.of(node)]
-        if self._results(members) != [value]:
-            return
-        weight = sum(map(_weight, members))
-        if weight > (_CHEAP_NUMBER if value.spec.size == 1 else _CHEAP):
-            return
-        sets = {self.joins.of(reader) for reader in readers}
-        if len(sets) == 1 and value.spec.size < readers[0].outputs[0].spec.size:
-            self._join(node, readers[0])
-
-    # --- a set as a program -----------------------------------------------------------------------------
-
-    def _inputs(self, members: list[Node]) -> list[Value]:
-        """The values that a set takes from others, numbers excepted."""
-        own = set(members)
-        found: dict[Value, None] = {}
-        for node in members:
-            for value in _values(node):
-                if value.node not in own and number_of(value) is None:
-                    found[value] = None
-        return list(found)
-
-    def _results(self, members: list[Node]) -> list[Value]:
+    def _results(self, members: Sequence[Node]) -> list[Value]:
         """The values of a set that others read."""
         own = set(members)
         return [
@@ -125,45 +105,95 @@ class _Fusion:
             if value in self.outputs or any(user not in own for user in self.graph.users.get(value, ()))
         ]
 
-    def _cluster(self, members: list[Node]) -> Cluster | None:
-        results = self._results(members)
-        if len(members) == 1:
+    def _small(self, node: Node) -> None:
+        """Join a small result, which others repeat, with its only readers."""
+        (value, *more) = node.outputs
+        readers = self.graph.users.get(value, ())
+        if more or value in self.outputs or not readers or self.joins.of(node) in self.space_of_set:
+            return
+        members = self.joins.members[self.joins.of(node)]
+        if not all(reader in self.pointwise for reader in readers) or self._results(members) != [value]:
+            return
+        weight = sum(map(weight_of, members))
+        if weight > (_CHEAP_NUMBER if value.spec.size == 1 else _CHEAP):
+            return
+        sets = {self.joins.of(reader) for reader in readers}
+        if len(sets) == 1 and value.spec.size < readers[0].specs[0].size:
+            self._join(node, readers[0])
+
+    # --- rows -----------------------------------------------------------------------------------------------
+
+    def _grow(self, node: Node, space: Space) -> None:
+        """Join a reduction with what makes its rows and what goes on with them, until nothing more fits."""
+        if self.joins.of(node) in self.space_of_set or any(map(_is_turned, values_of(node))):
+            return
+        self.space_of_set[self.joins.of(node)] = space
+        grown = True
+        while grown:
+            grown = False
+            for other in self._around(self.joins.members[self.joins.of(node)], space):
+                grown = self._join(node, other) or grown
+
+    def _around(self, members: Sequence[Node], space: Space) -> Iterator[Node]:
+        """The nodes beside a set that could be in it."""
+        own = set(members)
+        for member in members:
+            for value in values_of(member):
+                maker = value.node
+                if maker not in own and value.spec.shape == space.shape and self._belongs(maker, space):
+                    yield maker
+            if space.length > _LONGEST_ROW:
+                continue
+            for value in member.outputs:
+                for reader in self.graph.users.get(value, ()):
+                    if reader not in own and self._belongs(reader, space):
+                        yield reader
+
+    def _belongs(self, node: Node, space: Space) -> bool:
+        """Whether a node can be part of a program over a space."""
+        if node in self.pointwise:
+            shape = node.specs[0].shape
+            full = shape == space.shape
+            return (full or space.is_kept(shape)) and not any(map(_is_turned, values_of(node)))
+        return self.spaces.get(node) == space or is_alias(node, space)
+
+    # --- a set as a program ---------------------------------------------------------------------------------
+
+    def _cluster(self, members: Sequence[Node], space: Space | None) -> Cluster | None:
+        inputs, results = inputs_of(members), self._results(members)
+        program = written(members, inputs, results, space) if inputs else None
+        if program is None:
             return None
-        inputs = self._inputs(members)
-        if not inputs or np.broadcast_shapes(*(v.spec.shape for v in inputs)) != results[0].spec.shape:
-            return None  # the shape is that of a constant
-        writer = Writer()
-        program = _written(writer, members, inputs, results)
-        op = fused_op(program)
-        where = members[-1].where
+        op, where = fused_op(program), members[-1].where
+        attrs: dict[str, Any] = {"program": program}
+        if space is not None:
+            attrs |= {"shape": space.shape, "axes": space.axes}
 
         def make(lookup: Lookup) -> dict[Value, Value]:
-            node = make_node(op, [lookup(v) for v in inputs], {"program": program}, where)
-            return dict(zip(results, node.outputs, strict=True))
+            node = make_node(op, [lookup(v) for v in inputs], attrs, where)
+            return {old: _shaped(new, old) for old, new in zip(results, node.outputs, strict=True)}
 
         return Cluster(members, make)
 
 
-def _values(node: Node) -> Iterator[Value]:
-    """The different values that a node takes."""
-    return iter(dict.fromkeys(v for v in node.inputs if v is not None))
+def _pays(space: Space) -> bool:
+    """Whether a program over rows makes good use of vectors and threads."""
+    last = len(space.shape) - 1
+    if last in space.axes:
+        fits = space.length >= _SHORTEST_ROW
+    else:
+        fits = space.rows * space.length <= _MOST_COLUMNS or space.shape[last] <= _SHORTEST_ROW
+    threads = current().threads
+    return fits and (threads == 1 or space.rows >= 4 * threads or space.rows * space.length <= _FEW_PLACES)
 
 
-def _written(writer: Writer, members: list[Node], inputs: list[Value], results: list[Value]) -> Any:
-    """The program of some nodes."""
-    values: dict[Value, Any] = {value: writer.input(value.spec.dtype) for value in inputs}
-    for node in members:
-        operands = []
-        for value in node.inputs:
-            assert value is not None
-            if value not in values:
-                values[value] = writer.constant(number_of(value), value.spec.dtype)
-            operands.append(values[value])
-        name = node.op.name
-        made = (
-            writer.cast(operands[0], node.attrs["dtype"]) if name == "cast" else writer.write(name, *operands)
-        )
-        values[node.outputs[0]] = made
-    for value in results:
-        writer.output(values[value])
-    return writer.program()
+def _is_turned(value: Value) -> bool:
+    """Whether a value's elements do not lie side by side along its last axis."""
+    return value.node.op.name in ("transpose", "slice")
+
+
+def _shaped(value: Value, like: Value) -> Value:
+    """A row value of a program, which has its reduced axes, in the shape that is asked for."""
+    if value.spec.shape == like.spec.shape:
+        return value
+    return make_node(get_op("reshape"), (value,), {"shape": like.spec.shape}, value.node.where).outputs[0]

@@ -21,7 +21,7 @@ from ..machine import many_registers, vector_bytes
 from ..op import Attrs, Specs
 from ..registry import kernel
 from ..spec import TensorSpec
-from . import backward, forward
+from . import backward, few, forward
 from .forward import Form
 from .op import DTYPES
 from .reference import factor
@@ -55,9 +55,14 @@ def mask_way(mask: TensorSpec, strides: tuple[int, ...]) -> str:
     return "rows" if strides[-1] == mask.itemsize else "any"
 
 
+def not_dense(spec: TensorSpec) -> bool:
+    """Whether the numbers of a row are not side by side."""
+    return spec.shape[-1] > 1 and spec.strides[-1] != spec.itemsize
+
+
 def lies_apart(spec: TensorSpec) -> bool:
     """Whether the rows of an operand are not numbers side by side that can be computed with."""
-    return spec.dtype in NARROW or (spec.shape[-1] > 1 and spec.strides[-1] != spec.itemsize)
+    return spec.dtype in NARROW or not_dense(spec)
 
 
 def head_offsets(specs: Specs, shape: tuple[int, ...], group: int) -> np.ndarray[Any, Any]:
@@ -157,14 +162,17 @@ def plan_forward(
     kind = kind_of(query, n.l)
     full = (*query.shape[:-1], n.s)
     hidden = mask_strides(mask, full)
+    few_queries = n.l if n.l <= few.MOST else 0
     form = Form(
         vectors=ceil_div(n.ev, kind.lanes),
-        lay_q=query.shape[-1] > 1 and query.strides[-1] != query.itemsize,
-        lay_k=lies_apart(key),
-        lay_v=lies_apart(value) or n.ev % kind.lanes != 0,
+        # A few queries are laid out with zeros behind them; keys and values are then read as they are.
+        lay_q=bool(few_queries) or not_dense(query),
+        lay_k=not_dense(key) if few_queries else lies_apart(key),
+        lay_v=not_dense(value) if few_queries else lies_apart(value) or n.ev % kind.lanes != 0,
         mask=mask.dtype if mask.present else "",
         way=mask_way(mask, hidden) if mask.present else "",
         causal=causal,
+        few=few_queries,
     )
     blocks, keys = ceil_div(n.l, kind.rows), keys_in_block(n.s)
     units = prod(query.shape[:-2]) * blocks

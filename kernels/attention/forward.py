@@ -27,6 +27,7 @@ from numba.core import cgutils
 from ..cpu.narrow import stored_bytes, write
 from ..cpu.vector_ir import I64, Vectors, counted_loop, i64, minimum, offset, pointer
 from ..cpu.vector_math import exp_of_negative, log
+from . import few
 from .routines import (
     Builder,
     Kind,
@@ -62,6 +63,7 @@ class Form(NamedTuple):
         mask: the mask's dtype, or "".
         way: how the mask lies (`routines.mask_panel`).
         causal: whether later keys take no part.
+        few: the number of queries, where they are so few that `few.py` computes the products; else 0.
     """
 
     vectors: int
@@ -71,6 +73,7 @@ class Form(NamedTuple):
     mask: str
     way: str
     causal: bool
+    few: int
 
 
 # Where a panel's numbers are in its state, in rows of a panel.
@@ -210,9 +213,6 @@ def emit(
         at(b, room, w[name])
         for name in ("panel", "scores", "masks", "sums", "state", "rows_q", "rows_k", "rows_v")
     )
-    queries = turn(kind, b, kind.dtype if form.lay_q else kind.stored)
-    points = product(kind, b, kind.panel, turned=False, onto="new")
-    weighted = wide_product(kind, b, form.vectors, turned=True, onto="scaled", fixed=kind.rows)
     softening, finishing = soften(kind, b, form), finish(kind, b)
     hiding = mask_panel(kind, b, form.mask, form.way) if form.mask else None
     held = cgutils.alloca_once_value(b, i64(-1))
@@ -232,7 +232,9 @@ def emit(
         if form.lay_q:
             lay(kind, b, kind.stored)(b, rows_q, w["rows_q_rs"], query, q_rs, w["q_cs"], rows, w["e"])
             query, q_rs = rows_q, w["rows_q_rs"]
-        queries(b, panel, query, q_rs, rows, w["e"], at(b, block, 8 * SCALE))
+        if not form.few:
+            queries = turn(kind, b, kind.dtype if form.lay_q else kind.stored)
+            queries(b, panel, query, q_rs, rows, w["e"], at(b, block, 8 * SCALE))
         if form.lay_k or form.lay_v:
             shared = b.sdiv(head, w["group"])
             with b.if_then(b.icmp_signed("!=", shared, b.load(held, typ=I64))):
@@ -255,8 +257,14 @@ def emit(
         with loop(b, 0, blocks) as (place, _):
             c0 = b.mul(place, w["bc"])
             n = minimum(b, w["bc"], b.sub(limit, c0))
-            row = kind.row_bytes
-            points(b, n, w["e"], at(b, key, b.mul(c0, k_rs)), k_rs, panel, row, scores, row, 0)
+            row, key_at = kind.row_bytes, at(b, key, b.mul(c0, k_rs))
+            if form.few:
+                stored = kind.dtype if form.lay_k else kind.stored
+                dots = few.scores(kind, b, stored, form.few)
+                dots(b, n, w["e"], key_at, k_rs, query, q_rs, at(b, block, 8 * SCALE), scores)
+            else:
+                points = product(kind, b, kind.panel, turned=False, onto="new")
+                points(b, n, w["e"], key_at, k_rs, panel, row, scores, row, 0)
             if hiding is not None:
                 start = at(b, mask, b.mul(i0, w["m_rs"]), b.mul(c0, w["m_cs"]))
                 hiding(b, masks, start, w["m_rs"], w["m_cs"], rows, n)
@@ -264,7 +272,13 @@ def emit(
             fade = at(b, state, FADE * row)
             fade = b.select(b.icmp_signed("==", c0, i64(0)), i64(0), fade)
             where = at(b, value, b.mul(c0, v_rs))
-            weighted(b, kind.rows, n, scores, row, where, v_rs, sums, w["sums_rs"], fade)
+            if form.few:
+                stored = kind.dtype if form.lay_v else kind.stored
+                adding = few.weighted(kind, b, stored, form.few, form.vectors)
+                adding(b, n, w["ev"], scores, where, v_rs, sums, w["sums_rs"], fade)
+            else:
+                weighted = wide_product(kind, b, form.vectors, turned=True, onto="scaled", fixed=kind.rows)
+                weighted(b, kind.rows, n, scores, row, where, v_rs, sums, w["sums_rs"], fade)
         to, to_total = at(b, out, b.mul(i0, w["o_rs"])), at(b, total, b.mul(i0, w["t_rs"]))
         finishing(b, state, sums, w["sums_rs"], rows, w["ev"], to, w["o_rs"], to_total, w["t_rs"])
 

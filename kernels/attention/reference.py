@@ -45,7 +45,7 @@ def scores(
     elif mask is not None:
         s, size = s + mask, size + np.where(np.isfinite(mask), np.abs(mask), 0.0)
     if is_causal:
-        s = np.where(np.tri(*s.shape[-2:], dtype=bool), s, -np.inf)
+        s = np.where(np.tri(*s.shape[-2:]) > 0, s, -np.inf)
     return s, size
 
 

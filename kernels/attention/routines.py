@@ -23,8 +23,8 @@ from numba.core import cgutils
 from ..cpu.narrow import NARROW, read, stored_bytes, write
 from ..cpu.vector_ir import I8, I32, I64, POINTER, Vectors, counted_loop, i64, minimum, offset, pointer, times
 
-Value: TypeAlias = ir.Value
-Builder: TypeAlias = ir.IRBuilder
+Value: TypeAlias = Any  # an ir.Value
+Builder: TypeAlias = Any  # an ir.IRBuilder
 LINE = 64
 UNROLL = 4
 GRAIN = 24  # a multiple of the rows of every tile: 24, 12, 8, 6

@@ -62,7 +62,8 @@ def sizes(op: str, query: TensorSpec, key: TensorSpec, value: TensorSpec) -> Siz
             f"{op}: query has {heads} heads, which is no multiple of the {key_heads} of key and value "
             f"(query {list(query.shape)}, key {list(key.shape)})."
         )
-    return Sizes(query.shape[:-3], heads, key_heads, *query.shape[-2:-1], *key.shape[-2:], value.shape[-1])
+    length, (rows, features) = query.shape[-2], key.shape[-2:]
+    return Sizes(query.shape[:-3], heads, key_heads, length, rows, features, value.shape[-1])
 
 
 def check_mask(op: str, mask: TensorSpec, query: TensorSpec, key: TensorSpec) -> None:

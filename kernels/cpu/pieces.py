@@ -9,16 +9,20 @@ compiled task serves all dtypes and ranks.
                         the next one; all other axes are counted through around them
     rows                source and target side by side along n: vectors of 64 bytes
     turned              source side by side along m: tiles of 16 x 16 (8 x 8) elements turned in registers
+    backwards           side by side in the source too, in reverse: vectors turned around in registers
     filled              source stride 0 along n, or no source: one value repeated
     scattered           anything else: element by element
 
 A block of at most `BLOCK` bytes of an m x n plane is a unit; tasks share the units of all pieces evenly.
+Where all pieces count through the same outermost axis, as parts of a border do, they go along it together: a
+round is the units of all pieces for some places along that axis.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,11 +43,18 @@ BLOCK = 1 << 16  # bytes of a unit: about a first-level cache, some microseconds
 TILE = 64  # elements along both sides of a unit that is turned
 BYTES_PER_TASK = 1 << 17  # less for each is not worth handing over to a thread
 
-FILL, ROWS, TURNED, SCATTERED = range(4)
+# Boxes that write more than this beside each other are copied a part at a time: else each of them would bring
+# the same cache lines from memory again.
+BESIDE = 1 << 19
+
+FILL, ROWS, TURNED, BACKWARDS, SCATTERED = range(5)
 KIND, SOURCE, FROM, TARGET, TO, ITEM, VALUE, FIRST, UNITS, M, N, BM, BN = range(13)
-SRC_M, SRC_N, DST_M, DST_N, OUTER = 13, 14, 15, 16, 17
-LENGTHS, SRC, DST = 18, 18 + MOST_OUTER, 18 + 2 * MOST_OUTER
-WORDS = 18 + 3 * MOST_OUTER
+SRC_M, SRC_N, DST_M, DST_N, OUTER, ROUND_SRC, ROUND_DST = range(13, 20)
+LENGTHS, SRC, DST = 20, 20 + MOST_OUTER, 20 + 2 * MOST_OUTER
+WORDS = 20 + 3 * MOST_OUTER
+
+
+Axes = list[tuple[int, int, int]]
 
 
 class Box(NamedTuple):
@@ -161,9 +172,31 @@ def _transposed(builder: ir.IRBuilder, rows: Sequence[ir.Value]) -> list[ir.Valu
     return values
 
 
+def _reverse(nbytes: int) -> Any:
+    lanes = 64 // nbytes
+
+    @intrinsic
+    def reverse(typingctx, dst, src):
+        """64 bytes from `src` on, their elements in reverse order."""
+
+        def codegen(context, builder, sig, args):
+            wide = ir.VectorType(ir.IntType(8 * nbytes), lanes)
+            value = builder.load(pointer(builder, args[1]), typ=wide)
+            value.align = 1
+            order = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes))[::-1])
+            turned = builder.shuffle_vector(value, ir.Constant(wide, ir.Undefined), order)
+            builder.store(turned, pointer(builder, args[0])).align = 1
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64), codegen
+
+    return reverse
+
+
 _MOVE = {n: element_move(n) for n in (1, 2, 4, 8)}
 _move1, _move2, _move4, _move8 = (_MOVE[n] for n in (1, 2, 4, 8))
 _turn1, _turn2, _turn4, _turn8 = (_turn(n) for n in (1, 2, 4, 8))
+_reverse1, _reverse2, _reverse4, _reverse8 = (_reverse(n) for n in (1, 2, 4, 8))
 _store1, _store2, _store4, _store8 = (_store_low(n) for n in (1, 2, 4, 8))
 load1, load2, load4, load8 = (_load_low(n) for n in (1, 2, 4, 8))
 
@@ -185,11 +218,12 @@ def move_element(dst, src, item):
 def copy_bytes(dst, src, n):
     """n bytes that do not overlap."""
     if n >= 64:
-        whole = n // 64
-        for i in range(whole):
-            _move_line(dst + 64 * i, src + 64 * i)
-        if whole * 64 < n:  # the last line once more, where it ends
-            _move_line(dst + n - 64, src + n - 64)
+        # Few instructions: what a core has in flight decides how much memory it waits for at a time.
+        at, last = 0, n - 64
+        while at < last:
+            _move_line(dst + at, src + at)
+            at += 64
+        _move_line(dst + last, src + last)  # where it ends; part of it may be copied twice
         return
     at = 0
     while n - at >= 8:
@@ -262,6 +296,24 @@ def _turned(dst, dst_m, src, src_n, m, n, item):
 
 
 @part()
+def _backwards(dst, src, n, item):
+    """n elements side by side, from `src` downwards."""
+    lanes = 64 // item
+    for j in range(0, n // lanes * lanes, lanes):
+        to, at = dst + j * item, src - (j + lanes - 1) * item
+        if item == 4:
+            _reverse4(to, at)
+        elif item == 8:
+            _reverse8(to, at)
+        elif item == 2:
+            _reverse2(to, at)
+        else:
+            _reverse1(to, at)
+    for j in range(n // lanes * lanes, n):
+        move_element(dst + j * item, src - j * item, item)
+
+
+@part()
 def _scattered(dst, dst_m, dst_n, src, src_m, src_n, m, n, item):
     """An m x n block element by element."""
     for i in range(m):
@@ -291,6 +343,9 @@ def _block(row, dst, src, m, n):
             copy_bytes(dst + i * dst_m, src + i * src_m, n * item)
     elif kind == TURNED:
         _turned(dst, dst_m, src, src_n, m, n, item)
+    elif kind == BACKWARDS:
+        for i in range(m):
+            _backwards(dst + i * dst_m, src + i * src_m, n, item)
     elif kind == FILL:
         word = load_word(row, VALUE)
         for i in range(m):
@@ -341,22 +396,29 @@ def _units(row, dst, src, start, stop):
 @cache
 def copy_task(arrays: int, phase: int) -> Any:
     """`task(block, index)` for the boxes of a phase of calls with that many arrays."""
-    at = arrays + 1 + 3 * phase
+    at = arrays + 1 + 4 * phase
 
     @part(arrays, phase)
     def task(block, index):
         pieces, table, tasks = load_word(block, at), load_word(block, at + 1), load_word(block, at + 2)
         last = table + 8 * WORDS * (pieces - 1)
         total = load_word(last, FIRST) + load_word(last, UNITS)
-        start, stop = index * total // tasks, (index + 1) * total // tasks
-        for piece in range(pieces):
-            row = table + 8 * WORDS * piece
-            first = load_word(row, FIRST)
-            low, high = max(start - first, 0), min(stop - first, load_word(row, UNITS))
-            if low < high:
-                source = load_word(row, SOURCE)
-                src = load_word(block, source) + load_word(row, FROM) if source >= 0 else 0
-                _units(row, load_word(block, load_word(row, TARGET)) + load_word(row, TO), src, low, high)
+        rounds = load_word(block, at + 3)
+        start, stop = index * total * rounds // tasks, (index + 1) * total * rounds // tasks
+        for lap in range(start // total, -(-stop // total)):
+            for piece in range(pieces):
+                row = table + 8 * WORDS * piece
+                first = lap * total + load_word(row, FIRST)
+                low, high = max(start - first, 0), min(stop - first, load_word(row, UNITS))
+                if low < high:
+                    dst = load_word(block, load_word(row, TARGET)) + load_word(row, TO)
+                    dst += lap * load_word(row, ROUND_DST)
+                    source, src = load_word(row, SOURCE), 0
+                    if source >= 0:
+                        src = (
+                            load_word(block, source) + load_word(row, FROM) + lap * load_word(row, ROUND_SRC)
+                        )
+                    _units(row, dst, src, low, high)
 
     return task
 
@@ -374,17 +436,20 @@ def bind_boxes(*boxes: Sequence[Box], arrays: int, item: int, threads: int) -> C
 
     Lists come one after the other; no two boxes of a list may overlap.
     """
-    tables, phases, block = [], [], np.zeros(arrays + 1 + 3 * len(boxes), np.int64)
+    tables, phases, block = [], [], np.zeros(arrays + 1 + 4 * len(boxes), np.int64)
     for phase, together in enumerate(boxes):
-        table = np.array([_row(box, item) for box in together if np.prod(box.shape)], np.int64)
-        if not table.size:
+        given = [box for box in together if 0 not in box.shape]
+        if not given:
             continue
+        moved = sum(prod(box.shape) for box in given) * item
+        rounds, axes = _in_rounds([_joined(box) for box in given], moved)
+        rows = [_row(box, item, one, rounds) for box, one in zip(given, axes, strict=True)]
+        table = np.array(rows, np.int64)
         table[:, FIRST] = np.cumsum(table[:, UNITS]) - table[:, UNITS]
-        total = int(table[:, UNITS].sum())
-        moved = sum(int(np.prod(box.shape)) for box in together) * item
+        total = int(table[:, UNITS].sum()) * rounds
         tasks = max(1, min(threads, total, moved // BYTES_PER_TASK))
-        at = arrays + 1 + 3 * phase
-        block[at : at + 3] = len(table), table.ctypes.data, tasks
+        at = arrays + 1 + 4 * phase
+        block[at : at + 4] = len(table), table.ctypes.data, tasks, rounds
         address = address_of_task(copy_task(arrays, phase), (arrays, phase), "a copy")
         phases.append((address, tasks))
         tables.append(table)
@@ -407,12 +472,12 @@ def around(
     return boxes
 
 
-def _joined(box: Box) -> list[tuple[int, int, int]]:
+def _joined(box: Box) -> Axes:
     """(length, source stride, target stride) of the axes, outermost in the target first, joined."""
     src = box.src if box.source is not None else (0,) * len(box.shape)
     axes = [axis for axis in zip(box.shape, src, box.dst, strict=True) if axis[0] > 1]
     axes.sort(key=lambda axis: -abs(axis[2]))
-    joined: list[tuple[int, int, int]] = []
+    joined: Axes = []
     for length, s, d in axes:
         if joined and joined[-1][1] == s * length and joined[-1][2] == d * length:
             joined[-1] = (joined[-1][0] * length, s, d)
@@ -421,9 +486,27 @@ def _joined(box: Box) -> list[tuple[int, int, int]]:
     return joined
 
 
-def _row(box: Box, item: int) -> list[int]:
-    """The words of a piece."""
-    axes = _joined(box)
+def _in_rounds(boxes: list[Axes], moved: int) -> tuple[int, list[Axes]]:
+    """In how many rounds to copy boxes of these axes, `moved` bytes in all, and the axes that a round has.
+
+    The outermost axis keeps its strides; its length becomes that of a round.
+    """
+    first = boxes[0][0] if boxes[0] else None
+    alike = (
+        all(axes and (axes[0][0], axes[0][2]) == (first[0], first[2]) for axes in boxes) if first else False
+    )
+    if len(boxes) == 1 or moved <= BESIDE or first is None or not alike:
+        return 1, boxes
+    length = first[0]
+    fitting = [n for n in range(1, length + 1) if length % n == 0 and n * moved <= BLOCK * length]
+    places = fitting[-1] if fitting else 1
+    return length // places, [[(places, *axes[0][1:]), *axes[1:]] for axes in boxes]
+
+
+def _row(box: Box, item: int, axes: Axes, rounds: int) -> list[int]:
+    """The words of a piece with these axes, the outermost of which goes on from round to round."""
+    by = axes[0] if rounds > 1 else (0, 0, 0)
+    axes = [axis for axis in axes if axis[0] > 1]
     if not axes or (box.source is None and axes[-1][2] != item):
         axes.append((1, item, item))
     n, src_n, dst_n = axes.pop()
@@ -437,6 +520,8 @@ def _row(box: Box, item: int) -> list[int]:
             kind = FILL
         elif src_n == item:
             kind = ROWS
+        elif src_n == -item:
+            kind = BACKWARDS
         elif src_m == item:
             kind = TURNED
     if kind == TURNED:
@@ -450,6 +535,7 @@ def _row(box: Box, item: int) -> list[int]:
     row[:LENGTHS] = [
         *(kind, -1 if box.source is None else box.source, box.start, box.target, box.to, item),
         *(_repeated_bits(box.value, item), 0, units, m, n, bm, bn, src_m, src_n, dst_m, dst_n, len(axes)),
+        *(by[0] * by[1], by[0] * by[2]),
     ]
     for i, (length, s, d) in enumerate(axes):
         row[LENGTHS + i], row[SRC + i], row[DST + i] = length, s, d

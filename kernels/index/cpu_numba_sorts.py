@@ -6,12 +6,13 @@
     pairs       a key of 64 bits and, in a second array, its place
 
 A row is read into keys once. Up to `FEW` are sorted by insertion; more by the digits of keys, the lowest
-first (radix sort, which is stable), 8 or 11 bits at a time; all digits are counted in one pass over the keys,
-and a digit that all keys share is passed over. Values are then picked from the row by place.
+first (radix sort, which is stable), 8 or 11 bits at a time. All digits are counted in one pass over the keys,
+and a digit that all keys share is passed over. Whole numbers of 64 bits that are near each other count from
+the least one, as words. Values are then picked from the row by place.
 
 topk keeps at least the k first keys so far and lets nothing pass that comes behind the k-th of them: a block
-of keys with none before it is left after one comparison each. When the buffer is full, it is sorted and cut
-to k.
+of float32 numbers with none before it is left after one comparison each. When the buffer is full, it is
+sorted and cut to k.
 
 Tasks share the rows. The compiled code is the same for all dtypes.
 """
@@ -35,10 +36,10 @@ from ..shape.common import ANY_DTYPE
 from ..spec import TensorSpec
 from .cpu_numba_takes import around_axis, few_axes, joined, offset_of, table_of, tasks_for
 
-FEW = 24
+FEW = 48
 WIDE_DIGITS = 4096  # from this many keys on, 11 bits at a time: fewer passes, more counters
 COUNTERS = 6 * 2048  # of 4 bytes; 8 digits of 256, or 6 of 2048
-PART = 1024  # keys that topk looks at between its own passes: they stay in the first-level cache
+BLOCK = 64  # elements that topk looks at between two decisions
 
 UNSIGNED, SIGNED, FLOAT = range(3)
 # From the sixth word of every block here: how keys are made.
@@ -165,21 +166,20 @@ def _pass(keys, places, to_keys, to_places, counts, n, shift, mask, pairs):
 
 
 @part()
-def _sorted_at(room, most, n, item):
+def _sorted_at(room, most, n, pairs, bits):
     """Sorts the first n of `most` keys at `room`; returns where they then are: 0, or 1 behind their places.
+
+    `bits` of a key count: the lowest of pairs, those behind the lowest 32 of words.
 
     At `room`: keys, places, as many of both again, and counters.
     """
-    pairs = item == 8
     keys, places = array_at(types.uint64, room, n), array_at(types.uint64, room + 8 * most, n)
     if n <= FEW:
         _insert(keys, places, n, pairs)
         return 0
     to_keys = array_at(types.uint64, room + 16 * most, n)
     to_places = array_at(types.uint64, room + 24 * most, n)
-    low, bits = types.uint64(0), 64
-    if not pairs:
-        low, bits = types.uint64(32), 8 * item
+    low = types.uint64(0) if pairs else types.uint64(32)
     width = types.uint64(8)
     if n >= WIDE_DIGITS and bits > 16:
         width = types.uint64(11)
@@ -204,24 +204,24 @@ def _sorted_at(room, most, n, item):
 
 
 @part()
-def _place_of(room, most, here, i, item):
+def _place_of(room, most, here, i, pairs):
     """The place that the i-th key in order carries."""
-    if item == 8:
+    if pairs:
         return load_word(room + 16 * most * here + 8 * most, i)
     return load_word(room + 16 * most * here, i) & 0xFFFFFFFF
 
 
 @part()
-def _write(room, most, here, n, src, x_step, values, value_step, indices, index_step, item):
+def _write(room, most, here, n, src, x_step, values, value_step, indices, index_step, item, pairs):
     """The values and the places of the first n keys in order."""
     for i in range(n):
-        place = _place_of(room, most, here, i, item)
+        place = _place_of(room, most, here, i, pairs)
         move_element(values + i * value_step, src + place * x_step, item)
         store_word(indices + i * index_step, 0, place)
 
 
 @part()
-def _keep(room, most, n, item, keys, first, count, limit):
+def _keep(room, most, n, item, keys, first, count, limited, limit):
     """Appends those of `count` keys below the limit, which start at place `first`; returns the new number.
 
     There is room for all of them.
@@ -230,7 +230,7 @@ def _keep(room, most, n, item, keys, first, count, limit):
     places = array_at(types.uint64, room + 8 * most, most)
     for i in range(count):
         key = keys[i]
-        if key < limit:
+        if not limited or key < limit:
             place = types.uint64(first + i)
             if item == 8:
                 kept[n] = key
@@ -244,7 +244,7 @@ def _keep(room, most, n, item, keys, first, count, limit):
 @part()
 def _cut(room, most, n, k, item):
     """Sorts the buffer, and moves the first k keys to its front where they are not; returns the k-th key."""
-    if _sorted_at(room, most, n, item):
+    if _sorted_at(room, most, n, item == 8, 8 * item):
         for i in range(min(n, k)):
             store_word(room, i, load_word(room + 16 * most, i))
             store_word(room + 8 * most, i, load_word(room + 24 * most, i))
@@ -253,57 +253,71 @@ def _cut(room, most, n, k, item):
 
 
 @part()
-def _first_keys(block_keys, room, most, src, x_step, n, k, item, mode, flip, infinity):
+def _some_pass(src, bound, up):
+    """Whether any of a block of float32 numbers may come before the last one kept, `bound`: NaN may."""
+    x, found = array_at(types.float32, src, BLOCK), types.int32(0)
+    if up:
+        for i in range(BLOCK):
+            found += types.int32(not x[i] >= bound)
+    else:
+        for i in range(BLOCK):
+            found += types.int32(not x[i] <= bound)
+    return found != 0
+
+
+@part()
+def _number_of(room, key, flip):
+    """The float32 number of a key, by way of a word in scratch."""
+    sign, whole = types.uint64(0x80000000), types.uint64(0xFFFFFFFF)
+    key = key ^ whole if flip else key
+    array_at(types.uint32, room, 1)[0] = types.uint32(key ^ sign if key & sign else key ^ whole)
+    return array_at(types.float32, room, 1)[0]
+
+
+@part()
+def _first_keys(scrap, room, most, src, x_step, n, k, item, mode, flip, infinity):
     """The first k of n keys in order, to the front of the buffer."""
-    keys = array_at(types.uint64, block_keys, PART)
-    held = 0
-    limited, limit = False, types.uint64(0)
-    for first in range(0, n, PART):
-        count = min(PART, n - first)
+    keys = array_at(types.uint64, scrap, BLOCK)
+    plain = item == 4 and mode == FLOAT and x_step == 4
+    held, limited, limit, bound = 0, False, types.uint64(0), types.float32(0)
+    for first in range(0, n, BLOCK):
+        count = min(BLOCK, n - first)
+        if limited and plain and count == BLOCK and not _some_pass(src + first * 4, bound, flip == 0):
+            continue
         _read(keys, src + first * x_step, x_step, count, item)
         _turn(keys, count, item, mode, flip, infinity)
-        if limited:
-            for at in range(0, count, 64):
-                some, found = min(64, count - at), types.uint64(0)
-                for i in range(at, at + some):
-                    found |= types.uint64(keys[i] < limit)
-                if found:
-                    held = _keep(room, most, held, item, keys[at:], first + at, some, limit)
-                    if held + 64 > most:
-                        limit = _cut(room, most, held, k, item)
-                        held = k
-        else:
-            for at in range(0, count, 64):
-                held = _keep_all(room, most, held, item, keys[at:], first + at, min(64, count - at))
-                if held + 64 > most:
-                    limit = _cut(room, most, held, k, item)
-                    held, limited = k, True
-                    rest = at + 64
-                    if rest < count:
-                        for i in range(rest, count, 64):
-                            some = min(64, count - i)
-                            held = _keep(room, most, held, item, keys[i:], first + i, some, limit)
-                            if held + 64 > most:
-                                limit = _cut(room, most, held, k, item)
-                                held = k
-                    break
+        held = _keep(room, most, held, item, keys, first, count, limited, limit)
+        if held + BLOCK > most:
+            limit = _cut(room, most, held, k, item)
+            held, limited = k, True
+            if plain:
+                bound = _number_of(scrap, limit, flip)
     _cut(room, most, held, k, item)
 
 
 @part()
-def _keep_all(room, most, n, item, keys, first, count):
-    """`_keep` without a limit."""
-    kept = array_at(types.uint64, room, most)
-    places = array_at(types.uint64, room + 8 * most, most)
-    for i in range(count):
-        place = types.uint64(first + i)
-        if item == 8:
-            kept[n] = keys[i]
-            places[n] = place
-        else:
-            kept[n] = keys[i] << types.uint64(32) | place
-        n += 1
-    return n
+def _all_keys(room, most, src, x_step, n, item, mode, flip, infinity):
+    """All keys of a row, as words where they fit; returns how many bits of them count, or 0 for pairs."""
+    keys, places = array_at(types.uint64, room, n), array_at(types.uint64, room + 8 * most, n)
+    _read(keys, src, x_step, n, item)
+    _turn(keys, n, item, mode, flip, infinity)
+    least, bits = types.uint64(0), 8 * item
+    if item == 8 and mode != FLOAT:
+        # Whole numbers of 64 bits are mostly near each other: their distance from the least one may fit.
+        least, largest = keys[0], keys[0]
+        for i in range(n):
+            least, largest = min(least, keys[i]), max(largest, keys[i])
+        bits, span = 1, (largest - least) >> types.uint64(1)
+        while span:
+            span >>= types.uint64(1)
+            bits += 1
+    if bits > 32:
+        for i in range(n):
+            places[i] = types.uint64(i)
+        return 0
+    for i in range(n):
+        keys[i] = (keys[i] - least) << types.uint64(32) | types.uint64(i)
+    return bits
 
 
 ROWS, LENGTH, TAKEN, AXES, TABLE, X_STEP, VALUE_STEP, INDEX_STEP, TASKS, ROOM, MOST = range(4, 15)
@@ -330,24 +344,18 @@ def rows_task(block, index):
     room = load_word(block, 3) + index * load_word(at, ROOM)
     for row in range(index * rows // tasks, (index + 1) * rows // tasks):
         src = x + offset_of(block, table, row, axes, 1)
-        here = 0
-        if k < n and most < n:
-            block_keys = room + 32 * most + 4 * COUNTERS
-            _first_keys(block_keys, room, most, src, x_step, n, k, item, mode, flip, infinity)
-        else:
-            keys, places = array_at(types.uint64, room, n), array_at(types.uint64, room + 8 * most, n)
-            _read(keys, src, x_step, n, item)
-            _turn(keys, n, item, mode, flip, infinity)
-            if item == 8:
-                for i in range(n):
-                    places[i] = types.uint64(i)
-            else:
-                for i in range(n):
-                    keys[i] = keys[i] << types.uint64(32) | types.uint64(i)
-            here = _sorted_at(room, most, n, item)
+        here, pairs = 0, item == 8
+        if most < n:
+            _first_keys(
+                room + 32 * most + 4 * COUNTERS, room, most, src, x_step, n, k, item, mode, flip, infinity
+            )
+        elif n:
+            bits = _all_keys(room, most, src, x_step, n, item, mode, flip, infinity)
+            pairs = bits == 0
+            here = _sorted_at(room, most, n, pairs, bits if bits else 64)
         to = values + offset_of(block, table, row, axes, 2)
         which = indices + offset_of(block, table, row, axes, 3)
-        _write(room, most, here, k, src, x_step, to, value_step, which, index_step, item)
+        _write(room, most, here, k, src, x_step, to, value_step, which, index_step, item, pairs)
 
 
 def key_words(spec: TensorSpec, flip: bool) -> list[int]:
@@ -363,9 +371,9 @@ def _bind_rows(specs: Specs, axis: int, k: int, flip: bool, threads: int) -> Cal
     axes, steps = around_axis(axis, *specs)
     table = table_of(axes)
     rows = int(np.prod([one[0] for one in axes], dtype=np.int64))
-    # Where few are wanted, a buffer: twice as many, so that it is sorted rarely, and two blocks.
-    most = n if 4 * k + 512 > n else 2 * k + 128
-    room = (32 * most + 4 * COUNTERS + 8 * PART + 63) // 64 * 64
+    # Where few are wanted, a buffer: twice as many, so that it is sorted rarely, and a block.
+    most = n if 4 * k + 128 > n else 2 * k + BLOCK
+    room = (32 * most + 4 * COUNTERS + 8 * BLOCK + 63) // 64 * 64
     # An element to sort costs about as much as copying 64 bytes.
     tasks = tasks_for(64 * x.size, rows, threads)
     block = np.zeros(4 + 15, np.int64)

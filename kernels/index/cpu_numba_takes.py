@@ -23,6 +23,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numba import types
 
 from ..cpu.compile import part
 from ..cpu.cycles import ceil_div
@@ -44,15 +45,72 @@ Axes = list[tuple[int, ...]]
 
 
 @part()
+def whole_number(address, item):
+    """The int64 or int32 at an address."""
+    if item == 8:
+        return load8(address)
+    return (load4(address) ^ 0x80000000) - 0x80000000
+
+
+@part()
 def place_at(index, i, stride, item, length):
     """The i-th place of an index, from the end where it is negative, moved to the nearest there is."""
-    place = load8(index + i * stride)
-    if item == 4:
-        place = load4(index + i * stride)
-        place = (place ^ 0x80000000) - 0x80000000
+    place = whole_number(index + i * stride, item)
     if place < 0:
         place += length
     return min(max(place, 0), length - 1)
+
+
+@part()
+def settled(place, length):
+    """A place that is not below the length: from the end where it is negative, else the nearest there is."""
+    signed_place = types.int64(place)
+    if signed_place < 0:
+        signed_place += length
+    return types.uint64(min(max(signed_place, 0), length - 1))
+
+
+def _typed_line(kind: Any) -> Any:
+    @part(str(kind))
+    def line(dst, src, places, n, length, row, column):
+        """dst[j] = src[place j * row + j * column], all counted in elements."""
+        out, x = array_at(kind, dst, n), array_at(kind, src, n)
+        at, most = array_at(types.uint64, places, n), types.uint64(length)
+        if row == 1 and column == 0:
+            for j in range(n):
+                place = at[j]
+                out[j] = x[place if place < most else settled(place, length)]
+        else:
+            across, along = types.uint64(row), types.uint64(column)
+            for j in range(n):
+                place = at[j]
+                place = place if place < most else settled(place, length)
+                out[j] = x[place * across + types.uint64(j) * along]
+
+    return line
+
+
+_line1, _line2, _line4, _line8 = (
+    _typed_line(t) for t in (types.uint8, types.uint16, types.uint32, types.uint64)
+)
+
+
+@part()
+def pick_line(dst, out_step, src, row, column, places, step, width, n, length, item):
+    """The j-th of n elements of a line, from place j * row + j * column bytes behind `src`."""
+    if step == 8 and width == 8 and out_step == item and row >= 0 and column >= 0:
+        if item == 4:
+            _line4(dst, src, places, n, length, row // 4, column // 4)
+        elif item == 8:
+            _line8(dst, src, places, n, length, row // 8, column // 8)
+        elif item == 2:
+            _line2(dst, src, places, n, length, row // 2, column // 2)
+        else:
+            _line1(dst, src, places, n, length, row, column)
+    else:
+        for j in range(n):
+            place = place_at(places, j, step, width, length)
+            move_element(dst + j * out_step, src + j * column + place * row, item)
 
 
 @part()
@@ -139,7 +197,10 @@ def pick_task(block, index):
         last = min(n, first + stop - unit)
         src = x + offset_of(block, table, unit // n, axes, 1)
         dst = out + offset_of(block, table, unit // n, axes, 2)
-        if run == 1:
+        if run == 1 and skip < 0:
+            to, which = dst + first * out_step, places + first * step
+            pick_line(to, out_step, src, x_step, 0, which, step, width, last - first, length, item)
+        elif run == 1:
             for i in range(first, last):
                 place = place_at(places, i, step, width, length)
                 if place == skip:
@@ -213,9 +274,7 @@ def gather_task(block, index):
         src = x + offset_of(block, table, line, axes, 1)
         which = places + offset_of(block, table, line, axes, 2)
         dst = out + offset_of(block, table, line, axes, 3)
-        for j in range(n):
-            place = place_at(which, j, step, width, length)
-            move_element(dst + j * out_line, src + j * x_line + place * x_step, item)
+        pick_line(dst, out_line, src, x_step, x_line, which, step, width, n, length, item)
 
 
 def _gather_axes(specs: Specs, axis: int) -> Axes:
@@ -405,8 +464,31 @@ def zeros_task(block, index):
 @cache
 def scatter_task(dtype: str) -> Any:
     """`task(block, index)` of scatter_sum: its share of the groups of columns."""
-    stored, wide, widen, narrow, _ = elements(dtype)
+    stored, wide, widen, narrow, size = elements(dtype)
     wide_size = wide.bitwidth // 8
+
+    @part(dtype)
+    def add_line(sums, src, places, n, length):
+        """One column whose elements and places lie side by side."""
+        x, at, most = array_at(stored, src, n), array_at(types.uint64, places, n), types.uint64(length)
+        for i in range(n):
+            place = at[i]
+            sums[place if place < most else settled(place, length)] += widen(x[i])
+
+    @part(dtype)
+    def add_columns(sums, src, places, n, length):
+        """One element of each of n columns that lie side by side."""
+        x, at, most = array_at(stored, src, n), array_at(types.uint64, places, n), types.uint64(length)
+        for j in range(n):
+            place = at[j]
+            place = place if place < most else settled(place, length)
+            sums[place * types.uint64(n) + types.uint64(j)] += widen(x[j])
+
+    @part(dtype)
+    def write_line(dst, sums, n):
+        out = array_at(stored, dst, n)
+        for i in range(n):
+            out[i] = narrow(sums[i])
 
     @part(dtype)
     def task(block, index):
@@ -426,14 +508,27 @@ def scatter_task(dtype: str) -> Any:
             dst = out + offset_of(block, table, line, axes, 3) + first * out_column
             for j in range(length * here):
                 sums[j] = 0
-            for i in range(n):
-                for j in range(here):
-                    place = place_at(which + j * column, i, step, width, length)
-                    value = array_at(stored, src + i * x_step + j * x_column, 1)[0]
-                    sums[place * here + j] += widen(value)
-            for i in range(length):
-                for j in range(here):
-                    array_at(stored, dst + i * out_step + j * out_column, 1)[0] = narrow(sums[i * here + j])
+            if here == 1 and width == 8 and step == 8 and x_step == size:
+                add_line(sums, src, which, n, length)
+            elif width == 8 and column == 8 and x_column == size:
+                for i in range(n):
+                    add_columns(sums, src + i * x_step, which + i * step, here, length)
+            else:
+                for i in range(n):
+                    for j in range(here):
+                        place = place_at(which + j * column, i, step, width, length)
+                        value = array_at(stored, src + i * x_step + j * x_column, 1)[0]
+                        sums[place * here + j] += widen(value)
+            if here == 1 and out_step == size:
+                write_line(dst, sums, length)
+            elif out_column == size:
+                for i in range(length):
+                    write_line(dst + i * out_step, sums[i * here :], here)
+            else:
+                for i in range(length):
+                    for j in range(here):
+                        to = dst + i * out_step + j * out_column
+                        array_at(stored, to, 1)[0] = narrow(sums[i * here + j])
 
     return task
 
@@ -481,13 +576,32 @@ def scatter_sum(specs: Specs, attrs: Attrs, config: Any, threads: int) -> Callab
 # --- one_hot ------------------------------------------------------------------------------------------------
 
 
-@kernel("one_hot", dtypes=INDEX_DTYPES, name="rows")
-def one_hot(index: Any, out: Any, num_classes: Any, part: Any, parts: Any) -> None:
-    flat = out.reshape(-1, num_classes)
-    places = index.flat
-    n = index.size
-    for i in range(n * part // parts, n * (part + 1) // parts):
-        row = flat[i]
-        row[:] = 0
-        if 0 <= places[i] < num_classes:
-            row[places[i]] = 1
+@part()
+def one_hot_task(block, index):
+    """`task(block, index)` of one_hot: its share of the places."""
+    places, out, at = load_word(block, 0), load_word(block, 1), block + 8 * 3
+    n, classes, axes, table = load_word(at, 0), load_word(at, 1), load_word(at, 2), load_word(at, 3)
+    width, tasks = load_word(at, 4), load_word(at, 5)
+    for number in range(index * n // tasks, (index + 1) * n // tasks):
+        place = whole_number(places + offset_of(block, table, number, axes, 1), width)
+        row = out + number * classes * 8
+        fill_bytes(row, 0, classes * 8)
+        if 0 <= place < classes:
+            store_word(row, place, 1)
+
+
+@kernel(
+    "one_hot",
+    dtypes=INDEX_DTYPES,
+    supports=lambda specs, attrs: few_axes(joined(list(zip(specs[0].shape, specs[0].strides, strict=True)))),
+    binds=True,
+    name="rows",
+)
+def one_hot(specs: Specs, attrs: Attrs, config: Any, threads: int) -> Callable[..., None]:
+    index, out = specs
+    axes = joined(list(zip(index.shape, index.strides, strict=True)))
+    table = table_of(axes)
+    tasks = tasks_for(out.nbytes, index.size, threads)
+    block = np.zeros(3 + 6, np.int64)
+    block[3:] = index.size, attrs["num_classes"], len(axes), table.ctypes.data, index.itemsize, tasks
+    return bind_phases(block, 2, [(address_of_task(one_hot_task, (), "one_hot"), tasks)], keep=table)

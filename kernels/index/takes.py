@@ -131,13 +131,13 @@ def _drawn(rng: np.random.Generator, specs: Specs, at: int, length: int) -> tupl
     )
 
 
-def _infer_embedding(specs: Specs, *, padding_idx: int) -> Specs:
+def _infer_embedding(specs: Specs, *, padding_idx: int | None) -> Specs:
     dtype = EMBEDDING.check_inputs(specs)
     weight, index = specs
     if weight.ndim != 2:
         raise ShapeError(f"embedding: weight is [rows, width], got shape {weight.shape}.")
     check_index("embedding", index, 1)
-    if not -1 <= padding_idx < weight.shape[0]:
+    if padding_idx is not None and not 0 <= padding_idx < weight.shape[0]:
         raise ShapeError(
             f"embedding: padding_idx {padding_idx} is none of the {weight.shape[0]} rows of weight."
         )
@@ -148,10 +148,10 @@ def _infer_embedding(specs: Specs, *, padding_idx: int) -> Specs:
 
 def _embedding_samples(rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
     for name, rows, width, count, padding in [
-        ("words", 11, 24, 17, -1),
+        ("words", 11, 24, 17, None),
         ("with padding", 7, 5, 12, 2),
         ("wide", 4, 150, 6, 0),
-        ("no words", 3, 4, 0, -1),
+        ("no words", 3, 4, 0, None),
     ]:
         inputs = numbers(rng, (rows, width), dtype), places(rng, (count,), rows)
         yield Sample(name, inputs, {"padding_idx": padding})
@@ -170,9 +170,9 @@ EMBEDDING = register_op(
         samples=_embedding_samples,
         reduction_length=moves_only,
         inputs=("weight", "index"),
-        attrs={"padding_idx": -1},
+        attrs={"padding_idx": None},
         dtypes=("float32", "float64", "bfloat16", "float16"),
-        doc="Rows of weight: [V, D] at index: [N]. Row padding_idx has no gradient; -1 for none.",
+        doc="Rows of weight: [V, D] at index: [N]. Row padding_idx has no gradient.",
         family="index",
         own_dtype=("index",),
         draw=lambda rng, specs, *, padding_idx: _drawn(rng, specs, 1, specs[0].shape[0]),

@@ -27,8 +27,8 @@ def _bind(specs: Specs, attrs: Attrs, threads: int, dloss: bool) -> Launch:
     """The launch of the loss (`dloss` false: `specs` start with log_probs) or of the gradient."""
     from ..cpu.generate import address_of
 
-    slope, probs, targets, inputs_n, targets_n, out = specs if dloss else (None, *specs)
-    assert probs is not None
+    slope = specs[0] if dloss else None
+    probs, targets, inputs_n, targets_n, out = specs[1:] if dloss else specs
     t, n, classes = probs.shape
     lanes = vector_bytes() // probs.itemsize
     kind = Kind(probs.dtype, lanes, targets.dtype, inputs_n.dtype, targets_n.dtype)

@@ -158,7 +158,8 @@ def infer_multi_margin_loss(specs: Specs, p: int, margin: float) -> Specs:
         DTypeError, ShapeError, ConfigError: where the inputs do not fit.
     """
     MULTI_MARGIN_LOSS.check_inputs(specs)
-    return (_check_margin(MULTI_MARGIN_LOSS, *specs[:3], p),)
+    x, target, weight = specs
+    return (_check_margin(MULTI_MARGIN_LOSS, x, target, weight, p),)
 
 
 def infer_multi_margin_loss_grad(specs: Specs, p: int, margin: float) -> Specs:

@@ -22,8 +22,8 @@ from ..cpu.vector_ir import I32, I64, Vectors, i64, pointer
 from ..cpu.vector_math import exp, exp_of_negative, log
 from .frame import at, load_label, loop, word
 
-Builder: TypeAlias = ir.IRBuilder
-Value: TypeAlias = ir.Value
+Builder: TypeAlias = Any  # an ir.IRBuilder
+Value: TypeAlias = Any  # an ir.Value
 ARRAYS = 6
 (DLOSS, PROBS, TARGETS, STEPS, LENGTHS, OUT, SCRATCH) = range(7)
 (N, TASKS, CLASSES, BLANK, ZERO_INFINITY, ROW, STRIDE, IN_A_ROW, T) = range(7, 16)

@@ -83,7 +83,8 @@ def cross_entropy_grad(rng: np.random.Generator, dtype: str) -> Iterator[Sample]
     for sample in cross_entropy(rng, dtype):
         attrs = {"ignore_index": -100, "label_smoothing": 0.0, **sample.attrs}
         with np.errstate(all="ignore"):
-            _, total, _ = reference.cross_entropy(*_wide(sample.inputs), **attrs)
+            wide: Any = _wide(sample.inputs)
+            _, total, _ = reference.cross_entropy(*wide, **attrs)
         dloss = np.asarray(rng.standard_normal(total.shape), np_dtype(dtype))
         x, target, weight = sample.inputs
         yield Sample(sample.name, (dloss, x, target, weight, np.asarray(total, sums)), sample.attrs)
@@ -193,8 +194,8 @@ def draw_grad(rng: np.random.Generator, specs: Specs, **attrs: Any) -> tuple[Any
     x, target, weight = draw_by_labels(rng, specs[1:4])
     made: list[AnyArray | None] = [drawn(rng, specs[0]), x, target, weight]
     if len(specs) > 4:
-        wide = _wide((x, target, weight))
-        made.append(reference.cross_entropy(*wide, **attrs)[1].astype(specs[4].np_dtype))  # type: ignore[arg-type]
+        wide: Any = _wide((x, target, weight))
+        made.append(reference.cross_entropy(*wide, **attrs)[1].astype(specs[4].np_dtype))
     return tuple(made)
 
 

@@ -48,7 +48,7 @@ class Phases:
         self.stored, self.dtype = x.dtype, computed_dtype(x.dtype)
         self.tasks = max(1, min(threads, x.nbytes // WORTH_A_THREAD))
         self.parts: list[list[int]] = []
-        self.table: list[tuple[int, int]] = []
+        self.table: list[tuple[Callable[..., None], tuple[Any, ...], int]] = []
         self.scratch = 0
         self.fits = True
 
@@ -95,13 +95,13 @@ class Phases:
         key = (self.dtype, tuple(operands), *before, *found.key)
         self.parts.append([*found.words, *words])
         # Compiled by `launch`: whether a call is supported is asked more often than it is bound.
-        self.table.append(((emitter, key), found.words[0]))  # type: ignore[arg-type]
+        self.table.append((emitter, key, found.words[0]))
 
     def launch(self, name: str) -> Launch:
         """All phases, ready to run."""
         phases = [
             (address_of(emitter, key, f"{name} {emitter.__name__} {self.stored}"), tasks)
-            for (emitter, key), tasks in self.table  # type: ignore[misc]
+            for emitter, key, tasks in self.table
         ]
         return bind_phases(block_of(self.arrays, *self.parts), self.arrays, phases, self.scratch)
 
@@ -135,6 +135,7 @@ _OUTPUTS = {
     "batch_norm": ("y", "mean", "rstd", "new_running_mean", "new_running_var"),
     "batch_norm_inference": ("y",),
     "rms_norm_grad": ("dx", "dweight"),
+    "batch_norm_grad": ("dx", "dweight", "dbias", "dresidual"),
 }
 
 
@@ -145,7 +146,7 @@ def _operands(name: str, specs: Specs, form: Form, kind: str) -> Roles:
     for place, (role, spec) in enumerate(zip(names, specs, strict=True)):
         gone = role in ("dweight", "dbias") and not specs[OPS[name].inputs.index("weight")].present
         gone = gone or (role.startswith("new_") and not specs[OPS[name].inputs.index(role[4:])].present)
-        if spec.present and not gone:
+        if spec.present and not gone and not (role == "dresidual" and spec.shape == (0,)):
             found[role] = Operand(place, spec.dtype, _steps(form, kind, role, spec))
     return found
 
@@ -295,7 +296,7 @@ def _channels(p: Phases, name: str, operands: Roles) -> None:
     for role in ("part_a", "part_b"):
         at, (far, near) = p.room((pieces, c))
         parts[role] = Operand(at, p.dtype, (far, 0, near), scratch=True)
-    p.add(emit.sums, shape, (1,), {**_chosen(full, "dy", "x", "mean"), **parts})
+    p.add(emit.sums, shape, (1,), {**_chosen(full, "dy", "x", "mean", "y"), **parts})
     totals: Roles = {}
     for role in ("a", "b"):
         at, (near,) = p.room((c,))
@@ -305,8 +306,8 @@ def _channels(p: Phases, name: str, operands: Roles) -> None:
         for role, o in {**parts, **_chosen(full, "rstd", "dweight", "dbias"), **totals}.items()
     }
     p.add(emit.total, (pieces, c), (0,), across, [n])
-    ends = {**_chosen(full, "dy", "x", "mean", "rstd", "weight", "dx"), **totals}
-    p.add(emit.slope, shape, (1,), ends, before=(False,))
+    ends = _chosen(full, "dy", "x", "mean", "rstd", "weight", "y", "dx", "dresidual")
+    p.add(emit.slope, shape, (1,), {**ends, **totals}, before=(False,))
 
 
 def _groups(p: Phases, name: str, operands: Roles) -> None:
@@ -354,7 +355,7 @@ def _register(name: str) -> None:
     def vectors(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
         return phases(name, specs, attrs, threads).launch(name)
 
-    kernel(name, dtypes=FLOATS, supports=supports, binds=True, name="vectors")(vectors)
+    kernel(name, dtypes=FLOATS, supports=supports, binds=True, name="vectors", rank=1)(vectors)
 
 
 for _name in OPS:

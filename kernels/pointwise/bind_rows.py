@@ -72,8 +72,12 @@ def bind_rows(
         if not masks or APART in modes:
             blocks = vectors[0] // width + vectors[0] % width
     units = blocks * prod(axis[0] for axis in outer_kept)
-    work = seconds_ns(program, prod(shape), lanes)
-    tasks = max(1, min(threads, units, int(work / TASK_NS)))
+    wanted = max(1, min(threads, int(seconds_ns(program, prod(shape), lanes) / TASK_NS)))
+    parts = 1
+    if wanted > units and len(plan.stages) == 1 and not plan.stages[0].outputs:
+        parts = -(-wanted // units)
+        room = 0
+    tasks = min(wanted, units * parts)
     block = np.zeros(words.total(len(outer_kept) + len(outer_reduced)), np.int64)
     head = {
         "tasks": tasks,
@@ -86,6 +90,8 @@ def bind_rows(
         "kept": len(outer_kept),
         "reduced": len(outer_reduced),
         "room": room,
+        "parts": parts,
+        "by_lines": int(prod(axis[0] for axis in outer_reduced) >= parts),
     }
     for name, value in head.items():
         block[words.head[name]] = value
@@ -97,8 +103,14 @@ def bind_rows(
         block[at : at + 1 + len(sizes)] = length, *steps
         at += 1 + len(sizes)
     key = (program.key, across, modes, tuple(arrays), count, lanes, unroll, masks, keeps)
-    address = address_of(emit_rows, key, name_of(program), light=True)
-    return bind_phases(block, count, [(address, tasks)], room * tasks)
+
+    def address(phase: str) -> int:
+        return address_of(emit_rows, (*key, phase), name_of(program), light=True)
+
+    if parts == 1:
+        return bind_phases(block, count, [(address("whole"), tasks)], room * tasks)
+    left = units * parts * len(plan.stages[0].reductions) * 8 * lanes * unroll
+    return bind_phases(block, count, [(address("part"), tasks), (address("rest"), 1)], left)
 
 
 def _full_operands(program: Program) -> list[int]:

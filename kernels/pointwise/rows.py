@@ -13,6 +13,10 @@
 is a few vectors, whose lanes are added up at the end. `across` goes by vectors across neighbouring rows,
 where these lie side by side: every lane is a row of its own. Totals are kept in two levels, of a piece and of
 all pieces, so that rounding errors grow with neither.
+
+Where there are fewer rows than threads, and one stage that writes nothing but row values, the work comes in
+two phases: `part`, in which every unit takes some of the elements of its rows and leaves its totals in
+scratch, and `rest`, in which these are put together in their order.
 """
 
 from __future__ import annotations
@@ -22,15 +26,14 @@ from typing import Any, TypeAlias
 
 from llvmlite import ir
 
-from ..cpu.lanes import Lanes, computed, item_bytes, lane_numbers, register_bytes
-from ..cpu.vector_ir import I32, counted_loop, i64, offset, pointer
-from .emitters import start_of, step
-from .places import APART, SPLAT, Reader, branch, compute, least, splitted
-from .program import Program, operands_of
-from .stages import Stage, staged
+from ..cpu.lanes import Lanes, item_bytes, register_bytes
+from ..cpu.vector_ir import counted_loop, i64
+from .places import APART, Reader, branch, least, splitted
+from .program import Program
+from .row import Row
+from .stages import staged
 
 Value: TypeAlias = ir.Value
-PIECE = 2048  # vectors, or elements across: what is added up before it goes into the second level
 
 
 class RowWords:
@@ -39,7 +42,11 @@ class RowWords:
     # tasks, units: how the work is shared. length: of the axis of vectors. blocks: how many groups of rows
     # it is cut into (across). count: elements of a line (across). lines: see above. total: elements of a row.
     # kept, reduced: how many axes there are outside, of rows and of lines. room: bytes of scratch of a task.
-    HEAD = ("tasks", "units", "length", "blocks", "count", "lines", "total", "kept", "reduced", "room")
+    # parts: how many share a row; they share its lines where `by_lines`, else each line.
+    HEAD = (
+        *("tasks", "units", "length", "blocks", "count", "lines", "total", "kept", "reduced", "room"),
+        *("parts", "by_lines"),
+    )
 
     def __init__(self, arrays: int, operands: int):
         self.scratch = arrays
@@ -73,8 +80,10 @@ class Rows:
         unroll: int,
         masks: bool,
         keeps: bool,
+        phase: str,
     ):
         self.b = builder
+        self.phase = phase
         self.program = program
         self.stages = staged(program, keeps)
         self.across = across
@@ -97,6 +106,10 @@ class Rows:
         """The whole task."""
         b = self.b
         tasks, units = self.word("tasks"), self.word("units")
+        if self.phase == "part":
+            units = b.mul(units, self.word("parts"))
+        elif self.phase == "rest":
+            tasks = i64(1)
         many = b.icmp_signed(">", tasks, i64(1))
         low = branch(b, many, lambda: b.sdiv(b.mul(index, units), tasks), i64(0))
         high = branch(b, many, lambda: b.sdiv(b.mul(b.add(index, i64(1)), units), tasks), units)
@@ -127,7 +140,7 @@ class Rows:
             at = b.add(at, b.add(b.mul(self.total, i64(size)), i64(64 * self.lanes)))
         return slots
 
-    def _outside(self, first: Value, axes: Value, number: Value, bases: Sequence[Value]) -> list[Value]:
+    def outside(self, first: Value, axes: Value, number: Value, bases: Sequence[Value]) -> list[Value]:
         """The operands' addresses at a place of some axes; the words of axis `first` and on describe them."""
         b = self.b
         words = b.add(i64(self.words.outer), b.mul(first, i64(1 + self.words.operands)))
@@ -143,424 +156,51 @@ class Rows:
 
     def _unit(self, unit: Value, bases: Sequence[Value]) -> None:
         b, width = self.b, self.lanes * self.unroll
+        self.first_line, self.last_line = i64(0), self.lines
+        inner = self.word("count") if self.across else self.length
+        self.first, self.last = i64(0), inner
+        if self.phase == "part":
+            parts = self.word("parts")
+            self.slot = unit
+            unit, part = splitted(b, unit, parts)
+            by_lines = b.icmp_signed("!=", self.word("by_lines"), i64(0))
+            whole = b.select(by_lines, self.lines, inner)
+            # In whole vectors, so that only the last part has a tail.
+            step = b.select(by_lines, i64(1), i64(1 if self.across else self.lanes))
+            some = b.sdiv(b.add(whole, b.sub(b.mul(parts, step), i64(1))), b.mul(parts, step))
+            low = least(b, b.mul(part, b.mul(some, step)), whole)
+            high = least(b, b.add(low, b.mul(some, step)), whole)
+            self.first_line, self.last_line = (
+                b.select(by_lines, low, i64(0)),
+                b.select(by_lines, high, self.lines),
+            )
+            self.first, self.last = b.select(by_lines, i64(0), low), b.select(by_lines, inner, high)
+        elif self.phase == "rest":
+            self.slot = b.mul(unit, self.word("parts"))
         if not self.across:
-            ats = self._outside(i64(0), self.axes[0], unit, bases)
-            _Row(self, ats, Lanes(b, self.lanes), self.unroll, None).run()
+            ats = self.outside(i64(0), self.axes[0], unit, bases)
+            Row(self, ats, Lanes(b, self.lanes), self.unroll, None).run()
             return
         outer, part = splitted(b, unit, self.word("blocks"))
-        ats = self._outside(i64(0), self.axes[0], outer, bases)
+        ats = self.outside(i64(0), self.axes[0], outer, bases)
         if self.masks:
             first = b.mul(part, i64(width))
             ats = self._moved(ats, first)
-            _Row(self, ats, Lanes(b, self.lanes), self.unroll, b.sub(self.length, first)).run()
+            Row(self, ats, Lanes(b, self.lanes), self.unroll, b.sub(self.length, first)).run()
             return
         # Blocks of many rows, and what is left row by row.
         whole = b.sdiv(self.length, i64(width))
         with b.if_else(b.icmp_signed("<", part, whole)) as (then, otherwise):
             with then:
                 moved = self._moved(ats, b.mul(part, i64(width)))
-                _Row(self, moved, Lanes(b, self.lanes), self.unroll, None).run()
+                Row(self, moved, Lanes(b, self.lanes), self.unroll, None).run()
             with otherwise:
                 first = b.add(b.mul(whole, i64(width)), b.sub(part, whole))
-                _Row(self, self._moved(ats, first), Lanes(b, 1), 1, None).run()
+                Row(self, self._moved(ats, first), Lanes(b, 1), 1, None).run()
 
     def _moved(self, ats: Sequence[Value], places: Value) -> list[Value]:
         b = self.b
         return [b.add(at, b.mul(places, near)) for at, near in zip(ats, self.near, strict=True)]
-
-
-class _Row:
-    """Emits what happens to one row, or (across) to `groups` vectors of rows."""
-
-    def __init__(self, rows: Rows, ats: Sequence[Value], lanes: Lanes, groups: int, valid: Value | None):
-        self.rows = rows
-        self.b = rows.b
-        self.program = rows.program
-        self.ats = ats
-        self.lanes = lanes
-        self.groups = groups
-        self.masks: list[Value | None] = [None] * groups
-        if valid is not None:
-            self.masks = [lanes.tail(rows.b.sub(valid, i64(group * lanes.lanes))) for group in range(groups)]
-        self.known: dict[int, list[Value]] = {}
-
-    # --- rows as a whole ------------------------------------------------------------------------------------
-
-    def run(self) -> None:
-        """All stages."""
-        program = self.program
-        for k in program.rows:
-            self.known[k] = self._row_input(k)
-        self._known_before(0)
-        for number, stage in enumerate(self.rows.stages.stages):
-            totals = self._stage(stage)
-            for reduction, total in zip(stage.reductions, totals, strict=True):
-                self.known[reduction] = self._finished(reduction, total)
-            self._known_before(number + 1)
-        for output in self.rows.stages.row_outputs:
-            self._row_output(output)
-
-    def _row_groups(self) -> int:
-        """Vectors of a row value: one where all lanes are the same row."""
-        return self.groups if self.rows.across else 1
-
-    def _row_input(self, k: int) -> list[Value]:
-        dtype, at = self.rows.dtypes[k], self.ats[k]
-        if not self.rows.across or self.rows.modes[k] == SPLAT:
-            return [self.lanes.load_one(dtype, pointer(self.b, at))] * self._row_groups()
-        return [self._load(k, at, i64(0), group, self.masks[group]) for group in range(self.groups)]
-
-    def _row_output(self, output: int) -> None:
-        b, k = self.b, self.rows.count_in + output
-        dtype, at, values = self.rows.dtypes[k], self.ats[k], self.known[self.program.outputs[output]]
-        if not self.rows.across:
-            self.lanes.store_first(dtype, values[0], pointer(b, at))
-            return
-        for group, value in enumerate(values):
-            self._store(k, at, i64(0), group, value, self.masks[group])
-
-    def _known_before(self, stage: int) -> None:
-        """Computes the row values that are known before a stage."""
-        first = len(self.program.inputs)
-        for number, ready in sorted(self.rows.stages.ready.items()):
-            if ready > stage or number in self.known or number < first:
-                continue
-            instruction = self.program.instructions[number - first]
-            if instruction[0] == "length":
-                dtype = self.program.dtypes[number]
-                one = self.lanes.splat(self.rows.total)
-                self.known[number] = [self.lanes.cast(one, "int64", dtype)] * self._row_groups()
-            else:
-                self.known = compute(self.lanes, self.program, self.known, self._row_groups(), [number])
-
-    def _finished(self, reduction: int, total: list[Value]) -> list[Value]:
-        """The value of a reduction from its totals."""
-        name, operand = self.program.instructions[reduction - len(self.program.inputs)]
-        dtype = self.program.dtypes[operand]
-        if name == "reduce_mean":
-            count = self.lanes.cast(self.lanes.splat(self.rows.total), "int64", computed(dtype))
-            return [self.b.fdiv(value, count) for value in total]
-        return total
-
-    # --- one stage ------------------------------------------------------------------------------------------
-
-    def _stage(self, stage: Stage) -> list[list[Value]]:
-        """Goes through the row once: the totals of the stage's reductions."""
-        b, rows = self.b, self.rows
-        starts = self._starts(stage, self.lanes)
-        totals = [vector for vectors in starts for vector in vectors[: self._row_groups()]]
-
-        def line(carried: Sequence[Value]) -> list[Value]:
-            number, *sums = carried
-            ats = rows._outside(rows.axes[0], rows.axes[1], number, self.ats)
-            if rows.across:
-                sums = self._line_across(stage, ats, number, sums)
-            else:
-                sums = self._line_along(stage, ats, number, sums)
-            return [b.add(number, i64(1)), *sums]
-
-        flat = counted_loop(b, rows.lines, [i64(0), *totals], line)[1:]
-        width = self._row_groups()
-        found = [flat[i * width : (i + 1) * width] for i in range(len(stage.reductions))]
-        if rows.across:
-            return found
-        return [
-            [self._folded(reduction, vectors[0])]
-            for reduction, vectors in zip(stage.reductions, found, strict=True)
-        ]
-
-    def _starts(self, stage: Stage, lanes: Lanes) -> list[list[Value]]:
-        return [
-            [start_of(lanes, self._name(reduction), self._summed(reduction))] * self.groups
-            for reduction in stage.reductions
-        ]
-
-    def _name(self, reduction: int) -> str:
-        name: str = self.program.instructions[reduction - len(self.program.inputs)][0]
-        return name
-
-    def _summed(self, reduction: int) -> str:
-        """The dtype in which a reduction is added up."""
-        return computed(self.program.dtypes[reduction])
-
-    def _step(self, lanes: Lanes, reduction: int, total: Value, value: Value) -> Value:
-        return step(lanes, self._name(reduction), self._summed(reduction), total, value)
-
-    def _folded(self, reduction: int, vector: Value) -> Value:
-        """All lanes of a vector as one, in every lane."""
-        b, count = self.b, self.lanes.lanes
-        undefined = ir.Constant(vector.type, ir.Undefined)
-        width = count
-        while width > 1:
-            width //= 2
-            order = ir.Constant(ir.VectorType(I32, count), [(i + width) % count for i in range(count)])
-            other = b.shuffle_vector(vector, undefined, order)
-            vector = self._step(self.lanes, reduction, vector, other)
-        return self.lanes.splat(b.extract_element(vector, ir.Constant(I32, 0)))
-
-    # --- along ----------------------------------------------------------------------------------------------
-
-    def _line_along(self, stage: Stage, ats: Sequence[Value], line: Value, sums: list[Value]) -> list[Value]:
-        b, rows, lanes = self.b, self.rows, self.lanes
-        place = b.mul(line, rows.length)
-        splats = self._splats(lanes, ats)
-        group = lanes.lanes * self.groups
-        apart = not rows.masks
-        size = PIECE * lanes.lanes
-
-        def piece(carried: Sequence[Value]) -> list[Value]:
-            start, *sums = carried
-            end = least(b, b.add(start, i64(size)), rows.length)
-            flat = [vector for vectors in self._starts(stage, lanes) for vector in vectors]
-
-            def vectors(state: Sequence[Value]) -> list[Value]:
-                values = self._at(stage, lanes, ats, splats, place, state[0], self.groups, None)
-                return [b.add(state[0], i64(group)), *self._added(stage, lanes, state[1:], values, None)]
-
-            whole = b.sdiv(b.sub(end, start), i64(group))
-            if rows.masks and self.groups == 1:
-                whole = i64(0)
-            at, *flat = (
-                counted_loop(b, whole, [start, *flat], vectors) if not _is_zero(whole) else [start, *flat]
-            )
-            found = [self._combined(r, flat[i * self.groups : (i + 1) * self.groups])
-                     for i, r in enumerate(stage.reductions)]  # fmt: skip
-            if rows.masks:
-
-                def masked(state: Sequence[Value]) -> list[Value]:
-                    mask = lanes.tail(b.sub(end, state[0]))
-                    values = self._at(stage, lanes, ats, splats, place, state[0], 1, [mask])
-                    added = self._added(stage, lanes, state[1:], values, [mask])
-                    return [b.add(state[0], i64(lanes.lanes)), *added]
-
-                left = b.sdiv(b.add(b.sub(end, at), i64(lanes.lanes - 1)), i64(lanes.lanes))
-                _, *found = counted_loop(b, left, [at, *found], masked)
-            elif self.groups > 1:
-
-                def single(state: Sequence[Value]) -> list[Value]:
-                    values = self._at(stage, lanes, ats, splats, place, state[0], 1, None)
-                    added = self._added(stage, lanes, state[1:], values, None)
-                    return [b.add(state[0], i64(lanes.lanes)), *added]
-
-                left = b.sdiv(b.sub(end, at), i64(lanes.lanes))
-                _, *found = counted_loop(b, left, [at, *found], single)
-            sums = [self._step(lanes, r, s, f) for r, s, f in zip(stage.reductions, sums, found, strict=True)]
-            return [b.add(start, i64(size)), *sums]
-
-        # Without masks, the last elements of a line are done one by one, behind all pieces.
-        pieces = b.sdiv(b.add(rows.length, i64(size - 1)), i64(size))
-        _, *sums = counted_loop(b, pieces, [i64(0), *sums], piece)
-        return self._elements(stage, ats, place, sums) if apart else sums
-
-    def _elements(self, stage: Stage, ats: Sequence[Value], place: Value, sums: list[Value]) -> list[Value]:
-        """The elements of a line behind its last whole vector."""
-        b, one = self.b, Lanes(self.b, 1)
-        row = _Row(self.rows, self.ats, one, 1, None)
-        first = ir.Constant(I32, 0)
-        row.known = {n: [one.splat(b.extract_element(v[0], first))] for n, v in self.known.items()}
-        splats = row._splats(one, ats)
-        flat = [vector for vectors in row._starts(stage, one) for vector in vectors]
-
-        def element(state: Sequence[Value]) -> list[Value]:
-            values = row._at(stage, one, ats, splats, place, state[0], 1, None)
-            return [b.add(state[0], i64(1)), *row._added(stage, one, state[1:], values, None)]
-
-        start = b.mul(b.sdiv(self.rows.length, i64(self.lanes.lanes)), i64(self.lanes.lanes))
-        _, *found = counted_loop(b, b.sub(self.rows.length, start), [start, *flat], element)
-        return [
-            self._with_one(reduction, total, b.extract_element(value, first))
-            for reduction, total, value in zip(stage.reductions, sums, found, strict=True)
-        ]
-
-    def _with_one(self, reduction: int, total: Value, scalar: Value) -> Value:
-        """A total with one more number, which goes into its first lane."""
-        start = start_of(self.lanes, self._name(reduction), self._summed(reduction))
-        return self._step(
-            self.lanes, reduction, total, self.b.insert_element(start, scalar, ir.Constant(I32, 0))
-        )
-
-    def _combined(self, reduction: int, vectors: Sequence[Value]) -> Value:
-        total, *others = vectors
-        for other in others:
-            total = self._step(self.lanes, reduction, total, other)
-        return total
-
-    # --- across ---------------------------------------------------------------------------------------------
-
-    def _line_across(self, stage: Stage, ats: Sequence[Value], line: Value, sums: list[Value]) -> list[Value]:
-        b, rows = self.b, self.rows
-        count = rows.word("count")
-        first = b.mul(line, count)
-
-        def piece(carried: Sequence[Value]) -> list[Value]:
-            start, *rest = carried
-            ats, sums = rest[: len(self.ats)], rest[len(self.ats) :]
-            end = least(b, b.add(start, i64(PIECE)), count)
-            flat = [vector for vectors in self._starts(stage, self.lanes) for vector in vectors]
-
-            def element(state: Sequence[Value]) -> list[Value]:
-                at, *more = state
-                places, totals = more[: len(self.ats)], more[len(self.ats) :]
-                splats = self._splats(self.lanes, places)
-                place = b.add(first, at)
-                values = self._at(stage, self.lanes, places, splats, place, i64(0), self.groups, self.masks)
-                added = self._added(stage, self.lanes, totals, values, None)
-                moved = [b.add(p, far) for p, far in zip(places, rows.far, strict=True)]
-                return [b.add(at, i64(1)), *moved, *added]
-
-            found = counted_loop(b, b.sub(end, start), [start, *ats, *flat], element)[1:]
-            ats, found = found[: len(ats)], found[len(ats) :]
-            width = self.groups
-            sums = [
-                self._step(self.lanes, reduction, sums[i * width + group], found[i * width + group])
-                for i, reduction in enumerate(stage.reductions)
-                for group in range(width)
-            ]
-            return [end, *ats, *sums]
-
-        pieces = b.sdiv(b.add(count, i64(PIECE - 1)), i64(PIECE))
-        return counted_loop(b, pieces, [i64(0), *ats, *sums], piece)[1 + len(ats) :]
-
-    # --- some vectors ---------------------------------------------------------------------------------------
-
-    def _splats(self, lanes: Lanes, ats: Sequence[Value]) -> dict[int, Value]:
-        """Full inputs that are the same all along a vector."""
-        return {
-            k: lanes.load_one(self.rows.dtypes[k], pointer(self.b, ats[k]))
-            for k in range(self.rows.count_in)
-            if self.rows.modes[k] == SPLAT and k not in self.program.rows
-        }
-
-    def _load(self, k: int, at: Value, i: Value, group: int, mask: Value | None) -> Value:
-        """A vector of input k, `i` places and `group` vectors from an address."""
-        return self._move(self.lanes, k, at, i, group, mask, None)
-
-    def _store(self, k: int, at: Value, i: Value, group: int, value: Value, mask: Value | None) -> None:
-        self._move(self.lanes, k, at, i, group, mask, value)
-
-    def _move(
-        self, lanes: Lanes, k: int, at: Value, i: Value, group: int, mask: Value | None, value: Value | None
-    ) -> Value:
-        b, rows = self.b, self.rows
-        i = b.add(i, i64(group * lanes.lanes)) if group else i
-        dtype = rows.dtypes[k]
-        if rows.modes[k] == APART:
-            ptr = pointer(b, b.add(at, b.mul(i, rows.near[k])))
-            if value is None:
-                return lanes.load_apart(dtype, ptr, rows.near[k])
-            return lanes.store_apart(dtype, value, ptr, rows.near[k])
-        ptr = offset(b, pointer(b, at), b.mul(i, i64(rows.bytes[k])))
-        if value is None:
-            return lanes.load(dtype, ptr, mask)
-        return lanes.store(dtype, value, ptr, mask)
-
-    def _slot(self, number: int, lanes: Lanes, place: Value, i: Value, group: int) -> Value:
-        """The address of a vector of what is kept."""
-        b, size = self.b, register_bytes(self.program.dtypes[number])
-        if self.rows.across:
-            at = b.mul(place, i64(size * lanes.lanes * self.groups))
-            at = b.add(at, i64(group * lanes.lanes * size))
-        else:
-            at = b.mul(b.add(b.add(place, i), i64(group * lanes.lanes)), i64(size))
-        return pointer(b, b.add(self.rows.slots[number], at))
-
-    def _at(
-        self,
-        stage: Stage,
-        lanes: Lanes,
-        ats: Sequence[Value],
-        splats: dict[int, Value],
-        place: Value,
-        i: Value,
-        groups: int,
-        masks: Sequence[Value | None] | None,
-    ) -> dict[int, list[Value]]:
-        """Loads, computes and stores `groups` vectors; returns what the reductions take.
-
-        `place` is the position in the row of the line (along) or of the element (across), `i` that in the
-        line (along).
-        """
-        program, first = self.program, len(self.program.inputs)
-        masks = masks or [None] * groups
-        given = {number: self._spread(vectors, groups) for number, vectors in self.known.items()}
-        given |= {k: [splat] * groups for k, splat in splats.items()}
-        taken = {r: operands_of(program.instructions[r - first])[0] for r in stage.reductions}
-        wanted = [*taken.values(), *stage.kept, *(program.outputs[output] for output in stage.outputs)]
-        for number in self._leaves(wanted, given, stage):
-            if number < first:
-                given[number] = [
-                    self._move(lanes, number, ats[number], i, g, masks[g], None) for g in range(groups)
-                ]
-            elif number in self.rows.slots:
-                kind = computed(program.dtypes[number])
-                given[number] = [
-                    lanes.load(kind, self._slot(number, lanes, place, i, g)) for g in range(groups)
-                ]
-            else:
-                given[number] = [self._index(number, lanes, place, i, g) for g in range(groups)]
-        values = compute(lanes, program, given, groups, wanted)
-        for number in stage.kept:
-            kind = computed(program.dtypes[number])
-            for g in range(groups):
-                lanes.store(kind, values[number][g], self._slot(number, lanes, place, i, g))
-        for output in stage.outputs:
-            k = first + output
-            for g in range(groups):
-                self._move(lanes, k, ats[k], i, g, masks[g], values[program.outputs[output]][g])
-        return {r: values[number] for r, number in taken.items()}
-
-    def _leaves(self, wanted: Sequence[int], given: dict[int, Any], stage: Stage) -> list[int]:
-        """What has to be loaded: inputs, kept values of earlier stages, positions."""
-        program, first = self.program, len(self.program.inputs)
-        found: set[int] = set()
-        waiting, seen = list(wanted), set[int]()
-        while waiting:
-            number = waiting.pop()
-            if number in given or number in seen:
-                continue
-            seen.add(number)
-            kept = number in self.rows.slots and number not in stage.kept
-            if number < first or kept or program.instructions[number - first][0] == "index":
-                found.add(number)
-            else:
-                waiting += operands_of(program.instructions[number - first])
-        return sorted(found)
-
-    def _spread(self, vectors: list[Value], groups: int) -> list[Value]:
-        return vectors if self.rows.across else vectors[:1] * groups
-
-    def _index(self, number: int, lanes: Lanes, place: Value, i: Value, group: int) -> Value:
-        """The positions in the row."""
-        b, dtype = self.b, self.program.dtypes[number]
-        if self.rows.across:
-            return lanes.cast(lanes.splat(place), "int64", dtype)
-        at = b.add(b.add(place, i), i64(group * lanes.lanes))
-        splat = lanes.cast(lanes.splat(at), "int64", dtype)
-        whole = dtype if dtype in ("int64", "int32") else "int64"
-        numbers = lanes.cast(lane_numbers(lanes, whole), whole, dtype)
-        return b.add(splat, numbers)
-
-    def _added(
-        self,
-        stage: Stage,
-        lanes: Lanes,
-        totals: Sequence[Value],
-        values: dict[int, list[Value]],
-        masks: Sequence[Value] | None,
-    ) -> list[Value]:
-        """The totals, a vector for each reduction and group, with some vectors taken in."""
-        groups = len(totals) // len(stage.reductions) if stage.reductions else 0
-        result = []
-        for i, reduction in enumerate(stage.reductions):
-            for g in range(groups):
-                total = totals[i * groups + g]
-                added = self._step(lanes, reduction, total, values[reduction][g])
-                result.append(self.b.select(masks[g], added, total) if masks else added)
-        return result
-
-
-def _is_zero(value: Value) -> bool:
-    return isinstance(value, ir.Constant) and value.constant == 0
 
 
 def emit_rows(
@@ -576,6 +216,7 @@ def emit_rows(
     unroll: int,
     masks: bool,
     keeps: bool,
+    phase: str,
 ) -> None:
     """The task of a row program.
 
@@ -590,6 +231,7 @@ def emit_rows(
         unroll: vectors at a time.
         masks: whether tails are done under a mask.
         keeps: whether values are kept from stage to stage (`stages.py`).
+        phase: "whole", or "part" or "rest" of work that comes in two phases.
     """
     made = Program(*program)
-    Rows(builder, block, made, across, modes, arrays, count, lanes, unroll, masks, keeps).task(index)
+    Rows(builder, block, made, across, modes, arrays, count, lanes, unroll, masks, keeps, phase).task(index)

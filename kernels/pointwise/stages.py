@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from .instructions import TABLE
 from .program import Program, operands_of
@@ -60,6 +61,7 @@ class Stages:
         return tuple(number for stage in self.stages for number in stage.kept)
 
 
+@lru_cache(maxsize=1024)
 def staged(program: Program, keeps: bool) -> Stages:
     """The stages of a program; without `keeps`, everything is computed again where it is needed."""
     first, full = len(program.inputs), program.full

@@ -11,7 +11,7 @@ from ..errors import ShapeError
 Axis = int | tuple[int, ...] | None
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=4096, typed=True)
 def axes_of(name: str, ndim: int, axis: Axis) -> tuple[int, ...]:
     """The axes meant by `axis`, counted from 0, in rising order; all of them for None.
 

@@ -93,12 +93,12 @@ def bind_arg(kind: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
     across = _beside(kept, x.itemsize, 8) if len(along) == 1 else None
     if len(along) == 1 and along[0][1] == x.itemsize:
         across = None
-    pieces = panels = panel = 1
+    pieces = panels = panel = form = 1
     if across is not None:
         kept.remove(across)
         n, step, lanes, outer = across[0], x.itemsize, full, along
         results = _product(kept)
-        form = panel = _panel(n, results, lanes, tasks, PANEL)
+        panel = _panel(n, results, lanes, tasks, PANEL)
         panels = -(-n // panel)
     else:
         *outer, (n, step, _) = along or [(1, x.itemsize, 0)]
@@ -165,7 +165,7 @@ def bind_scan(kind: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
             panel = _panel(width, _product(kept), lanes, tasks, PANEL)
             panels = -(-width // panel)
             # One vector more: totals are cleared without looking whether the last one is a part.
-            run, form = emit_scan.columns, (panel + lanes,)  # type: ignore[assignment]
+            run, form = emit_scan.columns, (lanes + (1 << (panel - 1).bit_length()),)  # type: ignore[assignment]
     units = _product(kept) * panels
     tasks = min(tasks, units)
     block = [0, 0, 0, tasks, units, n, step, out_step, width, panel, panels, start, out_start]

@@ -81,6 +81,8 @@ def bind(kind: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
         if results == 1 and tasks > 1 and n >= 64 * tasks:
             panel = min(panel, _rounded(-(-n // tasks), lanes))
         panels = -(-n // panel)
+        # Room for a panel, in few sizes: the code depends on it.
+        form = 1 << (panel - 1).bit_length()
     elif n >= 4 * emit.UNROLLED * max(lanes, 4):
         form = emit.UNROLLED
     units = results * panels
@@ -115,7 +117,7 @@ def _register(kind: str) -> None:
         return bind(kind, specs, attrs, threads)
 
     register: Callable[..., Any] = kernel(
-        kind, dtypes=REDUCTIONS[kind].dtypes, supports=supports, binds=True, name="vectors"
+        kind, dtypes=REDUCTIONS[kind].dtypes, supports=supports, binds=True, name="vectors", rank=1
     )
     register(vectors)
 

@@ -140,7 +140,7 @@ def elements(
     width = len(start)
 
     def read(state: Sequence[Any], several: int) -> list[Any]:
-        place, out = state[0], []
+        place, out = state[0], list[Any]()
         for i in range(several):
             x = r.given.load(pointer(b, place), r.stored)
             out += body(state[1 + i * width : 1 + (i + 1) * width], x, None)
@@ -154,7 +154,7 @@ def elements(
         whole = b.sub(whole, b.mul(many, i64(unroll)))
         parts = [state[1 + i * width : 1 + (i + 1) * width] for i in range(unroll)]
         while len(parts) > 1:
-            parts = [joined(x, y) for x, y in zip(parts[::2], parts[1::2], strict=True)]
+            parts = [list(joined(x, y)) for x, y in zip(parts[::2], parts[1::2], strict=True)]
         state = [state[0], *parts[0]]
     state = counted_loop(b, whole, state, lambda s: read(s, 1))
     if lanes == 1:
@@ -490,7 +490,7 @@ def _strip(
                 return counted_loop(b, now, [here, *start], row)[1:]
 
             known = pieces.first_end(run(pieces.first_start(), pieces.first_step), number)
-            second = run(pieces.second_start(), lambda *c: pieces.second_step(*c, known))
+            second = run(pieces.second_start(), lambda c, x, _: pieces.second_step(c, x, None, known))
             return pieces.merged(state, s[2], pieces.piece(known, second, number), number)
 
         across(s[0], column)

@@ -19,7 +19,7 @@ from ..cpu.vector_ir import I32, I64, counted_loop, i64, minimum, pointer
 from . import emit
 from .emit import Task, elements, folded
 from .kinds import Simple
-from .lanes import computed_bytes
+from .lanes import Lanes, computed_bytes
 
 
 def _simple(builder: ir.IRBuilder, kind: str, stored: str, lanes: int) -> Simple:
@@ -211,7 +211,7 @@ def columns(
                 found = b.sext(found, ir.VectorType(I64, lanes))
             column = b.add(first, b.mul(v, i64(lanes)))
             to = b.add(b.add(t.word(emit.OUT), out_at), b.mul(column, i64(8)))
-            words = emit.Lanes(b, "int64", lanes)
+            words = Lanes(b, "int64", lanes)
             words.store(found, pointer(b, to), "int64", mask)
 
         whole, left = b.sdiv(mine, i64(lanes)), b.srem(mine, i64(lanes))

@@ -168,7 +168,7 @@ def _infer(name: str, result: str, specs: Specs, axis: Axis, keepdims: bool, **a
         raise ShapeError(f"{name}: axis={axis!r}; write one axis, or None for the place in x.reshape(-1).")
     axes = axes_of(name, x.ndim, axis)
     shape = reduced_shape(x.shape, axes, keepdims)
-    if name in _FREE_OF_NOTHING and prod(shape) and not x.size:
+    if name in _FREE_OF_NOTHING and 0 not in shape and not x.size:
         raise ShapeError(
             f"{name}: x is {x}, and axis={axis} has no elements: there is no such thing as "
             f"{_FREE_OF_NOTHING[name]} of nothing."

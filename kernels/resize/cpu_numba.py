@@ -24,6 +24,7 @@ from ..cpu.compile import part
 from ..cpu.elements import array_at, elements
 from ..cpu.launch import address_of_task, bind_phases
 from ..cpu.memory import load_word
+from ..cpu.pieces import copy_bytes, fill_bytes
 from ..index.cpu_numba_takes import offset_of, table_of, tasks_for
 from ..op import Attrs, Specs
 from ..registry import kernel
@@ -31,9 +32,9 @@ from ..spec import TensorSpec
 from .op import DTYPES, all_taps
 from .taps import Taps, turned
 
-PLANES, AXES, TABLE, TASKS, WIDTH_BEFORE, LINE_BYTES = range(6)
+PLANES, AXES, TABLE, TASKS, WIDTH_BEFORE, LINE_BYTES, TOTAL_BYTES = range(7)
 # Of each of the three axes: its length after, the stride in x, the tables, and how many taps at most.
-AXIS, AXIS_WORDS = 6, 7
+AXIS, AXIS_WORDS = 7, 7
 LENGTH, STRIDE, PLACES, WEIGHTS, COUNTS, MOST, UNIFORM = range(AXIS_WORDS)
 WORDS = AXIS + 3 * AXIS_WORDS
 
@@ -62,8 +63,8 @@ def resize_task(dtype: str) -> Any:
                 sums[j] = value if first else sums[j] + value
 
     @part(dtype)
-    def spread(dst, line, n, m, places, weights, counts, most, uniform):
-        """dst[i] = the sum over k of weights[k][i] * line[places[k][i]]."""
+    def spread(dst, total, line, n, m, places, weights, counts, most, uniform):
+        """dst[i] = the sum over k of weights[k][i] * line[places[k][i]]; `total`: room for sums, or dst."""
         sums, out = array_at(wide, line, n), array_at(stored, dst, m)
         if uniform and most == 1:
             at, by = array_at(types.uint32, places, m), array_at(wide, weights, m)
@@ -76,13 +77,19 @@ def resize_task(dtype: str) -> Any:
             for i in range(m):
                 out[i] = narrow(by[i] * sums[at[i]] + by2[i] * sums[at2[i]])
         else:
-            at, by = array_at(types.uint32, places, m * most), array_at(wide, weights, m * most)
-            count = array_at(types.int64, counts, m)
+            at, by = array_at(types.uint32, places, m), array_at(wide, weights, m)
+            totals, count = array_at(wide, total, m), array_at(types.int64, counts, m)
             for i in range(m):
-                total = wide(0)
-                for k in range(count[i]):
-                    total += by[k * m + i] * sums[at[k * m + i]]
-                out[i] = narrow(total)
+                totals[i] = by[i] * sums[at[i]] if count[i] else wide(0)
+            for k in range(1, most):
+                at = array_at(types.uint32, places + 4 * m * k, m)
+                by = array_at(wide, weights + m * wide_size * k, m)
+                for i in range(m):
+                    value = totals[i] + by[i] * sums[at[i]]
+                    totals[i] = value if k < count[i] else totals[i]
+            if total != dst:
+                for i in range(m):
+                    out[i] = narrow(totals[i])
 
     @part(dtype)
     def task(block, index):
@@ -100,10 +107,18 @@ def resize_task(dtype: str) -> Any:
         row_counts = array_at(types.int64, load_word(high, COUNTS), height)
         room = load_word(block, 2) + index * load_word(at, LINE_BYTES)
         rows = planes * depth * height
-        for row in range(index * rows // tasks, (index + 1) * rows // tasks):
+        single = load_word(high, MOST) == 1 and load_word(high, UNIFORM) == 1
+        start = index * rows // tasks
+        for row in range(start, (index + 1) * rows // tasks):
             h, d, plane = row % height, row // height % depth, row // height // depth
             src = x + offset_of(block, table, plane, axes, 1)
             line, first = room, True
+            # Nearest elements: the row before may be the same one.
+            again = single and row > start and h > 0 and row_places[h] == row_places[h - 1]
+            again = again and row_weights[h] == row_weights[h - 1]
+            if again:
+                copy_bytes(out + row * m * size, out + (row - 1) * m * size, m * size)
+                continue
             for a in range(depth_counts[d]):
                 deeper = src + depth_places[a * depth + d] * load_word(deep, STRIDE)
                 for b in range(row_counts[h]):
@@ -115,12 +130,13 @@ def resize_task(dtype: str) -> Any:
                     else:
                         add_row(room, source, step, n, weight, first)
                     first = False
+            dst = out + row * m * size
             if first:
-                sums = array_at(wide, room, n)
-                for j in range(n):
-                    sums[j] = 0
+                fill_bytes(dst, 0, m * size)
+                continue
             spread(
-                out + row * m * size,
+                dst,
+                dst if straight else room + load_word(at, LINE_BYTES) - load_word(at, TOTAL_BYTES),
                 line,
                 n,
                 m,
@@ -155,12 +171,13 @@ def _bind(
     n = x.shape[-1]
     rows = out.size // out.shape[-1]
     tasks = tasks_for(4 * (x.nbytes + out.nbytes), rows, threads)
-    line = (n * np.dtype(wide).itemsize + 63) // 64 * 64
+    line, total = ((m * np.dtype(wide).itemsize + 63) // 64 * 64 for m in (n, out.shape[-1]))
     block = np.array(
-        [0, 0, 0, x.shape[0] * x.shape[1], 2, planes.ctypes.data, tasks, n, line, *words], np.int64
+        [0, 0, 0, x.shape[0] * x.shape[1], 2, planes.ctypes.data, tasks, n, line + total, total, *words],
+        np.int64,
     )
     address = address_of_task(resize_task(dtype), (dtype,), f"resizing {dtype}")
-    return bind_phases(block, 2, [(address, tasks)], tasks * line, kept)
+    return bind_phases(block, 2, [(address, tasks)], tasks * (line + total), kept)
 
 
 def _row_major(specs: Specs, attrs: Attrs) -> str | None:

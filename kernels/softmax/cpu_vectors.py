@@ -50,7 +50,7 @@ def _register(name: str) -> None:
         address = address_of(getattr(emit, name), key, f"{name} {specs[0].dtype}")
         return bind_phases(block_of(len(specs), found.words), len(specs), [(address, found.words[0])])
 
-    kernel(name, dtypes=FLOATS, supports=supports, binds=True, name="vectors")(vectors)
+    kernel(name, dtypes=FLOATS, supports=supports, binds=True, name="vectors", rank=1)(vectors)
 
 
 for _name in OPS:

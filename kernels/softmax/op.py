@@ -20,6 +20,7 @@ import numpy as np
 from ..errors import ShapeError
 from ..op import AnyArray, Cost, Op, Sample, Specs, register_op
 from ..reduce.axes import axis_of
+from ..reduce.samples import thinned
 from ..spec import TensorSpec, np_dtype
 
 FLOATS = ("float32", "float64", "bfloat16", "float16")
@@ -28,11 +29,11 @@ FLOATS = ("float32", "float64", "bfloat16", "float16")
 def _exponents(x: AnyArray, axis: int) -> AnyArray:
     if not x.ndim:
         return x - x
-    return x - x.max(axis, keepdims=True, initial=-np.inf)
+    return np.asarray(x - x.max(axis, keepdims=True, initial=-np.inf))
 
 
 def _total(x: AnyArray, axis: int) -> AnyArray:
-    return x.sum(axis, keepdims=True) if x.ndim else x
+    return np.asarray(x.sum(axis, keepdims=True)) if x.ndim else x
 
 
 def _softmax(x: AnyArray, axis: int) -> tuple[AnyArray]:
@@ -152,7 +153,7 @@ def _declare(
         infer=partial(_infer, name),
         reference=reference,
         cost=cost,
-        samples=partial(_samples, name),
+        samples=lambda rng, dtype: thinned(dtype, _samples(name, rng, dtype)),
         reduction_length=reduction_length,
         inputs=inputs,
         attrs={"axis": -1},

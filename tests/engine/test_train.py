@@ -31,12 +31,8 @@ def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield images[chosen], labels[chosen]
 
 
-def mlp_loss(model: Any, x: Any, labels: Any) -> Any:
-    return kw.cross_entropy(model(x.reshape((x.shape[0], 64))), labels)
-
-
 def classify(model: Any, x: Any, labels: Any) -> Any:
-    logits = model(x.reshape((x.shape[0], 64)))
+    logits = model(x.reshape((x.shape[0], 64)) if len(x.shape) == 3 else x)
     right = kw.equal(kw.argmax(logits, 1), labels)
     return kw.cross_entropy(logits, labels), {"accuracy": kw.mean(right.astype("float32"))}
 
@@ -271,3 +267,36 @@ def test_a_loss_that_is_not_finite_stops_training() -> None:
 def test_settings_that_mean_nothing_are_refused(options: Any, kind: Any, said: str) -> None:
     with pytest.raises(kind, match=said):
         fit(**options)
+
+
+class Words(nn.Module):
+    """Every kind of layer that has a precision of its own, over whole numbers [B, T]."""
+
+    def __init__(self, kind: str) -> None:
+        self.embed = nn.Embedding(20, 8, key=1)
+        self.norm, self.conv = nn.BatchNorm1d(8), nn.Conv1d(8, 8, 3, padding=1, key=2)
+        self.inner = (
+            nn.LSTM(8, 8, 2, batch_first=True, dropout=0.1, key=3)
+            if kind == "lstm"
+            else nn.TransformerEncoderLayer(8, 2, 16, 0.1, batch_first=True, key=3)
+        )
+        self.out = nn.Linear(8, 20, key=4)
+
+    def __call__(self, x: Any) -> Any:
+        y = self.norm(self.conv(kw.swapaxes(self.embed(x), 1, 2)))
+        y = self.inner(kw.swapaxes(y, 1, 2))
+        return self.out((y[0] if isinstance(y, tuple) else y)[:, -1])
+
+
+@pytest.mark.parametrize("kind", ["lstm", "transformer"])
+def test_networks_of_many_layers_train_in_bfloat16(kind: str) -> None:
+    words = np.random.default_rng(0).integers(0, 20, (64, 5))
+    losses = []
+    for precision in (None, "bfloat16"):
+        options: dict[str, Any] = {"data": (words, words[:, 0]), "precision": precision, "epochs": 3}
+        done = fit(model=Words(kind), **options)
+        assert {str(a.dtype) for a in nn.state_dict(done.model).values()} == {"float32"}
+        losses.append([h["loss"] for h in done.history])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.02)
+    assert losses[0] != losses[1]
+    assert losses[1][-1] < losses[1][0]

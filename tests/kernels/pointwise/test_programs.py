@@ -286,3 +286,36 @@ def test_long_rows_are_computed_again_instead_of_kept() -> None:
     wide = np.exp(x.astype("d"))
     (y,) = run(softmax(), x, **rows_of(x.shape, (1,)))
     np.testing.assert_allclose(y, wide / wide.sum(1, keepdims=True), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [
+        ((40_001,), (0,)),
+        ((3, 7, 1001), (1, 2)),
+        ((900, 5), (0,)),
+        ((40, 3, 50), (0, 2)),
+        ((7,), (0,)),
+        ((31, 70), (0,)),
+    ],
+)
+def test_few_long_rows_are_shared_among_threads(
+    shape: tuple[int, ...], axes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kernelwright.kernels.pointwise import bind_rows
+
+    monkeypatch.setattr(bind_rows, "TASK_NS", 10)
+    w = Writer()
+    x, y = w.inputs("float32", "float32")
+    d = x - y
+    w.output(w.sqrt(w.reduce_mean(d * d)), w.reduce_max(d), w.reduce_max(x > y))
+    a, b = np.random.default_rng(0).standard_normal((2, *shape)).astype("f")
+    exact = (a - b).astype("d")
+    for layout in (a, np.asfortranarray(a)):
+        results = run(w.program(), layout, b, threads=8, **rows_of(shape, axes))
+        again = run(w.program(), layout, b, threads=8, **rows_of(shape, axes))
+        root, largest, above = results
+        np.testing.assert_allclose(root, np.sqrt((exact**2).mean(axes, keepdims=True)), rtol=1e-6)
+        assert np.array_equal(largest, (a - b).max(axes, keepdims=True))
+        assert np.array_equal(above, (a > b).any(axes, keepdims=True))
+        assert all(np.array_equal(one, other) for one, other in zip(results, again, strict=True))

@@ -1,0 +1,127 @@
+"""Guard: whether arrays are what a plan was made for, found out in one compiled look at their objects.
+
+A call of a compiled function on arrays like the last ones has nothing to work out, and asking NumPy for the
+shape, the strides, the dtype and the address of each would take longer than a small plan. They stand in the
+arrays' own objects, in an order that NumPy keeps for those who build on it (PyArrayObject_fields).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+
+from ..kernels.cpu.compile import compiled
+from ..kernels.cpu.launch import TUPLE_HEAD, objects_show_their_data
+from ..kernels.cpu.memory import load_word
+from ..kernels.cpu.steps import HEAD_WORDS
+from ..kernels.spec import TensorSpec, row_major
+
+# Words of an array's object: its class, and behind the head the address of its data, the number of its axes,
+# their lengths and strides, what it is a view of, its dtype, and flags.
+CLASS, DATA, AXES, LENGTHS, STRIDES, DTYPE, FLAGS = (HEAD_WORDS + i for i in (-1, 0, 1, 2, 3, 5, 6))
+INT = 0xFFFFFFFF
+CONTIGUOUS, ALIGNED, WRITEABLE = 0x1, 0x100, 0x400  # NumPy's flags
+
+# Words of what is wanted of an array: the address of its dtype, flags that must be set, the number of axes, and
+# whether strides count; then lengths and strides.
+WANTED = 4
+
+
+@njit(no_cfunc_wrapper=True)
+def arrays_fit(given, count, kind, wanted, donated, donated_count):
+    """1 when the `count` arrays whose objects are at `given` are as `wanted`, and none lies where a donated
+    one lies, else 0."""
+    at = 0
+    for i in range(count):
+        x = load_word(given, i)
+        axes = load_word(wanted, at + 2)
+        flags = load_word(wanted, at + 1)
+        if load_word(x, CLASS) != kind or load_word(x, DTYPE) != load_word(wanted, at):
+            return 0
+        if load_word(x, FLAGS) & flags != flags or load_word(x, AXES) & INT != axes:
+            return 0
+        lengths, strides = load_word(x, LENGTHS), load_word(x, STRIDES)
+        for axis in range(axes):
+            if load_word(lengths, axis) != load_word(wanted, at + WANTED + axis):
+                return 0
+        if load_word(wanted, at + 3) != 0:
+            for axis in range(axes):
+                if load_word(strides, axis) != load_word(wanted, at + WANTED + axes + axis):
+                    return 0
+        at += WANTED + 2 * axes
+    for i in range(donated_count):
+        number = load_word(donated, i)
+        mine = load_word(load_word(given, number), DATA)
+        for j in range(count):
+            if j != number and load_word(load_word(given, j), DATA) == mine:
+                return 0
+    return 1
+
+
+@cache
+def _look() -> Any:
+    """`arrays_fit` as a C-level function of six integers."""
+    return compiled(arrays_fit, name="the look at a call's arguments").entry((types.int64,) * 6)
+
+
+def guard(specs: Sequence[TensorSpec], donated: Collection[int] = ()) -> Callable[[tuple[Any, ...]], bool]:
+    """`fits(arrays)`: whether a tuple of arrays has the specs that a plan was made for, and may be used so.
+
+    False also for arrays that fit only at a closer look, such as an empty one that begins where a donated one
+    does.
+
+    Args:
+        specs: of the arguments.
+        donated: the numbers of those that are written, which must lie where no other lies.
+    """
+    words: list[int] = []
+    for number, spec in enumerate(specs):
+        flags = ALIGNED | (CONTIGUOUS if spec.layout is None else 0)
+        flags |= WRITEABLE if number in donated else 0
+        strides = row_major(spec.shape, spec.itemsize) if spec.layout is None else spec.strides
+        words += [id(spec.np_dtype), flags, spec.ndim, spec.layout is not None]
+        words += [*spec.shape, *strides]
+    table = np.array(words, np.int64)
+    written = np.array([n for n in donated if specs[n].size], np.int64)
+    if not objects_show_themselves():
+        return lambda arrays: False
+    run, count, held = _look(), len(specs), (table, written)
+    table_at, written_at, written_count = int(table.ctypes.data), int(written.ctypes.data), len(written)
+
+    def fits(arrays: tuple[Any, ...], held: Any = held) -> bool:
+        return (
+            len(arrays) == count
+            and run(id(arrays) + TUPLE_HEAD, count, _CLASS, table_at, written_at, written_count) == 1
+        )
+
+    return fits
+
+
+_CLASS = id(np.ndarray)
+
+
+@cache
+def objects_show_themselves() -> bool:
+    """Whether the objects of arrays have, behind their heads, what `arrays_fit` reads there."""
+    import ctypes
+
+    if not objects_show_their_data():
+        return False
+    probe = np.zeros((3, 5), np.float32)[:, ::2]
+    probe.flags.writeable = False
+
+    def word(address: int, number: int) -> int:
+        return ctypes.c_int64.from_address(address + 8 * number).value
+
+    me = id(probe)
+    flags = word(me, FLAGS) & INT
+    return (
+        (word(me, CLASS), word(me, DTYPE), word(me, AXES) & INT) == (_CLASS, id(probe.dtype), 2)
+        and [word(word(me, LENGTHS), i) for i in range(2)] == [3, 3]
+        and [word(word(me, STRIDES), i) for i in range(2)] == [20, 8]
+        and flags & (CONTIGUOUS | ALIGNED | WRITEABLE) == ALIGNED
+    )
