@@ -19,11 +19,10 @@ def program_of(name: str, specs: Specs, attrs: Attrs) -> Call | str:
         return "a row of no elements has no program"
     w = Writer()
     dtype = wide_dtype(x.dtype)
-    v = w.cast(w.input(x.dtype), dtype)
-    parameters = [
-        w.cast(w.input(one.dtype), dtype) if one is not None and one.present else None
-        for one in (weight, bias)
-    ]
+    first = w.input(x.dtype)
+    beside = [w.input(one.dtype) if one is not None and one.present else None for one in (weight, bias)]
+    v = w.cast(first, dtype)
+    parameters = [None if one is None else w.cast(one, dtype) for one in beside]
     if name == "layer_norm":
         mean = w.reduce_mean(v)
         off = v - mean

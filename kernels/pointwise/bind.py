@@ -19,8 +19,8 @@ from .program import Program
 # From here on a program's loop is not unrolled, and its tail is its loop, under a mask: its code is long, and
 # the CPU finds enough to do in one vector.
 HEAVY = 60
-# A task should have work for this long, in ns: waking another thread takes a tenth of it.
-TASK_NS = 15_000
+# A task should have work for this long, in ns: sharing it takes a tenth of that.
+TASK_NS = 6_000
 _SHORTEST_TURNED = 8
 LINE = 64
 # A line of an output, in bytes, for which it pays to look for its first whole cache line.
@@ -38,9 +38,14 @@ def has_masks() -> bool:
 
 
 def seconds_ns(program: Program, count: int, lanes: int) -> float:
-    """About how long `count` places take one core: by its arithmetic, or by what moves through memory."""
-    moved = sum(map(item_bytes, program.inputs)) + sum(map(item_bytes, program.output_dtypes))
-    return count * max(program.weight * 0.15 / lanes, moved / 20)
+    """About how long `count` places take one core: by its arithmetic, or by what moves through memory.
+
+    Bytes a nanosecond from the second cache, the third and memory, and vector operations, are those of an AMD
+    Zen 5 (November 2026); all that follows from them is how many threads share the work.
+    """
+    moved = count * (sum(map(item_bytes, program.inputs)) + sum(map(item_bytes, program.output_dtypes)))
+    rate = 120 if moved <= machine().l2 else 60 if moved <= machine().l3 else 20
+    return max(count * program.weight * 0.15 / lanes, moved / rate)
 
 
 def unroll_of(program: Program, modes: Sequence[str]) -> int:

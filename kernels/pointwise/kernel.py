@@ -10,7 +10,6 @@ from ..kernel import Config, Launch
 from ..op import Attrs, Op, Specs, get_op
 from ..registry import kernel, kernels_for
 from ..spec import TensorSpec
-from . import known
 from .bind import bind_places
 from .bind_rows import bind_rows
 from .nest import broadcast_strides
@@ -61,7 +60,7 @@ def call_for(op: Op, specs: Specs, attrs: Attrs) -> Call | None:
         attrs: complete.
     """
     kernels_for(op.name)
-    program_of = _PROGRAMS.get(op.name) or known.PROGRAMS.get(op.name)
+    program_of = _PROGRAMS.get(op.name)
     made = None if program_of is None else program_of(specs, attrs)
     if made is None or isinstance(made, str):
         return None

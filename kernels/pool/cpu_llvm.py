@@ -160,7 +160,8 @@ class Call:
 
     def apart(self) -> bool:
         """Whether no element is in two windows."""
-        return all(bool((a.seen()[0][:-1].max(1) < a.starts[1:]).all()) for a in self.axes)
+        lasts = [axis.starts + (axis.counts - 1) * axis.step for axis in self.axes]
+        return all(bool((e[:-1] < a.starts[1:]).all()) for e, a in zip(lasts, self.axes, strict=True))
 
     def scatters(self) -> bool:
         """Whether the gradient of max adds each dy to the one element that it belongs to.
@@ -249,21 +250,21 @@ def chosen(call: Call) -> tuple[Callable[..., None], tuple[Any, ...], int, bool]
     key: tuple[Any, ...] = (stored, 1 if taps is None else taps.itemsize, lanes)
     n, c, d, h, w = call.shape
     windows = even(call.axes[2])
+    trivial = [axis.size == axis.places == axis.taps == 1 for axis in call.axes[:2]]
+    lead = trivial.index(False) if False in trivial else 2
     if c > 1 and call.dense(1) and not (w > 1 and call.dense(4)):
-        return emit_points, (*key, True), n * d * h, False
+        return emit_points, (*key, True, lead), n * d * h, False
     if call.scatters():
         return emit_scatter, (*key, call.apart()), n * c, False
     side_by_side = windows is not None and windows[0] == windows[1] and windows[3] == 0
     widest = MOST_REPEATS if call.kind == "avg_pool_grad" and side_by_side else MOST_STRIDE
     if windows and windows[0] <= MOST_TAPS and windows[1] <= widest and call.dense(4) and w > 1:
         group = windows[1] if call.gradient else 1
-        short, flat = -(-w // group) <= lanes, d == 1 and call.axes[0].taps == 1
-        return emit_lines, (*key, *windows, short, flat), n * c * d * h, False
+        short = -(-w // group) <= lanes
+        return emit_lines, (*key, *windows, short, lead > 0), n * c * d * h, False
     if call.long_windows():
-        trivial = [axis.size == axis.places == axis.taps == 1 for axis in call.axes[:2]]
-        lead = trivial.index(False) if False in trivial else 2
         return emit_across_back if call.gradient else emit_across, (*key, lead), n * c * d * h, True
-    return emit_points, (*key[:2], 1, False), n * c * d * h, False
+    return emit_points, (*key[:2], 1, False, lead), n * c * d * h, False
 
 
 @kernel("max_pool", dtypes=FLOATS, language="llvm", rank=1, binds=True)

@@ -70,7 +70,7 @@ def test_batches_larger_than_a_cache_are_right(axis: int, threads: int) -> None:
     check("batch_norm_inference", Sample("large", (x, weight, bias, mean, var, None), attrs), threads)
     axes = tuple(i for i in range(4) if i != axis % 4)
     kept = x.mean(axes), (1 / np.sqrt(x.var(axes) + 1e-5)).astype("f4")
-    check("batch_norm_grad", Sample("large", (dy, x, weight, *kept), attrs), threads)
+    check("batch_norm_grad", Sample("large", (dy, x, weight, *kept, None), attrs), threads)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
