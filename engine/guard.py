@@ -33,7 +33,8 @@ WANTED = 4
 
 @njit(no_cfunc_wrapper=True)
 def arrays_fit(given, count, kind, holders, holder, wanted, donated, n):  # type: ignore[no-untyped-def]
-    """1 when the `count` arrays whose objects are at `given` are as `wanted`, those that hold them, at `holders`,
+    """1 when the `count` arrays whose objects are at `given` are as `wanted`, those that hold them, at
+    `holders`,
     are of the class `holder`, and no array lies where a donated one lies; else 0."""
     at = 0
     for i in range(count):
