@@ -84,12 +84,12 @@ def torch_inference(network: Network, x: np.ndarray[Any, Any], compiled: bool = 
     if compiled:
         import torch._inductor.config as config
 
-        with config.patch(freezing=True), torch.no_grad():
+        with config.patch(freezing=True), torch.no_grad():  # type: ignore[no-untyped-call]
             run = torch.compile(model)
             run(given)
 
     def call() -> Any:
-        with torch.inference_mode(not compiled), torch.no_grad():  # type: ignore[no-untyped-call]
+        with torch.inference_mode(not compiled), torch.no_grad():
             return run(given)
 
     return call
