@@ -237,33 +237,24 @@ def _exp_to_float(v: Vectors, t: ir.Value) -> ir.Value:
     return v.mul(v.polynomial(r, [1 / math.factorial(k) for k in range(9)]), power_of_two(v, n))
 
 
-def _power_double(v: Vectors, x: ir.Value, y: ir.Value) -> ir.Value:
-    """x^y of float64 vectors to the precision of float32, as C's pow at infinities, zeros and NaN."""
-    b = v.builder
-    one, inf = v.constant(1.0), v.constant(math.inf)
+def power(v: Vectors, x: ir.Value, y: ir.Value) -> ir.Value:
+    """x^y, as C's pow."""
+    if v.dtype == "float64":
+        return by_lane(v, "pow", x, y)
+    b, one, inf = v.builder, v.constant(1.0), v.constant(math.inf)
     size, whole = v.absolute(x), intrinsic(v, "trunc", y)
-    value = _exp_to_float(v, v.mul(y, _log_of_floats(v, size)))
+    value = in_double(v, lambda w, base, to: _exp_to_float(w, w.mul(to, _log_of_floats(w, base))), size, y)
     halved = v.mul(y, v.constant(0.5))
-    odd = b.and_(
-        v.compare("==", whole, y),
-        v.compare("!=", intrinsic(v, "trunc", halved), halved),
-    )
+    is_whole = v.compare("==", whole, y)
+    odd = b.and_(is_whole, v.compare("!=", intrinsic(v, "trunc", halved), halved))
     negative = b.icmp_signed("<", v.bits(x), v.integers(0))
     value = v.select(b.and_(negative, odd), v.negative(value), value)
     below = b.and_(v.compare("<", x, v.zero), v.compare("<", size, inf))
-    broken = b.and_(below, v.compare("!=", whole, y))
-    value = v.select(broken, v.constant(math.nan), value)
+    value = v.select(b.and_(below, b.not_(is_whole)), v.constant(math.nan), value)
     # |x| = 1: the logarithm is 0, and 0 times infinity would be NaN. An infinite y counts as even.
     unit = b.and_(v.compare("==", size, one), v.compare("==", v.absolute(y), inf))
     always = b.or_(unit, b.or_(v.compare("==", y, v.zero), v.compare("==", x, one)))
     return v.select(always, one, value)
-
-
-def power(v: Vectors, x: ir.Value, y: ir.Value) -> ir.Value:
-    """x^y, as C's pow."""
-    if v.dtype == "float32":
-        return in_double(v, _power_double, x, y)
-    return by_lane(v, "pow", x, y)
 
 
 def whole_power(
