@@ -67,21 +67,27 @@ def _known(x: Any) -> np.ndarray[Any, Any] | None:
     return None if isinstance(x, Tracer) else np.asarray(x)
 
 
-def _check_classes(name: str, target: Operand, classes: int, ignore_index: int | None = None) -> None:
-    """Refuse labels that are no classes; in a traced function, their losses are NaN."""
-    found = _known(target)
-    if found is None or found.dtype.kind not in "iu" or not found.size:
-        return
-    wrong = (found < 0) | (found >= classes)
+def _checked(
+    name: str, result: Array, target: Operand, classes: int, ignore_index: int | None = None
+) -> Array:
+    """`result`, unless it is NaN because of a label that is no class: then an error that says which.
+
+    In a traced function it stays NaN.
+    """
+    found, labels = _known(result), _known(target)
+    if found is None or labels is None or not np.isnan(found).any():
+        return result
+    wrong = (labels < 0) | (labels >= classes)
     if ignore_index is not None:
-        wrong &= found != ignore_index
-    if wrong.any():
-        at = tuple(int(i) for i in np.argwhere(wrong)[0])
-        besides = "" if ignore_index is None else f" (or {ignore_index}, which is ignored)"
-        raise ShapeError(
-            f"{name}: target{list(at) if at else ''} is {found[at]}, but there are {classes} classes: labels "
-            f"are 0 to {classes - 1}{besides}."
-        )
+        wrong &= labels != ignore_index
+    if not wrong.any():
+        return result
+    at = tuple(int(i) for i in np.argwhere(wrong)[0])
+    besides = "" if ignore_index is None else f" (or {ignore_index}, which is ignored)"
+    raise ShapeError(
+        f"{name}: target{list(at) if at else ''} is {labels[at]}, but there are {classes} classes: labels "
+        f"are 0 to {classes - 1}{besides}."
+    )
 
 
 def _classes(input: Operand) -> int:
@@ -128,8 +134,8 @@ def cross_entropy(
         return _by_probabilities(input, target, weight, ignore_index, reduction, label_smoothing)
     attrs = {"ignore_index": ignore_index, "label_smoothing": float(label_smoothing)}
     losses, _, weights = call_all(ops.CROSS_ENTROPY, (input, target, weight), attrs)
-    _check_classes("cross_entropy", target, _classes(input), ignore_index)
-    return _averaged(losses, weights, reduction)
+    result = _averaged(losses, weights, reduction)
+    return _checked("cross_entropy", result, target, _classes(input), ignore_index)
 
 
 def _by_probabilities(
@@ -180,8 +186,8 @@ def nll_loss(
     """
     _check_reduction("nll_loss", reduction)
     losses, weights = call_all(ops.NLL_LOSS, (input, target, weight), {"ignore_index": ignore_index})
-    _check_classes("nll_loss", target, _classes(input), ignore_index)
-    return _averaged(losses, weights, reduction)
+    result = _averaged(losses, weights, reduction)
+    return _checked("nll_loss", result, target, _classes(input), ignore_index)
 
 
 def multi_margin_loss(
@@ -208,8 +214,7 @@ def multi_margin_loss(
     """
     _check_reduction("multi_margin_loss", reduction)
     losses = call(ops.MULTI_MARGIN_LOSS, (input, target, weight), {"p": p, "margin": float(margin)})
-    _check_classes("multi_margin_loss", target, _classes(input))
-    return _reduced(losses, reduction)
+    return _checked("multi_margin_loss", _reduced(losses, reduction), target, _classes(input))
 
 
 # --- of alignments ------------------------------------------------------------------------------------------

@@ -217,8 +217,11 @@ def norm_grads(
     dy: Operand,
     x: Operand,
     weight: Operand | None,
-    statistics: Sequence[Operand],
+    statistics: Sequence[Operand | None],
     attrs: dict[str, Any],
 ) -> tuple[Array, ...]:
-    """The gradients (dx, dweight, dbias) of the norm `name`, the last two of size 0 without a weight."""
+    """The gradients (dx, dweight, dbias) of the norm `name`, the last two of size 0 without a weight.
+
+    Of batch_norm, `statistics` end with its y, or None (`kernels/normalize/batch.py`).
+    """
     return call_all(OPS[f"{name}_grad"], (dy, x, weight, *statistics), attrs)

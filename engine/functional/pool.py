@@ -247,9 +247,39 @@ def _max(
     return_indices: bool,
     layout: str,
 ) -> Any:
-    name = f"max_pool{axes}d"
-    attrs = _window(name, axes, *map(_hashable, (kernel_size, stride, padding, dilation)))
-    return _largest(name, axes, x, {**attrs, "ceil_mode": bool(ceil_mode), "layout": layout}, return_indices)
+    given = (kernel_size, stride, padding, dilation)
+    try:
+        attrs = _max_attrs(axes, *given, ceil_mode, layout)
+    except TypeError:  # lists
+        attrs = _max_attrs(axes, *map(_hashable, given), ceil_mode, layout)
+    return _largest(f"max_pool{axes}d", axes, x, attrs, return_indices)
+
+
+@lru_cache(maxsize=1024)
+def _max_attrs(
+    axes: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any, layout: Any
+) -> dict[str, Any]:
+    """The attributes of max_pool; whoever gets them leaves them as they are."""
+    window = _window(f"max_pool{axes}d", axes, kernel_size, stride, padding, dilation)
+    return {**window, "ceil_mode": bool(ceil_mode), "layout": layout}
+
+
+@lru_cache(maxsize=1024)
+def _avg_attrs(
+    axes: int,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    ceil_mode: Any,
+    count_include_pad: Any,
+    divisor_override: Any,
+    layout: Any,
+) -> dict[str, Any]:
+    """The attributes of avg_pool; whoever gets them leaves them as they are."""
+    window = _window(f"avg_pool{axes}d", axes, kernel_size, stride, padding, 1)
+    del window["dilation"]
+    flags = {"ceil_mode": bool(ceil_mode), "count_include_pad": bool(count_include_pad)}
+    return {**window, **flags, "divisor_override": divisor_override, "layout": layout}
 
 
 def _adaptive_max(axes: int, x: Any, output_size: Any, return_indices: bool, layout: str) -> Any:
@@ -265,8 +295,8 @@ def _largest(name: str, axes: int, x: Any, attrs: dict[str, Any], return_indices
     y, taps = call_all(MAX_POOL, (x,), attrs)
     if not return_indices:
         return _unbatched(y, single)
-    attrs["input_size"] = parts(attrs["layout"], tuple(x.shape), name)[2]
-    return _unbatched((y, call(MAX_POOL_INDICES, (taps,), attrs)), single)
+    size = parts(attrs["layout"], tuple(x.shape), name)[2]
+    return _unbatched((y, call(MAX_POOL_INDICES, (taps,), {**attrs, "input_size": size})), single)
 
 
 def _avg(
@@ -312,11 +342,13 @@ def _prepare_avg(
     divisor_override: int | None = None,
     layout: str = "NCHW",
 ) -> Prepared:
-    name = f"avg_pool{axes}d"
-    attrs = dict(_window(name, axes, *map(_hashable, (kernel_size, stride, padding, 1))))
-    del attrs["dilation"]
-    attrs |= {"ceil_mode": bool(ceil_mode), "count_include_pad": bool(count_include_pad)}
-    return AVG_POOL, (x,), {**attrs, "divisor_override": divisor_override, "layout": layout}
+    given = (kernel_size, stride, padding)
+    rest = (ceil_mode, count_include_pad, divisor_override, layout)
+    try:
+        attrs = _avg_attrs(axes, *given, *rest)
+    except TypeError:  # lists
+        attrs = _avg_attrs(axes, *map(_hashable, given), *rest)
+    return AVG_POOL, (x,), attrs
 
 
 def _prepare_max(
@@ -329,15 +361,15 @@ def _prepare_max(
     ceil_mode: bool = False,
     layout: str = "NCHW",
 ) -> Prepared:
-    attrs = _window(f"max_pool{axes}d", axes, *map(_hashable, (kernel_size, stride, padding, dilation)))
-    return MAX_POOL, (x,), {**attrs, "ceil_mode": bool(ceil_mode), "layout": layout}
+    given = map(_hashable, (kernel_size, stride, padding, dilation))
+    return MAX_POOL, (x,), _max_attrs(axes, *given, ceil_mode, layout)
 
 
 def _batched(name: str, axes: int, x: Any) -> tuple[Any, bool]:
     """x with a batch axis, and whether it had none."""
     shape = getattr(x, "shape", None)
     if shape is None or len(shape) == axes + 2:
-        return x, False
+        return x, False  # what is no array is refused later
     if len(shape) == axes + 1:
         return reshape(x, (1, *shape)), True
     right = f" Write {name[:-2]}{len(shape) - 2}d." if 3 <= len(shape) <= 5 else ""
@@ -361,7 +393,6 @@ def _hashable(value: Any) -> Any:
     return value
 
 
-@lru_cache(maxsize=1024)
 def _window(
     name: str, axes: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any
 ) -> dict[str, Any]:

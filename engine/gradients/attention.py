@@ -16,6 +16,7 @@ from ..functional.index import repeat_interleave
 from ..functional.matmul import matmul
 from ..functional.pointwise import cast, equal, exp, mul, where
 from ..functional.reduce import sum as total
+from ..functional.shape import broadcast_to
 from . import gradient
 
 
@@ -24,7 +25,7 @@ def attention(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
     """(dq, dk, dv, dmask); probabilities are computed again, from the logsumexp."""
     (dout, dtotal), (query, key, value, mask), (out, found) = grads, inputs, outputs
     if dout is None:
-        dout = mul(out, 0.0)
+        dout = _zeros(out, out.dtype)
     given = (query, key, value, mask, out, found, dout, dtotal)
     slopes = call_all(ATTENTION_GRAD, given, attrs)
     if mask is None or mask.dtype == bool:
@@ -73,6 +74,10 @@ def _parts(given: Any, attrs: Any) -> _Parts:
     return _Parts(query, key, value, out, dout, factor, exp(scores - shift.unsqueeze(-1)), far)
 
 
+def _zeros(like: Any, dtype: Any) -> Any:
+    return broadcast_to(np.zeros((), dtype), like.shape)
+
+
 def _repeats(query: Any, key: Any) -> int:
     """How many heads of query share one of key."""
     return int(query.shape[-3] // max(key.shape[-3], 1)) if query.ndim > 2 else 1
@@ -85,7 +90,7 @@ def attention_grad(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
     parts = _parts(inputs, attrs)
     wide, repeats = found.dtype, _repeats(query, key)
     gq, gk, gv = (
-        mul(cast(x, wide), 0.0) if g is None else cast(g, wide)
+        _zeros(x, wide) if g is None else cast(g, wide)
         for g, x in zip(grads, (query, key, value), strict=True)
     )
     if repeats != 1:

@@ -53,7 +53,8 @@ def scatter_sum_rule(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
 @gradient("concat")
 def concat_rule(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
     """Each array's gradient is its part of dy."""
-    (dy,), axis, at, parts = grads, attrs["axis"], 0, []
+    (dy,), axis, at = grads, attrs["axis"], 0
+    parts: list[Array | None] = []
     for x in inputs:
         if x is None:
             parts.append(None)

@@ -14,6 +14,7 @@ from ...kernels.loss import op as ops
 from ..eager import call, call_all
 from ..functional.pointwise import cast, equal, exp, logical_and, mul, not_equal
 from ..functional.reduce import sum as total
+from ..functional.shape import broadcast_to
 from . import gradient
 
 
@@ -80,10 +81,11 @@ def cross_entropy_grad(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any
     """
     (g,), (dloss, x, target, weight, found) = grads, inputs
     axis = _class_axis(x)
-    far = mul(found, 0.0) + float("inf")
+    far = broadcast_to(np.asarray(np.inf, found.dtype), found.shape)
     labels = call(ops.CROSS_ENTROPY_GRAD, (dloss, x, target, weight, far), attrs)
     soft = g * (outputs[0] - labels)
-    once = call(ops.CROSS_ENTROPY_GRAD, (mul(dloss, 0.0) + 1.0, x, target, weight, found), attrs)
+    ones = broadcast_to(np.ones((), dloss.dtype), dloss.shape)
+    once = call(ops.CROSS_ENTROPY_GRAD, (ones, x, target, weight, found), attrs)
     dweight = None
     if weight is not None:
         p = cast(exp(cast(x, found.dtype) - found.unsqueeze(axis)), x.dtype)

@@ -57,22 +57,39 @@ def _add(x: Array | None, y: Array) -> Array:
 
 
 def _forward(
-    name: str, grads: Any, x: Array, weight: Any, bias: Any, mean: Any, rstd: Array, attrs: Any
+    name: str,
+    grads: Any,
+    x: Array,
+    weight: Any,
+    bias: Any,
+    mean: Any,
+    rstd: Array,
+    attrs: Any,
+    y: Array | None = None,
+    residual: bool = False,
 ) -> Any:
-    """(dx, dweight, dbias) of a norm from the gradients (of y, of mean, of rstd)."""
+    """(dx, dweight, dbias, dresidual) of a norm from the gradients (of y, of mean, of rstd).
+
+    `y` and `residual` are those of `batch_norm_grad`.
+    """
     dy, dmean, drstd = grads
     form = form_of(name, x.shape, attrs)
     seen = _Seen(form, rstd.dtype)
-    dx = dweight = dbias = None
+    dx = dweight = dbias = dresidual = None
     if dy is not None:
+        statistics: tuple[Array | None, ...] = (rstd,) if mean is None else (mean, rstd)
         own = {key: attrs[key] for key in attrs if key in ("axes", "groups", "channel_axis")}
-        statistics = (rstd,) if mean is None else (mean, rstd)
+        if name == "batch_norm":
+            own["residual"] = residual
+            statistics = (*statistics, y)
         dx, *rest = norm_grads(name, dy, x, weight, statistics, own)
         if weight is not None:
             dweight, dbias = (*rest, None)[:2]
-        if bias is not None:
-            dbias = seen.over_rows(seen.full(dy)) if dbias is None else dbias
-            dbias = dbias.astype(bias.dtype)
+        if residual:
+            dresidual = rest[2]
+        if bias is not None and weight is None:
+            dbias = seen.over_rows(seen.full(dy if y is None else where(y > 0, dy, 0)))
+        dbias = None if bias is None or dbias is None else dbias.astype(bias.dtype)
     more = None
     if dmean is not None:
         more = seen.row(dmean / float(max(1, form.count)))
@@ -83,21 +100,21 @@ def _forward(
     if more is not None:
         # The gradient of a mean alone is one number a row.
         dx = _add(dx, reshape(broadcast_to(more, form.view), x.shape).astype(x.dtype))
-    return dx, dweight, dbias
+    return dx, dweight, dbias, dresidual
 
 
 @gradient("layer_norm")
 def layer_norm(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
     """By `layer_norm_grad`; see `kernels/normalize/reference.py`."""
     x, weight, bias = inputs
-    return _forward("layer_norm", grads, x, weight, bias, outputs[1], outputs[2], attrs)
+    return _forward("layer_norm", grads, x, weight, bias, outputs[1], outputs[2], attrs)[:3]
 
 
 @gradient("group_norm")
 def group_norm(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
     """By `group_norm_grad`."""
     x, weight, bias = inputs
-    return _forward("group_norm", grads, x, weight, bias, outputs[1], outputs[2], attrs)
+    return _forward("group_norm", grads, x, weight, bias, outputs[1], outputs[2], attrs)[:3]
 
 
 @gradient("rms_norm")
@@ -114,12 +131,8 @@ def batch_norm(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
     dy, dmean, drstd, dnew_mean, dnew_var = grads
     x, weight, bias, running_mean, running_var, residual = inputs
     y, mean, rstd = outputs[:3]
-    dresidual = drunning_mean = drunning_var = None
+    drunning_mean = drunning_var = None
     momentum = attrs["momentum"]
-    if dy is not None and attrs["activation"] == "relu":
-        dy = where(y > 0, dy, 0)
-    if dy is not None and residual is not None:
-        dresidual = dy
     if dnew_mean is not None and running_mean is not None:
         drunning_mean = dnew_mean * (1 - momentum)
         dmean = _add(dmean, (dnew_mean * momentum).astype(mean.dtype))
@@ -129,7 +142,13 @@ def batch_norm(grads: Any, inputs: Any, outputs: Any, attrs: Any) -> Any:
         # var = rstd^-2 - eps, whose slope is -2 rstd^-3.
         slope = (dnew_var * (momentum * n / (n - 1))).astype(rstd.dtype)
         drstd = _add(drstd, slope * -2.0 / (rstd * rstd * rstd))
-    dx, dweight, dbias = _forward("batch_norm", (dy, dmean, drstd), x, weight, bias, mean, rstd, attrs)
+    relu, ends = attrs["activation"] == "relu", residual is not None and dy is not None
+    given = (dy, dmean, drstd)
+    dx, dweight, dbias, dresidual = _forward(
+        "batch_norm", given, x, weight, bias, mean, rstd, attrs, y if relu else None, ends and relu
+    )
+    if ends and not relu:
+        dresidual = dy
     return dx, dweight, dbias, drunning_mean, drunning_var, dresidual
 
 
@@ -168,9 +187,12 @@ def _backward(name: str, grads: Any, inputs: Any, attrs: Any) -> Any:
     where RMS normalisation has no mean, a and avg(U).
     """
     centred = name != "rms_norm"
-    u, p, q = (*grads, None)[:3]
+    u, p, q, left = (*grads, None, None)[:4]
     dy, x, weight = inputs[:3]
-    mean, rstd = inputs[3:] if centred else (None, inputs[3])
+    mean, rstd = inputs[3:5] if centred else (None, inputs[3])
+    y = inputs[5] if name == "batch_norm" else None
+    if y is not None:
+        dy = where(y > 0, dy, 0)
     seen = _Seen(form_of(name, x.shape, attrs), rstd.dtype)
     d, r = seen.full(dy), seen.row(rstd)
     off = seen.full(x) if mean is None else seen.full(x) - seen.row(mean)
@@ -199,6 +221,11 @@ def _backward(name: str, grads: Any, inputs: Any, attrs: Any) -> Any:
         of_mean = -seen.over_axes(of_x) if centred else None
         of_rstd = _add(of_rstd, seen.over_axes(of_hat * off))
 
+    if left is not None and attrs.get("residual"):
+        of_d = _add(of_d, seen.full(left))
+    if y is not None and of_d is not None:
+        of_d = where(y > 0, reshape(of_d, y.shape), 0)
+
     def like(value: Array | None, target: Array) -> Array | None:
         return None if value is None else reshape(value, target.shape).astype(target.dtype)
 
@@ -208,6 +235,7 @@ def _backward(name: str, grads: Any, inputs: Any, attrs: Any) -> Any:
         None if weight is None else like(of_weight, weight),
         *(() if mean is None else (like(of_mean, mean),)),
         like(of_rstd, rstd),
+        *((None,) if name == "batch_norm" else ()),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from importlib import import_module
+from typing import Any
 
 from ...kernels.errors import GraphError
 from ..graph import Graph
@@ -27,6 +28,8 @@ class Switches:
         epilogues: sums and activations become the ending of what they follow.
         prepack: constant weights are packed.
         fusion: pointwise operations become programs.
+        recompute: bytes that may be live at the same time, beside arguments and results; where more would be,
+            pointwise values are computed again instead of kept. 0 for no such limit.
     """
 
     marks: bool = True
@@ -38,11 +41,15 @@ class Switches:
     epilogues: bool = True
     prepack: bool = True
     fusion: bool = True
+    recompute: int = 0
 
     @classmethod
     def none(cls) -> Switches:
         """All off."""
-        return cls(**{field.name: False for field in fields(cls)})
+        off: dict[str, Any] = {
+            field.name: 0 if field.type in ("int", int) else False for field in fields(cls)
+        }
+        return cls(**off)
 
 
 def run(graph: Graph, switches: Switches) -> Graph:
@@ -52,8 +59,10 @@ def run(graph: Graph, switches: Switches) -> Graph:
         GraphError: when a pass has made something that is not sound; a defect of this package.
     """
     for field in fields(switches):
-        if getattr(switches, field.name):
-            after = import_module(f".{field.name}", __name__).run(graph).check()
+        switch = getattr(switches, field.name)
+        if switch:
+            change = import_module(f".{field.name}", __name__).run
+            after = (change(graph) if switch is True else change(graph, switch)).check()
             for before, now in zip(graph.outputs, after.outputs, strict=True):
                 if before.spec is not now.spec:
                     raise GraphError(f"pass {field.name} made {now!r} of the result {before!r}.")

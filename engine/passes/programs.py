@@ -10,8 +10,9 @@ number for each row, the reduced axes of length 1 or left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -19,11 +20,12 @@ import numpy as np
 
 from ...kernels.pointwise.instructions import POINTWISE, TABLE
 from ...kernels.pointwise.kernel import call_for
-from ...kernels.pointwise.program import Program, Writer, kept_shape, operands_of
+from ...kernels.pointwise.program import Call, Program, Writer, kept_shape, operands_of
 from ..graph import Node, Value
-from .table import FLOATING, number_of
+from .table import number_of
 
-_REDUCTIONS = {"sum": "reduce_sum", "mean": "reduce_mean", "amax": "reduce_max", "amin": "reduce_min"}
+# Families with ops that are programs, or that could be: looking a program up loads a family's kernels.
+_FAMILIES = ("reduce", "softmax", "normalize", "optimizer", "loss")
 
 
 @dataclass(frozen=True)
@@ -71,46 +73,41 @@ def is_instruction(node: Node) -> bool:
     return node.op.family == "pointwise" and node.op.name in POINTWISE
 
 
-def program_of(node: Node) -> Program | None:
-    """The pointwise program of a node with several instructions, such as an optimizer's update."""
-    if node.op.family != "optimizer" or any(v is None for v in node.inputs):
+@lru_cache(maxsize=4096)
+def call_of(node: Node) -> Call | None:
+    """What computes a node as a program; None for one that has none."""
+    specs = (*node.input_specs, *node.specs)
+    if node.op.family not in _FAMILIES or not all(spec.size for spec in specs if spec.present):
         return None
-    call = call_for(node.op, (*node.input_specs, *node.specs), node.attrs)
-    if call is None or call.strides is not None or call.program.by_rows:
-        return None
-    return call.program
+    call = call_for(node.op, specs, node.attrs)
+    return call if call is not None and call.strides is None else None
 
 
 def is_pointwise(node: Node) -> bool:
-    """Whether a node goes over its results place by place."""
-    return is_instruction(node) or (
-        node.op.family == "optimizer"
-        and len({spec.shape for spec in node.specs}) == 1
-        and program_of(node) is not None
-    )
+    """Whether a node goes over its results place by place, all of the same shape."""
+    if is_instruction(node):
+        return True
+    call = call_of(node)
+    return call is not None and not call.program.by_rows and len({spec.shape for spec in node.specs}) == 1
 
 
 def weight_of(node: Node) -> int:
     """Vector operations, about."""
-    entry = TABLE.get(node.op.name)
-    return 20 if entry is None else entry.weight
+    if is_instruction(node):
+        return TABLE[node.op.name].weight
+    call = call_of(node)
+    return 0 if call is None else call.program.weight
 
 
 def space_of(node: Node) -> Space | None:
-    """The space of a node that reduces rows of floating-point numbers."""
-    name = node.op.name
-    x = node.inputs[0] if node.inputs else None
-    if x is None or x.spec.dtype not in FLOATING or not x.spec.size or node.specs[0].dtype != x.spec.dtype:
+    """The space of a node that reduces rows; None for another."""
+    if is_instruction(node):
         return None
-    if name in _REDUCTIONS:
-        axis = node.attrs["axis"]
-        axes = range(x.spec.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    elif name in _ROWS:
-        axes = (node.attrs["axis"],)
-    else:
+    call = call_of(node)
+    if call is None or not call.program.reduces:
         return None
-    space = Space(x.spec.shape, tuple(sorted(axis % x.spec.ndim for axis in axes))) if x.spec.ndim else None
-    return space if space is not None and space.length > 1 else None
+    space = Space(call.shape, call.axes)
+    return space if space.length > 1 else None
 
 
 def is_alias(node: Node, space: Space) -> bool:
@@ -119,35 +116,6 @@ def is_alias(node: Node, space: Space) -> bool:
         return False
     squeezed = kept_shape(space.shape, space.axes, keepdims=False)
     return {node.inputs[0].spec.shape, node.specs[0].shape} <= {space.kept, squeezed}
-
-
-# --- operations on rows, as programs ------------------------------------------------------------------------
-
-
-def _softmax(w: Writer, x: Any) -> Any:
-    e = w.exp(x - w.reduce_max(x))
-    return e * w.reciprocal(w.reduce_sum(e))
-
-
-def _log_softmax(w: Writer, x: Any) -> Any:
-    z = x - w.reduce_max(x)
-    return z - w.log(w.reduce_sum(w.exp(z)))
-
-
-def _softmax_grad(w: Writer, dy: Any, y: Any) -> Any:
-    return y * (dy - w.reduce_sum(dy * y))
-
-
-def _log_softmax_grad(w: Writer, dy: Any, y: Any) -> Any:
-    return dy - w.exp(y) * w.reduce_sum(dy)
-
-
-_ROWS: Mapping[str, Callable[..., Any]] = {
-    "softmax": _softmax,
-    "log_softmax": _log_softmax,
-    "softmax_grad": _softmax_grad,
-    "log_softmax_grad": _log_softmax_grad,
-}
 
 
 # --- the program of several nodes ---------------------------------------------------------------------------
@@ -187,22 +155,21 @@ def written(
     values: dict[Value, Any] = {
         v: w.input(v.spec.dtype, row=space is not None and space.is_row(v.spec.shape)) for v in inputs
     }
-    reduced = []
     for node in members:
         operands = []
         for value in node.inputs:
-            assert value is not None
+            if value is None:
+                continue
             if value not in values:
                 values[value] = w.constant(number_of(value), value.spec.dtype)
             operands.append(values[value])
-        if space_of(node) is not None and not is_instruction(node):
-            reduced.append(operands[0])
         values.update(zip(node.outputs, _instructions(w, node, operands), strict=True))
     for value in results:
         w.output(values[value])
     program = w.program()
     if space is not None:
-        if not all(program.full[x.number] for x in reduced):
+        terms = [i[1] for i in program.instructions if TABLE[i[0]].reduces]
+        if not all(program.full[number] for number in terms):
             return None
         if any(program.full[values[v].number] != (v.spec.shape == space.shape) for v in results):
             return None
@@ -218,14 +185,10 @@ def _instructions(w: Writer, node: Node, operands: list[Any]) -> list[Any]:
         return [w.cast(operands[0], node.attrs["dtype"])]
     if name == "reshape":
         return operands[:1]
-    if name in _REDUCTIONS:
-        return [w.write(_REDUCTIONS[name], operands[0])]
-    if name in _ROWS:
-        return [_ROWS[name](w, *operands)]
     if is_instruction(node):
         return [w.write(name, *operands)]
-    program = program_of(node)
-    assert program is not None
-    for instruction in program.instructions:
+    call = call_of(node)
+    assert call is not None
+    for instruction in call.program.instructions:
         operands.append(w.again(instruction, [operands[number] for number in operands_of(instruction)]))
-    return [operands[number] for number in program.outputs]
+    return [operands[number] for number in call.program.outputs]

@@ -71,7 +71,7 @@ def scores(kind: Kind, builder: Builder, stored: str, queries: int) -> Any:
 
 
 def weighted(kind: Kind, builder: Builder, stored: str, queries: int, vectors: int) -> Any:
-    """`weighted(b, n, ev, p, value, v_rs, sums, sums_rs, fade)`: sums[r] = sums[r] fade[r] + sum p[c][r] V[c].
+    """`weighted(b, n, ev, p, value, v_rs, sums, sums_rs, fade)`: sums[r] fade[r] + sum p[c][r] V[c].
 
     fade: the address of a factor for each query, or 0 for the first keys.
     """

@@ -1,8 +1,9 @@
 """Losses by labels on the CPU, generated: a row of scores at a time, in whole vectors of classes (`rows.py`).
 
-    rows      classes side by side: 64 bytes of them at once; each row is in the nearest cache when it is
+    along     classes side by side: 64 bytes of them at once; each row is in the nearest cache when it is
               read a second time
-    apart     classes in any distance: the same code, an element at a time
+    across    rows side by side, as the pixels of an image: so many of them at once
+    else      an element at a time
 
 All numbers of a row are worked out in its registers, so scores are read once from memory, and written once by
 a gradient. Sums of 16-bit numbers are float32.
@@ -40,6 +41,7 @@ class Call(NamedTuple):
         label: which has the labels.
         weight: which has the weights of classes.
         classes: how many there are.
+        crosses: whether the task can run across rows.
     """
 
     specs: Specs
@@ -48,6 +50,7 @@ class Call(NamedTuple):
     label: int
     weight: int
     classes: int
+    crosses: bool = True
 
 
 def _number(kind: Kind, value: float) -> int:
@@ -78,14 +81,20 @@ def _bind(
     dtype = sums_dtype(stored)
     steps = [spec.strides[class_axis(spec)] for spec in scores]
     side_by_side = all(s == spec.itemsize for s, spec in zip(steps, scores, strict=True)) or call.classes == 1
-    lanes = vector_bytes() // (8 if dtype == "float64" else 4) if side_by_side else 1
-    kind = Kind(dtype, stored, lanes, target.dtype, weight.present)
     strides: list[tuple[int, ...]] = []
     for i, spec in enumerate(call.specs):
         axis = class_axis(spec) if i in call.scores else None
         strides.append(() if i == call.weight else frame.row_strides(spec, axis))
     strides += [()] * (frame.ARRAYS - len(strides))
     table, outer, inner, inner_steps = frame.shared_out(target.shape, strides)
+    # Across rows: where it is the scores' rows that lie side by side, and more than a few.
+    across = not side_by_side and all(inner_steps[i] == call.specs[i].itemsize for i in call.scores)
+    lanes = vector_bytes() // (8 if dtype == "float64" else 4) if side_by_side or across else 1
+    across = across and lanes > 1 and call.crosses
+    others = (*call.rows, call.label)
+    dense = across and all(inner_steps[i] == call.specs[i].itemsize for i in others)
+    lanes = lanes if side_by_side or across else 1
+    kind = Kind(dtype, stored, lanes, target.dtype, weight.present, across, dense)
     count = outer * inner
     tasks = 1 if threads == 1 else max(1, min(count, threads, count * max(call.classes, 1) // TASK_WORK))
     block = np.zeros(frame.WORDS, np.int64)
@@ -161,7 +170,7 @@ def _margin_numbers(specs: Specs, attrs: Attrs, x: int) -> tuple[float, float]:
 @kernel("multi_margin_loss", dtypes=DTYPES, language="llvm", binds=True, name="rows")
 def multi_margin_loss(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """One sweep over each row."""
-    call = Call(specs, (0,), (3,), 1, 2, _classes(specs[0]))
+    call = Call(specs, (0,), (3,), 1, 2, _classes(specs[0]), crosses=False)
     numbers = _margin_numbers(specs, attrs, 0)
     return _bind(call, rows.emit_multi_margin, (attrs["p"],), numbers, -1, threads)
 
@@ -169,6 +178,6 @@ def multi_margin_loss(specs: Specs, attrs: Attrs, config: Config, threads: int) 
 @kernel("multi_margin_loss_grad", dtypes=DTYPES, language="llvm", binds=True, name="rows")
 def multi_margin_loss_grad(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """One sweep over each row, and the label's element."""
-    call = Call(specs, (1, 4), (0,), 2, 3, _classes(specs[1]))
+    call = Call(specs, (1, 4), (0,), 2, 3, _classes(specs[1]), crosses=False)
     numbers = _margin_numbers(specs, attrs, 1)
     return _bind(call, rows.emit_multi_margin_grad, (attrs["p"],), numbers, -1, threads)

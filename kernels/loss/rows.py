@@ -7,7 +7,8 @@
     multi_margin_loss     sum max(0, margin - x[label] + x)^p                         a sweep; the label's own
                           term is left out
 
-Where classes lie apart, the same code runs with vectors of one element.
+Where rows lie side by side and classes apart, as in images, the same code runs across as many rows as a
+vector has elements; where neither do, with vectors of one element.
 """
 
 from __future__ import annotations
@@ -15,13 +16,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..cpu.narrow import read, write
+from ..cpu.narrow import read
 from ..cpu.vector_ir import i64, pointer
 from ..cpu.vector_math import exp, exp_of_negative, log
 from .frame import (
     CLASSES,
     FIRST,
-    OUT_STEP,
     SCRATCH,
     STRIDE,
     WEIGHT_STEP,
@@ -101,8 +101,7 @@ def emit_cross_entropy(b: Builder, block: Value, index: Value, key: tuple[Any, .
         if smooth:
 
             def add(c: Value, acc: Any, mask: Value | None) -> Any:
-                place = pointer(b, at(b, values, b.mul(c, i64(kind.size))))
-                each_weight = v.load(place) if mask is None else v.load_masked(place, mask)
+                each_weight = row.held_weights(values, c, mask)
                 far = v.sub(row.splat(total), row.scores(0, c, mask))
                 return [v.fma(each_weight, far, acc[0])]
 
@@ -126,38 +125,34 @@ def emit_cross_entropy_grad(
     def each(row: Row) -> None:
         one, v = row.one, row.v
         label, inside = row.label(2)
-        with b.if_else(row.ignored(2)) as (nothing, something):
-            with nothing:
-                row.sweep([], _zeros(row, 5))
-            with something:
-                dloss = row.picked(row.number(0, kind.stored), inside)
-                own = row.weight_of(3, label)
-                mass, given = own, None
-                if smooth:
-                    own = one.mul(_constant(row, SMOOTHING), own)
-                    mass = one.fma(_constant(row, SHARE), one.load(pointer(b, whole)), own)
-                    given = row.splat(one.mul(_constant(row, SHARE), dloss))
-                total, scale = row.splat(row.number(4, kind.dtype)), row.splat(one.mul(dloss, mass))
+        ignored = row.ignored(2)
+        out = row.splat_bit(ignored)
+        dloss = row.picked(row.number(0, kind.stored), inside)
+        own = row.weight_of(3, label)
+        mass, given = own, None
+        if smooth:
+            own = one.mul(_constant(row, SMOOTHING), own)
+            mass = one.fma(_constant(row, SHARE), one.broadcast(pointer(b, whole)), own)
+            given = row.splat(one.mul(_constant(row, SHARE), dloss))
+        total, scale = row.number(4, kind.dtype), one.mul(dloss, mass)
+        far, factor = row.splat(total), row.splat(scale)
 
-                def slope(c: Value, acc: Any, mask: Value | None) -> Any:
-                    # Not below zero where the logsumexp is not that of these scores.
-                    value = v.mul(exp(v, v.sub(row.scores(1, c, mask), total)), scale)
-                    if given is not None:
-                        place = pointer(b, at(b, values, b.mul(c, i64(kind.size))))
-                        each_weight = v.load(place) if mask is None else v.load_masked(place, mask)
-                        value = v.sub(value, v.mul(each_weight, given))
-                    row.put_scores(value, 5, c, mask)
-                    return []
+        def slope(c: Value, acc: Any, mask: Value | None) -> Any:
+            # Not below zero where the logsumexp is not that of these scores.
+            value = v.mul(exp(v, v.sub(row.scores(1, c, mask), far)), factor)
+            if given is not None:
+                value = v.sub(value, v.mul(row.held_weights(values, c, mask), given))
+            row.put_scores(v.select(out, v.zero, value), 5, c, mask)
+            return []
 
-                row.sweep([], slope)
-                # The label's element again, from its score: what was written is rounded in 16 bits.
-                p = exp(one, one.sub(row.score(1, label), row.number(4, kind.dtype)))
-                value = one.mul(p, one.mul(dloss, mass))
-                if smooth:
-                    share = one.mul(_constant(row, SHARE), dloss)
-                    place = pointer(b, at(b, values, b.mul(label, i64(kind.size))))
-                    value = one.sub(value, one.mul(one.load(place), share))
-                _put_at(row, one.sub(value, one.mul(dloss, own)), 5, label)
+        row.sweep([], slope)
+        # The label's element again, from its score: what was written is rounded in 16 bits.
+        value = one.mul(exp(one, one.sub(row.score(1, label), total)), scale)
+        if smooth:
+            share = one.mul(_constant(row, SHARE), dloss)
+            value = one.sub(value, one.mul(row.held_weight_of(values, label), share))
+        value = one.sub(value, one.mul(dloss, own))
+        row.put_at(b.select(ignored, one.zero, value), 5, label)
 
     each_row(b, kind, block, index, each)
 
@@ -170,12 +165,6 @@ def _zeros(row: Row, array: int) -> Any:
         return []
 
     return zero
-
-
-def _put_at(row: Row, value: Value, array: int, c: Value) -> None:
-    """Writes class c of an output."""
-    place = at(row.b, row.places[array], row.b.mul(c, word(row.b, row.block, OUT_STEP)))
-    write(row.one, value, pointer(row.b, place), row.kind.stored)
 
 
 def emit_nll_loss(b: Builder, block: Value, index: Value, key: tuple[Any, ...]) -> None:
@@ -204,7 +193,7 @@ def emit_nll_loss_grad(b: Builder, block: Value, index: Value, key: tuple[Any, .
         label, inside = row.label(1)
         weight = row.picked(row.weight_of(2, label), inside)
         value = one.negative(one.mul(weight, row.number(0, kind.stored)))
-        _put_at(row, b.select(row.ignored(1), one.zero, value), 3, label)
+        row.put_at(b.select(row.ignored(1), one.zero, value), 3, label)
 
     each_row(b, kind, block, index, each)
 
@@ -270,6 +259,6 @@ def emit_multi_margin_grad(b: Builder, block: Value, index: Value, key: tuple[An
             return [v.add(acc[0], value)]
 
         total = row.joined(row.sweep([v.zero], slope), v.add)
-        _put_at(row, one.negative(one.mul(total, scale)), 4, label)
+        row.put_at(one.negative(one.mul(total, scale)), 4, label)
 
     each_row(b, kind, block, index, each)

@@ -3,15 +3,18 @@
     batch_norm(x, weight, bias, running_mean, running_var, residual)
         -> y, mean, rstd, new_running_mean, new_running_var
     batch_norm_inference(x, weight, bias, running_mean, running_var, residual) -> y
-    batch_norm_grad(dy, x, weight, mean, rstd) -> dx, dweight, dbias
+    batch_norm_grad(dy, x, weight, mean, rstd, y) -> dx, dweight, dbias, dresidual
 
     y = activation((x - mean) rstd weight + bias + residual),   rstd = 1 / sqrt(var + eps)
     new_running_mean = (1 - momentum) running_mean + momentum mean
     new_running_var = (1 - momentum) running_var + momentum var n / (n - 1)
 
 var divides by n, the number of elements of a channel; the running one by n - 1, as in torch. Running
-statistics that are left out have new ones of size 0. `channel_axis` is 1 for [N, C, ...], -1 where channels
-come last. Source: Ioffe and Szegedy, "Batch normalization", 2015.
+statistics that are left out have new ones of size 0. Where the gradient gets y, relu was the activation, and
+dy counts where y > 0 alone; `dresidual`, what is left of dy, has size 0 unless `residual` asks for it.
+`channel_axis` is 1 for [N, C, ...], -1 where channels come last.
+
+Source: Ioffe and Szegedy, "Batch normalization", 2015.
 """
 
 from __future__ import annotations
@@ -78,16 +81,17 @@ def infer_inference(specs: Specs, eps: float, channel_axis: int, activation: str
     return (TensorSpec(x.shape, x.dtype, x.device),)
 
 
-def infer_grad(specs: Specs, channel_axis: int) -> Specs:
+def infer_grad(specs: Specs, channel_axis: int, residual: bool) -> Specs:
     """The specs of the gradients of x, weight and bias. Errors as in `infer`."""
     op = OPS["batch_norm_grad"]
     op.check_inputs(specs)
-    _, x, weight, _, _ = specs
+    _, x, weight, _, _, _ = specs
     form = forms.batch(op.name, x.shape, channel_axis)
-    at = form.statistics
-    check_beside(op, specs, {"dy": x.shape, "weight": form.parameters, "mean": at, "rstd": at})
+    at, full = form.statistics, x.shape
+    check_beside(op, specs, {"dy": full, "weight": form.parameters, "mean": at, "rstd": at, "y": full})
     parameters = empty_or(weight, form.parameters, weight.dtype if weight.present else x.dtype)
-    return (TensorSpec(x.shape, x.dtype, x.device), parameters, parameters)
+    dx = TensorSpec(full, x.dtype, x.device)
+    return dx, parameters, parameters, dx if residual else TensorSpec((0,), x.dtype, x.device)
 
 
 def _ended(y: AnyArray, residual: AnyArray | None, activation: str | None) -> AnyArray:
@@ -175,11 +179,24 @@ def _backward(
     weight: AnyArray | None,
     mean: AnyArray,
     rstd: AnyArray,
+    y: AnyArray | None,
     channel_axis: int,
+    residual: bool,
 ) -> tuple[AnyArray, ...]:
     form = forms.batch("batch_norm_grad", x.shape, channel_axis)
+    if y is not None:
+        dy = np.where(y > 0, dy, 0)
     dx, dweight, dbias = compute(dy, x, weight, mean, rstd, form)
-    return (dx, *((np.zeros(0),) * 2 if weight is None else (dweight, dbias)))
+    parameters = (np.zeros(0),) * 2 if weight is None else (dweight, dbias)
+    return (
+        (dx, *parameters, np.abs(dy) if compute is math.gradients_size else dy)
+        if residual
+        else (
+            dx,
+            *parameters,
+            np.zeros(0),
+        )
+    )
 
 
 def _reduction_length(name: str, specs: Specs, channel_axis: int, **attrs: Any) -> int:
@@ -215,7 +232,11 @@ def _samples(name: str, rng: np.random.Generator, dtype: str) -> Iterator[Sample
         if name == "batch_norm_grad":
             kept = math.statistics(x.astype(np.float64), form, 1e-5)
             mean, rstd = (s.reshape(-1).astype(wide_dtype(dtype)) for s in kept)
-            return Sample(text, (normal(*x.shape), x, weight, mean, rstd), attrs)
+            y = normal(*x.shape) if place % 3 else None
+            if y is not None:
+                y += np.copysign(np.asarray(0.05, y.dtype), y)  # away from where relu has a kink
+            attrs["residual"] = place % 2 == 1
+            return Sample(text, (normal(*x.shape), x, weight, mean, rstd, y), attrs)
         running = normal(c, kind=kind), np.abs(normal(c, kind=kind)) + np.asarray(0.5, np_dtype(kind))
         given = running if name == "batch_norm_inference" or place % 2 else (None, None)
         residual = normal(*x.shape) if place % 5 == 4 else None
@@ -264,8 +285,9 @@ def _declare(
             doc=doc,
             magnitude=size,
             family="normalize",
-            optional=may_miss.get(name, ("weight",)),
+            optional=may_miss.get(name, ("weight", "y")),
             own_dtype=tuple(one for one in inputs if one in (*_BESIDE, "mean", "rstd")),
+            in_place=name == "batch_norm_inference",
         )
     )
 
@@ -294,8 +316,8 @@ _declare(
     partial(_backward, math.gradients),
     partial(_backward, math.gradients_size),
     infer_grad,
-    ("dy", "x", "weight", "mean", "rstd"),
-    {"channel_axis": 1},
+    ("dy", "x", "weight", "mean", "rstd", "y"),
+    {"channel_axis": 1, "residual": False},
     "The gradients of batch_norm, from what it was given and its statistics.",
 )
 

@@ -135,6 +135,7 @@ _OUTPUTS = {
     "batch_norm": ("y", "mean", "rstd", "new_running_mean", "new_running_var"),
     "batch_norm_inference": ("y",),
     "rms_norm_grad": ("dx", "dweight"),
+    "batch_norm_grad": ("dx", "dweight", "dbias", "dresidual"),
 }
 
 
@@ -145,7 +146,7 @@ def _operands(name: str, specs: Specs, form: Form, kind: str) -> Roles:
     for place, (role, spec) in enumerate(zip(names, specs, strict=True)):
         gone = role in ("dweight", "dbias") and not specs[OPS[name].inputs.index("weight")].present
         gone = gone or (role.startswith("new_") and not specs[OPS[name].inputs.index(role[4:])].present)
-        if spec.present and not gone:
+        if spec.present and not gone and not (role == "dresidual" and spec.shape == (0,)):
             found[role] = Operand(place, spec.dtype, _steps(form, kind, role, spec))
     return found
 
@@ -295,7 +296,7 @@ def _channels(p: Phases, name: str, operands: Roles) -> None:
     for role in ("part_a", "part_b"):
         at, (far, near) = p.room((pieces, c))
         parts[role] = Operand(at, p.dtype, (far, 0, near), scratch=True)
-    p.add(emit.sums, shape, (1,), {**_chosen(full, "dy", "x", "mean"), **parts})
+    p.add(emit.sums, shape, (1,), {**_chosen(full, "dy", "x", "mean", "y"), **parts})
     totals: Roles = {}
     for role in ("a", "b"):
         at, (near,) = p.room((c,))
@@ -305,8 +306,8 @@ def _channels(p: Phases, name: str, operands: Roles) -> None:
         for role, o in {**parts, **_chosen(full, "rstd", "dweight", "dbias"), **totals}.items()
     }
     p.add(emit.total, (pieces, c), (0,), across, [n])
-    ends = {**_chosen(full, "dy", "x", "mean", "rstd", "weight", "dx"), **totals}
-    p.add(emit.slope, shape, (1,), ends, before=(False,))
+    ends = _chosen(full, "dy", "x", "mean", "rstd", "weight", "y", "dx", "dresidual")
+    p.add(emit.slope, shape, (1,), {**ends, **totals}, before=(False,))
 
 
 def _groups(p: Phases, name: str, operands: Roles) -> None:

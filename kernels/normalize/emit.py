@@ -190,6 +190,14 @@ def merge(
 # --- gradients ----------------------------------------------------------------------------------------------
 
 
+def _dy(s: Row, x: Any) -> ir.Value:
+    """dy, where the activation let it through."""
+    if "y" not in x:
+        return x["dy"]
+    zero = s.lanes.constant(0)
+    return s.b.select(s.b.fcmp_ordered(">", x["y"], zero), x["dy"], zero)
+
+
 def _off(s: Row, x: Any) -> ir.Value:
     return s.b.fsub(x["x"], x["mean"]) if "mean" in x else x["x"]
 
@@ -199,11 +207,11 @@ def _sums(s: Row, weighted: bool) -> tuple[ir.Value, ir.Value]:
     b, v, zero = s.b, s.lanes.v, s.lanes.constant(0)
 
     def body(c: Sequence[Any], x: Any, mask: Any) -> list[Any]:
-        g = b.fmul(x["dy"], x["weight"]) if "weight" in x else x["dy"]
+        g = b.fmul(x["dy"], x["weight"]) if "weight" in x else _dy(s, x)
         # Outside the mask g is 0, and x - mean a number: what they add is 0, unless the mean is none.
         return [b.fadd(c[0], g), v.fma(g, s.only(_off(s, x), mask, 0), c[1])]
 
-    read = s.there("dy", "x", "mean", *(("weight",) if weighted else ()))
+    read = s.there("dy", "x", "mean", "y", *(("weight",) if weighted else ()))
     first, second = s.along(read, [zero, zero], body)
     return s.total(first), s.total(second)
 
@@ -211,10 +219,20 @@ def _sums(s: Row, weighted: bool) -> tuple[ir.Value, ir.Value]:
 def _slope(s: Row, x: Any, scale: ir.Value, a: ir.Value | None, b: ir.Value) -> ir.Value:
     """scale (g - a - (x - mean) b)."""
     build, v = s.b, s.lanes.v
-    g = build.fmul(x["dy"], x["weight"]) if "weight" in x else x["dy"]
+    g = build.fmul(x["dy"], x["weight"]) if "weight" in x else _dy(s, x)
     if a is not None:
         g = build.fsub(g, a)
     return build.fmul(scale, v.fma(v.negative(_off(s, x)), b, g))
+
+
+def _last(s: Row, read: list[str], scale: ir.Value, a: ir.Value, b: ir.Value) -> None:
+    """Writes dx, and what the residual gets."""
+
+    def body(c: Sequence[Any], x: Any, mask: Any) -> list[Any]:
+        found = [_slope(s, x, scale, a, b)]
+        return [*found, _dy(s, x)] if s.has("dresidual") else found
+
+    s.along([*read, *s.there("y")], [], body, ["dx", *s.there("dresidual")])
 
 
 def channel(
@@ -231,7 +249,7 @@ def channel(
         s.kept_as("dweight", b.fmul(back, rstd))
         scale = b.fmul(rstd, s.one_of("weight")) if s.has("weight") else rstd
         a, back = b.fdiv(a, n), b.fdiv(b.fmul(back, b.fmul(rstd, rstd)), n)
-        s.along(("dy", "x", "mean"), [], lambda c, x, m: [_slope(s, x, scale, a, back)], ("dx",))
+        _last(s, ["dy", "x", "mean"], scale, a, back)
 
     s.rows(index, row)
 
@@ -298,7 +316,7 @@ def slope(
             read.append("weight")
         elif s.has("weight"):
             scale = b.fmul(rstd, s.one_of("weight"))
-        s.along(read, [], lambda c, x, m: [_slope(s, x, scale, a, back)], ("dx",))
+        _last(s, read, scale, a, back)
 
     s.rows(index, row)
 

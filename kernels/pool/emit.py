@@ -32,8 +32,10 @@ PLACES = {
     "avg_pool": (0, 1, None),
     "avg_pool_grad": (0, 1, None),
 }
-MANY = 4  # vectors of channels at a time
+MANY = (4, 2, 1)  # vectors of channels at a time, as far as there are so many
 State = list[ir.Value]
+Pairs = list[tuple[ir.Value, ir.Value]]  # (element read, tap) along d, h and w
+Step = Callable[[Pairs, State], State]
 
 
 def computed(stored: str) -> str:
@@ -122,10 +124,15 @@ class Fold:
 
 
 class Walk:
-    """The block's words, and loops over lists."""
+    """The block's words, and loops over lists.
 
-    def __init__(self, builder: ir.IRBuilder, block: ir.Value, kind: str):
-        self.b, self.block = builder, block
+    Args:
+        kind: the op.
+        lead: so many of the axes d and h have length 1, and windows of one tap: no list is walked for them.
+    """
+
+    def __init__(self, builder: ir.IRBuilder, block: ir.Value, kind: str, lead: int = 0):
+        self.b, self.block, self.lead = builder, block, lead
         source, target, taps = PLACES[kind]
         self.source, self.target = self.word(source), self.word(target)
         self.taps = None if taps is None else self.word(taps)
@@ -188,11 +195,29 @@ class Walk:
         first = load_int32(self.b, self.pairs[axis], twice)
         return first, load_int32(self.b, self.pairs[axis], self.b.or_(twice, i64(1)))
 
-    def first_tap(self, axis: int, start: ir.Value, end: ir.Value) -> ir.Value:
-        """The tap of a list's first entry; 0 of an empty one."""
+    def first_tap(self, axis: int, place: ir.Value) -> ir.Value:
+        """The tap of the first entry of a list; 0 of an empty one."""
+        if axis < self.lead:
+            return i64(0)
         b = self.b
+        start, end = self.bounds(axis, place)
         some = b.icmp_signed("<", start, end)
         return b.select(some, self.pair(axis, b.select(some, start, i64(0)))[1], i64(0))
+
+    def product(self, places: Sequence[ir.Value], state: State, step: Step) -> State:
+        """Folds `step` over the product of the lists of d, h (and w), the last one innermost."""
+        bounds = [self.bounds(axis, at) for axis, at in enumerate(places) if axis >= self.lead]
+
+        def nest(axis: int, outer: Pairs, state: State) -> State:
+            if axis == len(places):
+                return step(outer, state)
+
+            def entry(number: ir.Value, inner: State) -> State:
+                return nest(axis + 1, [*outer, self.pair(axis, number)], inner)
+
+            return for_range(self.b, *bounds[axis - self.lead], state, entry)
+
+        return nest(self.lead, [(i64(0), i64(0))] * self.lead, state)
 
 
 def emit_points(
@@ -204,10 +229,11 @@ def emit_points(
     tap_bytes: int,
     lanes: int,
     by_channels: bool,
+    lead: int,
 ) -> None:
     """A task that walks the lines [n, d, h] (by channels) or [n, c, d, h] of the result, point by point."""
     b = builder
-    walk = Walk(b, block, kind)
+    walk = Walk(b, block, kind, lead)
     channels = walk.word(words.CHANNELS) if by_channels else None
     fold = Fold(b, Vectors(b, computed(stored), lanes), kind, stored, tap_bytes)
 
@@ -232,38 +258,33 @@ def _point(walk: Walk, fold: Fold, place: Sequence[ir.Value], channels: ir.Value
     if walk.taps is not None:
         own = (n, c, zero, zero, zero) if fold.gradient else place
         taps = walk.at(walk.taps, walk.tap_steps, own)
-    lists = [walk.bounds(axis, at) for axis, at in enumerate((d, h, w))]
 
     def some(first: ir.Value, count: int, mask: ir.Value | None = None) -> None:
         """`count` vectors of channels from channel `first` on."""
-        _folded(walk, fold, lists, (d, h, w), source, target, taps, first, count, mask)
+        _folded(walk, fold, (d, h, w), source, target, taps, first, count, mask)
 
     if channels is None:
         some(zero, 1)
         return
-    wide = i64(MANY * lanes)
-    many = b.mul(b.udiv(channels, wide), wide)
-    whole = b.mul(b.udiv(channels, i64(lanes)), i64(lanes))
+    done = zero
+    for count in MANY:
+        wide = i64(count * lanes)
+        end = b.mul(b.udiv(channels, wide), wide)
 
-    def blocks(first: ir.Value, _: State) -> State:
-        some(first, MANY)
-        return []
+        def vectors(first: ir.Value, _: State, count: int = count) -> State:
+            some(first, count)
+            return []
 
-    def vectors(first: ir.Value, _: State) -> State:
-        some(first, 1)
-        return []
-
-    for_range(b, zero, many, [], blocks, MANY * lanes)
-    for_range(b, many, whole, [], vectors, lanes)
+        for_range(b, done, end, [], vectors, count * lanes)
+        done = end
     if lanes > 1:
-        with b.if_then(b.icmp_signed("<", whole, channels)):
-            some(whole, 1, fold.v.tail_mask(b.sub(channels, whole)))
+        with b.if_then(b.icmp_signed("<", done, channels)):
+            some(done, 1, fold.v.tail_mask(b.sub(channels, done)))
 
 
 def _folded(
     walk: Walk,
     fold: Fold,
-    lists: Sequence[tuple[ir.Value, ir.Value]],
     place: Sequence[ir.Value],
     source: ir.Value,
     target: ir.Value,
@@ -284,15 +305,14 @@ def _folded(
         assert taps is not None
         base = pointer(b, taps)
         known = [fold.load_taps(offset(b, base, j * v.lanes * tap_size), mask) for j in range(count)]
-    starts = [walk.first_tap(axis, *bounds) for axis, bounds in enumerate(lists)]
-    number = _tap(walk, *starts)
+    number = tap_number(walk, *(walk.first_tap(axis, at) for axis, at in enumerate(place)))
     states = [fold.start(fold.splat_int(number)) for _ in range(count)]
     width = len(states[0])
 
-    def step(inside: Sequence[ir.Value], flat: State) -> State:
+    def step(inside: Pairs, flat: State) -> State:
         (d, kd), (h, kh), (w, kw) = inside
         at = pointer(b, walk.at(source, walk.source_steps[2:], (d, h, w)))
-        tap = fold.splat_int(_tap(walk, kd, kh, kw))
+        tap = fold.splat_int(tap_number(walk, kd, kh, kw))
         chosen = known
         if fold.kind == "max_pool_grad":
             assert taps is not None
@@ -300,8 +320,8 @@ def _folded(
             chosen = [fold.load_taps(offset(b, beside, j * v.lanes * tap_size), mask) for j in range(count)]
         scale = None
         if fold.kind == "avg_pool_grad":
-            divisor = fold.splat_float(_divisor(walk, (d, h, w)))
-            scale = v.div(v.constant(1.0), divisor)
+            divisor = b.sitofp(divisor_of(walk, (d, h, w)), v.element)
+            scale = v.splat(b.fdiv(ir.Constant(v.element, 1.0), divisor))
         out: State = []
         for j in range(count):
             value = read(v, offset(b, at, j * v.lanes * size), fold.stored, mask)
@@ -312,9 +332,9 @@ def _folded(
             )
         return out
 
-    flat = _product(walk, lists, [part for state in states for part in state], step)
+    flat = walk.product(place, [part for state in states for part in state], step)
     into, beside = pointer(b, target), None if taps is None else pointer(b, taps)
-    divisor = fold.splat_float(_divisor(walk, place)) if fold.kind == "avg_pool" else None
+    divisor = fold.splat_float(divisor_of(walk, place)) if fold.kind == "avg_pool" else None
     for j in range(count):
         value = flat[j * width]
         if divisor is not None:
@@ -324,35 +344,13 @@ def _folded(
             fold.store_taps(flat[j * width + 1], offset(b, beside, j * v.lanes * tap_size), mask)
 
 
-def _product(
-    walk: Walk,
-    lists: Sequence[tuple[ir.Value, ir.Value]],
-    state: State,
-    step: Callable[[Sequence[tuple[ir.Value, ir.Value]], State], State],
-    first: int = 0,
-) -> State:
-    """Folds `step` over the product of lists, the last one innermost; the first is that of axis `first`."""
-
-    def nest(axis: int, outer: list[tuple[ir.Value, ir.Value]], state: State) -> State:
-        if axis == len(lists):
-            return step(outer, state)
-        return for_range(
-            walk.b,
-            *lists[axis],
-            state,
-            lambda number, inner: nest(axis + 1, [*outer, walk.pair(first + axis, number)], inner),
-        )
-
-    return nest(0, [], state)
-
-
-def _tap(walk: Walk, d: ir.Value, h: ir.Value, w: ir.Value) -> ir.Value:
+def tap_number(walk: Walk, d: ir.Value, h: ir.Value, w: ir.Value) -> ir.Value:
     """The number of a tap in its window."""
     b = walk.b
     return b.add(b.mul(b.add(b.mul(d, walk.taps_h), h), walk.taps_w), w)
 
 
-def _divisor(walk: Walk, window: Sequence[ir.Value]) -> ir.Value:
+def divisor_of(walk: Walk, window: Sequence[ir.Value]) -> ir.Value:
     """What the sum of a window is divided by, as an i64."""
     b = walk.b
     factors = [load_int32(b, walk.factors[axis], at) for axis, at in enumerate(window)]

@@ -17,10 +17,9 @@ from ..cpu.loops import for_range
 from ..cpu.narrow import read, write
 from ..cpu.vector_ir import I32, I64, Vectors, i64, offset, pointer
 from . import words
-from .emit import Fold, State, Walk, _divisor, _product, _tap, computed
+from .emit import Fold, Pairs, State, Walk, computed, divisor_of, tap_number
 
 Piece = Callable[[ir.Value, ir.Value | None, State], State]  # (first element, mask, state)
-Row = Callable[[Sequence[tuple[ir.Value, ir.Value]], State], State]
 LARGEST = 0x7FFFFFFF  # a tap behind all others
 
 
@@ -37,8 +36,8 @@ class Run:
         lanes: int,
         lead: int,
     ):
-        self.b, self.lead = builder, lead
-        self.walk = Walk(builder, block, kind)
+        self.b = builder
+        self.walk = Walk(builder, block, kind, lead)
         self.v = Vectors(builder, computed(stored), lanes)
         self.one = Vectors(builder, computed(stored), 1)
         self.fold = Fold(builder, self.v, kind, stored, tap)
@@ -54,19 +53,6 @@ class Run:
         order = ir.Constant(ir.VectorType(I32, self.v.lanes), [0] * self.v.lanes)
         every = self.b.shuffle_vector(first, undefined, order)
         return self.b.icmp_signed("<", ir.Constant(kind, list(range(self.v.lanes))), every)
-
-    def rows(self, d: ir.Value, h: ir.Value, state: State, body: Row) -> State:
-        """Folds over the lines that windows at (d, h) see."""
-        lists = [self.walk.bounds(axis, at) for axis, at in ((0, d), (1, h))[self.lead :]]
-        ones = [(i64(0), i64(0))] * self.lead
-        return _product(self.walk, lists, state, lambda inside, s: body([*ones, *inside], s), self.lead)
-
-    def first_tap(self, d: ir.Value, h: ir.Value, tap: ir.Value) -> ir.Value:
-        """The number of the first tap that exists, of windows at (d, h); `tap` along w."""
-        found = [i64(0), i64(0)]
-        for axis, at in ((0, d), (1, h))[self.lead :]:
-            found[axis] = self.walk.first_tap(axis, *self.walk.bounds(axis, at))
-        return _tap(self.walk, found[0], found[1], tap)
 
     def pieces(self, count: ir.Value, state: State, body: Piece) -> State:
         """Folds over a window's elements `lanes` at a time; the last piece has a mask."""
@@ -118,13 +104,15 @@ def _window(run: Run, place: Sequence[ir.Value]) -> None:
     source = walk.at(walk.source, walk.source_steps, (n, c, zero, zero, start))
     state = fold.start(v.zero)
     if run.kind == "max_pool":
-        taps = b.add(fold.splat_int(run.first_tap(d, h, tap)), run.count)
+        taps = b.add(
+            fold.splat_int(tap_number(walk, walk.first_tap(0, d), walk.first_tap(1, h), tap)), run.count
+        )
         state[1] = v.select(run.below(count), taps, v.integers(LARGEST))
 
-    def rows(inside: Sequence[tuple[ir.Value, ir.Value]], state: State) -> State:
+    def rows(inside: Pairs, state: State) -> State:
         (d, kd), (h, kh) = inside
         at = pointer(b, walk.at(source, walk.source_steps[2:4], (d, h)))
-        number = b.add(fold.splat_int(_tap(walk, kd, kh, tap)), run.count)
+        number = b.add(fold.splat_int(tap_number(walk, kd, kh, tap)), run.count)
 
         def piece(place: ir.Value, mask: ir.Value | None, state: State) -> State:
             value = read(v, offset(b, at, b.mul(place, i64(_size(run)))), run.stored, mask)
@@ -132,11 +120,11 @@ def _window(run: Run, place: Sequence[ir.Value]) -> None:
 
         return run.pieces(count, state, piece)
 
-    state = run.rows(d, h, state, rows)
+    state = walk.product((d, h), state, rows)
     into = pointer(b, walk.at(walk.target, walk.target_steps, place))
     if run.kind == "avg_pool":
         total = run.one.splat(v.sum(state[0]))
-        divisor = run.single.splat_float(_divisor(walk, (d, h, w)))
+        divisor = run.single.splat_float(divisor_of(walk, (d, h, w)))
         write(run.one, run.one.div(total, divisor), into, run.stored)
         return
     most, chosen = _largest(v, *state)
@@ -234,12 +222,12 @@ def _filled(
     def piece(first: ir.Value, mask: ir.Value | None, _: State) -> State:
         shift = b.sub(first, ahead)
 
-        def rows(inside: Sequence[tuple[ir.Value, ir.Value]], state: State) -> State:
+        def rows(inside: Pairs, state: State) -> State:
             (d, kd), (h, kh) = inside
             at = walk.at(source, walk.source_steps[2:4], (d, h))
             value = read(run.one, pointer(b, at), run.stored)
             if run.kind == "avg_pool_grad":
-                value = run.one.div(value, run.single.splat_float(_divisor(walk, (d, h, o))))
+                value = run.one.div(value, run.single.splat_float(divisor_of(walk, (d, h, o))))
             value = v.splat(b.extract_element(value, ir.Constant(I32, 0)))
             known = number = None
             if taps is not None:
@@ -247,10 +235,10 @@ def _filled(
                 chosen = b.extract_element(run.single.load_taps(beside), ir.Constant(I32, 0))
                 wide = chosen if v.integer.width == 64 else b.zext(chosen, I64)
                 known = fold.splat_int(wide)
-                number = b.add(fold.splat_int(b.add(_tap(walk, kd, kh, tap), shift)), run.count)
+                number = b.add(fold.splat_int(b.add(tap_number(walk, kd, kh, tap), shift)), run.count)
             return fold.step(state, value, number, known, None)
 
-        (total,) = run.rows(d, h, [v.zero], rows)
+        (total,) = walk.product((d, h), [v.zero], rows)
         # Elements of the window: lanes - shift .. count - shift.
         inside = b.and_(run.below(b.sub(count, shift)), b.not_(run.below(b.sub(zero, shift))))
         into = offset(b, pointer(b, target), b.mul(first, i64(_size(run))))

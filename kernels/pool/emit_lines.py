@@ -11,7 +11,6 @@ the one before it has computed. Taps and distances along w are constants of the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 
 from llvmlite import ir
@@ -20,7 +19,7 @@ from ..cpu.loops import for_range, load_int32
 from ..cpu.narrow import read, stored_bytes, write
 from ..cpu.vector_ir import I32, Vectors, i64, minimum, offset, pointer
 from . import words
-from .emit import Fold, State, Walk, _product, _tap, computed
+from .emit import Fold, Pairs, State, Walk, computed, tap_number
 
 Plan = tuple[tuple[tuple[int, int], ...], ...]
 
@@ -145,7 +144,7 @@ def emit_lines(
     the axis d has length 1, and windows of one tap.
     """
     b = builder
-    walk = Walk(b, block, kind)
+    walk = Walk(b, block, kind, int(flat))
     width, length = walk.size[2], walk.word(words.SOURCE_W)
     fold = Fold(b, Vectors(b, computed(stored), lanes), kind, stored, tap_bytes)
     group = stride if fold.gradient else 1
@@ -163,7 +162,7 @@ def emit_lines(
 
     def whole_line(*place: ir.Value) -> None:
         if only is not None:
-            _vector(walk, only, place, flat)
+            _vector(walk, only, place)
             return
 
         def vector(j: ir.Value, _: State) -> State:
@@ -178,7 +177,7 @@ def emit_lines(
                 for branch, masked in ((whole, False), (part, True)):
                     with branch:
                         line = Line(fold, plan, scale, first, width, length, masked)
-                        _vector(walk, line, place, flat)
+                        _vector(walk, line, place)
             return []
 
         for_range(b, i64(0), groups, [], vector, lanes)
@@ -201,7 +200,7 @@ def reads(gradient: bool, taps: int, stride: int, step: int, lo: int) -> Plan:
     )
 
 
-def _vector(walk: Walk, line: Line, place: tuple[ir.Value, ...], flat_image: bool) -> None:
+def _vector(walk: Walk, line: Line, place: tuple[ir.Value, ...]) -> None:
     """One vector of the result, or of a gradient `stride` of them."""
     b, v, fold, plan, first, there = walk.b, line.v, line.fold, line.plan, line.first, line.there
     n, c, d, h = place
@@ -213,9 +212,7 @@ def _vector(walk: Walk, line: Line, place: tuple[ir.Value, ...], flat_image: boo
     if walk.taps is not None:
         own = (n, c, zero, zero, first) if fold.gradient else (*place, first)
         taps = walk.at(walk.taps, walk.tap_steps, own)
-    lists = [walk.bounds(1, h)] if flat_image else [walk.bounds(0, d), walk.bounds(1, h)]
-    kd = zero if flat_image else walk.first_tap(0, *lists[0])
-    number = _tap(walk, kd, walk.first_tap(1, *lists[-1]), zero)
+    number = tap_number(walk, walk.first_tap(0, d), walk.first_tap(1, h), zero)
     known = None
     if fold.kind == "max_pool_take":
         known = fold.load_taps(pointer(b, taps), there)
@@ -231,11 +228,10 @@ def _vector(walk: Walk, line: Line, place: tuple[ir.Value, ...], flat_image: boo
     states = [fold.start(start) for _ in folded]
     width = len(states[0])
 
-    def step(inside: Sequence[tuple[ir.Value, ir.Value]], flat: State) -> State:
-        both = [(zero, zero), *inside] if flat_image else inside
-        return _step(walk, line, folded, both, flat, width, source, taps, known)
+    def step(inside: Pairs, flat: State) -> State:
+        return _step(walk, line, folded, inside, flat, width, source, taps, known)
 
-    flat = _product(walk, lists, [part for state in states for part in state], step, int(flat_image))
+    flat = walk.product((d, h), [part for state in states for part in state], step)
     values = [flat[0]] * group if alike else [flat[j * width] for j in range(group)]
     if fold.kind == "avg_pool":
         rows = _row_scale(walk, fold, d, h)
@@ -250,7 +246,7 @@ def _step(
     walk: Walk,
     line: Line,
     plan: Plan,
-    inside: Sequence[tuple[ir.Value, ir.Value]],
+    inside: Pairs,
     flat: State,
     width: int,
     source: ir.Value,
@@ -261,7 +257,7 @@ def _step(
     b, v, fold = walk.b, line.v, line.fold
     (d, kd), (h, kh) = inside
     at = pointer(b, walk.at(source, walk.source_steps[2:4], (d, h)))
-    number = _tap(walk, kd, kh, i64(0))
+    number = tap_number(walk, kd, kh, i64(0))
     beside = None
     if fold.kind == "max_pool_grad":
         assert taps is not None

@@ -21,6 +21,105 @@ from .emit import State, Walk, computed
 CLEARED = 16384  # bytes of the result that are cleared at a time
 
 
+class Scatter:
+    """The block's words, and what is done to a plane at the address `image`.
+
+    Here the words mean: UNITS the planes, SIZE the windows along each axis, STARTS the addresses of the
+    tables of places by axis, PAIRS the address of the table of offsets by tap, TAPS_W the length of that
+    table without its last entry, which leads outside, SOURCE_W the bytes of a plane of the image, which has
+    no gaps.
+
+    Args:
+        exclusive: windows do not overlap: an element is written once.
+    """
+
+    def __init__(
+        self, b: ir.IRBuilder, block: ir.Value, kind: str, stored: str, tap: int, lanes: int, exclusive: bool
+    ):
+        self.b, self.stored, self.tap_bytes, self.exclusive = b, stored, tap, exclusive
+        self.walk = Walk(b, block, kind)
+        self.v = Vectors(b, computed(stored), lanes)
+        self.one = Vectors(b, computed(stored), 1)
+        self.size = {"float64": 8, "float32": 4}.get(stored, 2)
+        self.channels, self.plane = self.walk.word(words.CHANNELS), self.walk.word(words.SOURCE_W)
+
+    def clear(self, image: ir.Value, planes: ir.Value) -> None:
+        """Zeros in some planes that follow each other."""
+        b, v, size = self.b, self.v, self.size
+        count = b.mul(planes, b.udiv(self.plane, i64(size)))
+        whole = b.mul(b.udiv(count, i64(v.lanes)), i64(v.lanes))
+        at = pointer(b, image)
+
+        def zero(i: ir.Value, _: State) -> State:
+            write(v, v.zero, offset(b, at, b.mul(i, i64(size))), self.stored)
+            return []
+
+        for_range(b, i64(0), whole, [], zero, v.lanes)
+        if v.lanes > 1:
+            with b.if_then(b.icmp_signed("<", whole, count)):
+                mask = v.tail_mask(b.sub(count, whole))
+                write(v, v.zero, offset(b, at, b.mul(whole, i64(size))), self.stored, mask)
+
+    def windows(self, axis: int, image: ir.Value, place: ir.Value, dy: ir.Value, tap: ir.Value) -> None:
+        """Adds the windows of one place along each axis before `axis`; `dy` and `tap` are addresses."""
+        b, walk = self.b, self.walk
+        if axis == 3:
+            self.add(image, place, dy, tap)
+            return
+
+        def step(i: ir.Value, _: State) -> State:
+            further = b.add(place, load_int32(b, walk.starts[axis], i))
+            next_dy = b.add(dy, b.mul(walk.source_steps[2 + axis], i))
+            next_tap = b.add(tap, b.mul(walk.tap_steps[2 + axis], i))
+            self.windows(axis + 1, image, further, next_dy, next_tap)
+            return []
+
+        for_range(b, i64(0), walk.size[axis], [], step)
+
+    def add(self, image: ir.Value, place: ir.Value, dy: ir.Value, tap: ir.Value) -> None:
+        """Adds one window, whose tap 0 is `place` bytes into the plane."""
+        b, one, walk = self.b, self.one, self.walk
+        number = b.zext(b.load(pointer(b, tap), typ=I8 if self.tap_bytes == 1 else I32), I64)
+        if self.tap_bytes > 1:
+            number = b.select(b.icmp_unsigned("<", number, walk.taps_w), number, walk.taps_w)
+        at = b.add(place, load_int32(b, walk.pairs[0], number))
+        # A tap that no forward call gives must not lead out of the plane.
+        with b.if_then(b.icmp_unsigned("<", at, self.plane), likely=True):
+            into = pointer(b, b.add(image, at))
+            value = read(one, pointer(b, dy), self.stored)
+            if not self.exclusive:
+                value = one.add(read(one, into, self.stored), value)
+            write(one, value, into, self.stored)
+
+    def planes(self, index: ir.Value) -> None:
+        """This task's planes, cleared by the handful: large ones while they are in the nearest cache."""
+        b, walk, plane = self.b, self.walk, self.plane
+        first, end = share(b, walk.word(words.UNITS), index, walk.word(words.TASKS))
+        many = b.udiv(i64(CLEARED), plane)
+        many = b.select(b.icmp_signed("<", many, i64(1)), i64(1), many)
+        taps = walk.taps
+        assert taps is not None
+
+        def one_plane(_: ir.Value, state: State) -> State:
+            n, c, image = state
+            source = walk.at(walk.source, walk.source_steps[:2], (n, c))
+            self.windows(0, image, i64(0), source, walk.at(taps, walk.tap_steps[:2], (n, c)))
+            total = b.add(c, i64(1))
+            full = b.icmp_signed("==", total, self.channels)
+            return [b.add(n, b.zext(full, I64)), b.select(full, i64(0), total), b.add(image, plane)]
+
+        def handful(number: ir.Value, state: State) -> State:
+            start = b.add(first, b.mul(number, many))
+            stop = minimum(b, b.add(start, many), end)
+            self.clear(state[2], b.sub(stop, start))
+            return for_range(b, start, stop, state, one_plane)
+
+        image = b.add(walk.target, b.mul(first, plane))
+        handfuls = b.udiv(b.sub(b.add(b.sub(end, first), many), i64(1)), many)
+        state = [b.udiv(first, self.channels), b.urem(first, self.channels), image]
+        for_range(b, i64(0), handfuls, state, handful)
+
+
 def emit_scatter(
     builder: ir.IRBuilder,
     block: ir.Value,
@@ -31,90 +130,5 @@ def emit_scatter(
     lanes: int,
     exclusive: bool,
 ) -> None:
-    """A task of planes. `exclusive` means that windows do not overlap: an element is written once.
-
-    Here the words mean: UNITS the planes, SIZE the windows along each axis, STARTS the addresses of the
-    tables of places by axis, PAIRS the address of the table of offsets by tap, TAPS_W the length of
-    that table without its last entry, which leads outside, SOURCE_W the bytes of a plane of the image,
-    which has no gaps.
-    """
-    b = builder
-    walk = Walk(b, block, kind)
-    v = Vectors(b, computed(stored), lanes)
-    one = Vectors(b, computed(stored), 1)
-    size = {"float64": 8, "float32": 4}.get(stored, 2)
-    channels, plane = walk.word(words.CHANNELS), walk.word(words.SOURCE_W)
-    first, end = share(b, walk.word(words.UNITS), index, walk.word(words.TASKS))
-    taps = walk.taps
-    assert taps is not None
-
-    # Planes are cleared by the handful: small ones together, large ones while they are in the nearest cache.
-    many = b.udiv(i64(CLEARED), plane)
-    many = b.select(b.icmp_signed("<", many, i64(1)), i64(1), many)
-
-    def clear(image: ir.Value, planes: ir.Value) -> None:
-        count = b.mul(planes, b.udiv(plane, i64(size)))
-        whole = b.mul(b.udiv(count, i64(lanes)), i64(lanes))
-        at = pointer(b, image)
-
-        def zero(i: ir.Value, _: State) -> State:
-            write(v, v.zero, offset(b, at, b.mul(i, i64(size))), stored)
-            return []
-
-        for_range(b, i64(0), whole, [], zero, lanes)
-        if lanes > 1:
-            with b.if_then(b.icmp_signed("<", whole, count)):
-                mask = v.tail_mask(b.sub(count, whole))
-                write(v, v.zero, offset(b, at, b.mul(whole, i64(size))), stored, mask)
-
-    def add(image: ir.Value, place: ir.Value, dy: ir.Value, tap: ir.Value) -> None:
-        number = b.load(pointer(b, tap), typ=I8 if tap_bytes == 1 else I32)
-        number = b.zext(number, I64)
-        if tap_bytes > 1:
-            number = b.select(b.icmp_unsigned("<", number, walk.taps_w), number, walk.taps_w)
-        shift = load_int32(b, walk.pairs[0], number)
-        at = b.add(place, shift)
-        # A tap that no forward call gives must not lead out of the plane.
-        with b.if_then(b.icmp_unsigned("<", at, plane), likely=True):
-            into = pointer(b, b.add(image, at))
-            value = read(one, pointer(b, dy), stored)
-            if not exclusive:
-                value = one.add(read(one, into, stored), value)
-            write(one, value, into, stored)
-
-    def one_plane(u: ir.Value, state: State) -> State:
-        n, c, image = state
-        source = walk.at(walk.source, walk.source_steps[:2], (n, c))
-        own = walk.at(taps, walk.tap_steps[:2], (n, c))
-
-        def axis(a: int, place: ir.Value, dy: ir.Value, tap: ir.Value) -> None:
-            if a == 3:
-                add(image, place, dy, tap)
-                return
-
-            def step(i: ir.Value, _: State) -> State:
-                further = b.add(place, load_int32(b, walk.starts[a], i))
-                axis(
-                    a + 1,
-                    further,
-                    b.add(dy, b.mul(walk.source_steps[2 + a], i)),
-                    b.add(tap, b.mul(walk.tap_steps[2 + a], i)),
-                )
-                return []
-
-            for_range(b, i64(0), walk.size[a], [], step)
-
-        axis(0, i64(0), source, own)
-        total = b.add(c, i64(1))
-        full = b.icmp_signed("==", total, channels)
-        return [b.add(n, b.zext(full, I64)), b.select(full, i64(0), total), b.add(image, plane)]
-
-    def handful(number: ir.Value, state: State) -> State:
-        start = b.add(first, b.mul(number, many))
-        stop = minimum(b, b.add(start, many), end)
-        clear(state[2], b.sub(stop, start))
-        return for_range(b, start, stop, state, one_plane)
-
-    image = b.add(walk.target, b.mul(first, plane))
-    handfuls = b.udiv(b.sub(b.add(b.sub(end, first), many), i64(1)), many)
-    for_range(b, i64(0), handfuls, [b.udiv(first, channels), b.urem(first, channels), image], handful)
+    """A task of planes."""
+    Scatter(builder, block, kind, stored, tap_bytes, lanes, exclusive).planes(index)

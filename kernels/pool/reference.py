@@ -58,8 +58,9 @@ def max_pool(x: AnyArray, **attrs: Any) -> tuple[AnyArray, AnyArray]:
     axes = three_axes(axes_of(attrs, parts(layout, x.shape, "max_pool")[2], "max_pool"))
     values, exist = windows(lifted(x, layout), axes)
     exist = np.broadcast_to(exist, values.shape)
-    if not values.shape[-1]:
-        raise ValueError("windows have at least one tap")
+    if not values.size:
+        none = lowered(np.zeros(values.shape[:-1]), layout, x.ndim)
+        return none, none
     values = np.where(exist, values, -np.inf)
     # Where all is minus infinity, the first element that exists.
     taps = np.where(values.max(-1) == -np.inf, exist.argmax(-1), values.argmax(-1))

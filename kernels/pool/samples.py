@@ -36,6 +36,7 @@ def _windows(average: bool) -> Iterator[tuple[str, Ints, Attrs]]:
     yield "a sequence", (2, 3, 35), {"kernel_size": (3,), "stride": (2,), "padding": ((1, 1),)}
     volume = {"kernel_size": (2, 3, 2), "stride": (1, 2, 2), "padding": ((1, 1), (1, 0), (0, 1))}
     yield "a volume", (1, 2, 4, 5, 9), volume
+    yield "no windows", (1, 2, 3, 4), {"output_size": (0, 2)}
     yield "adaptive", (2, 3, 7, 10), {"output_size": (3, 4)}
     yield "adaptive, larger", (1, 2, 2, 3), {"output_size": (4, 5)}
     yield "many taps", (1, 2, 2, 300), {"kernel_size": (1, 257), "stride": (1, 20)}

@@ -445,36 +445,48 @@ def gathered(
     b: ir.IRBuilder,
     block: ir.Value,
     x: ir.Value,
-    start: ir.Value,
+    first: ir.Value,
     left: ir.Value | None,
     room: ir.Value,
     stored: str,
     axes: int,
 ) -> None:
-    """The elements `start` .. of a group, in row-major order, from anywhere to side by side."""
+    """The elements `first` .. of a group, in row-major order, from anywhere to side by side."""
     lengths = [word(b, block, AXES + 2 * axis) for axis in range(axes)]
     steps = [word(b, block, AXES + 2 * axis + 1) for axis in range(axes)]
     one = Vectors(b, "float64" if stored == "float64" else "float32", 1)
-    at: ir.Value = i64(0)
-    rest, places = start, []
+    at, rest, places = x, first, []
     for length, step in zip(lengths, steps, strict=True):
         places.append(b.urem(rest, length))
         rest = b.udiv(rest, length)
         at = b.add(at, b.mul(places[-1], step))
-
-    def element(i: ir.Value, state: list[ir.Value]) -> list[ir.Value]:
-        at, *places = state
-        value = read(one, pointer(b, b.add(x, at)), stored)
-        one.store(value, b.gep(room, [b.mul(i, i64(one.itemsize))], source_etype=I8))
-        carry: ir.Value = i64(1)
-        moved = []
-        for place, length, step in zip(places, lengths, steps, strict=True):
-            total = b.add(place, carry)
-            full = b.icmp_signed("==", total, length)
-            at = b.add(at, b.mul(step, b.sub(carry, b.select(full, length, i64(0)))))
-            moved.append(b.select(full, i64(0), total))
-            carry = b.zext(full, I64)
-        return [at, *moved]
-
     end = i64(4 * LANES) if left is None else left
-    for_range(b, i64(0), end, [at, *places], element)
+    before, loop, after = b.block, b.append_basic_block("run"), b.append_basic_block("gathered")
+    b.branch(loop)
+    b.position_at_end(loop)
+    start = [i64(0), at, *places]
+    done, at, *places = phis = [b.phi(I64) for _ in start]
+    # As many as there are along the innermost axis, then one step along the others.
+    count = minimum(b, b.sub(lengths[0], places[0]), b.sub(end, done))
+    into = b.add(b.ptrtoint(room, I64), b.mul(done, i64(one.itemsize)))
+
+    def element(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+        value = read(one, pointer(b, b.add(at, b.mul(i, steps[0]))), stored)
+        one.store(value, pointer(b, b.add(into, b.mul(i, i64(one.itemsize)))))
+        return []
+
+    for_range(b, i64(0), count, [], element)
+    moved, carry = [], count
+    further = at
+    for place, length, step in zip(places, lengths, steps, strict=True):
+        total = b.add(place, carry)
+        full = b.icmp_signed("==", total, length)
+        further = b.add(further, b.mul(step, b.sub(carry, b.select(full, length, i64(0)))))
+        moved.append(b.select(full, i64(0), total))
+        carry = b.zext(full, I64)
+    following = b.add(done, count)
+    for phi, old, last in zip(phis, start, [following, further, *moved], strict=True):
+        phi.add_incoming(old, before)
+        phi.add_incoming(last, b.block)
+    b.cbranch(b.icmp_signed("<", following, end), loop, after)
+    b.position_at_end(after)

@@ -104,3 +104,53 @@ def test_a_program_keeps_the_place_of_its_last_node() -> None:
 def test_16_bit_programs_keep_more_digits() -> None:
     before = graph_of(lambda a: kw.tanh(a * 1.5) + 1.0, "bfloat16 40")
     close(before, only(before, "fusion"), u=2.0**-6)
+
+
+def _normed(x: Any, w: Any) -> Any:
+    off = x - x.mean(-1, keepdims=True)
+    return off * kw.rsqrt((off * off).mean(-1, keepdims=True) + 1e-5) * w
+
+
+ROWS = "float32 12 64"
+ROW_PROGRAMS: list[tuple[str, Callable[..., Any]]] = [
+    ("a norm by hand", lambda x, y, w: _normed(x, w)),
+    (
+        "softmax by hand",
+        lambda x, y, w: (e := kw.exp(x - kw.amax(x, -1, keepdims=True))) / e.sum(-1, keepdims=True),
+    ),
+    ("what leads to a softmax, and from it", lambda x, y, w: kw.softmax(x * 0.3 + y, -1) * y),
+    ("the mean of squares", lambda x, y, w: ((x - y) ** 2.0).mean(-1)),
+    ("a loss", lambda x, y, w: ((x - y) ** 2.0).mean()),
+    ("a gradient and its sum over rows", lambda x, y, w: [d := kw.where(y > 0, x, 0.0), d.sum(0)]),
+    ("row values that are reshaped", lambda x, y, w: x * 2.0 - (x * y).sum(1).reshape(12, 1)),
+    ("a sum and a norm", lambda x, y, w: [z := x + y, kw.layer_norm(z, (64,), w)]),
+    ("forward and backward", lambda x, y, w: kw.grad(lambda x: (kw.softmax(x * 2.0, -1) * y).sum())(x)),
+]
+
+
+@pytest.mark.parametrize(("name", "function"), ROW_PROGRAMS, ids=[name for name, _ in ROW_PROGRAMS])
+def test_rows_stay_in_the_cache_between_their_reductions(name: str, function: Callable[..., Any]) -> None:
+    before = graph_of(function, ROWS, ROWS, "float32 64")
+    after = only(before, "marks", "zeros", "fusion")
+    assert len([op for op in ops_of(after) if op != "reshape"]) == 1
+    close(before, after, u=2.0**-18)
+
+
+@pytest.mark.parametrize("shape", ["float32 40 5", "float32 4 100000", "float32 2000 700"])
+def test_rows_that_would_not_pay_stay_apart(shape: str) -> None:
+    axis = 0 if shape.endswith("700") else 1
+    with kw.using(threads=2):
+        after = only(graph_of(lambda x: (x * x).sum(axis), shape), "fusion")
+    assert ops_of(after)[-1] == "sum"
+
+
+def test_sums_over_other_axes_are_programs_of_their_own() -> None:
+    before = graph_of(lambda x: [(x * x).sum(0), kw.exp(x).sum(1)], "float32 64 64")
+    after = only(before, "fusion")
+    assert len(after.steps) == 4 - (ops_of(after).count("reshape") == 0)
+    close(before, after)
+
+
+def test_a_transposed_operand_keeps_a_reduction_apart() -> None:
+    after = only(graph_of(lambda x, y: (x.T * y).sum(1), "float32 64 64", "float32 64 64"), "fusion")
+    assert ops_of(after) == ["transpose", "mul", "sum"]
