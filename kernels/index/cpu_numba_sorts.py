@@ -29,12 +29,12 @@ from ..cpu.compile import part
 from ..cpu.elements import array_at
 from ..cpu.launch import address_of_task, bind_phases
 from ..cpu.memory import load_word, store_word
-from ..cpu.pieces import load1, load2, load4, load8, move_element
+from ..cpu.moves import load1, load2, load4, load8, move_element
 from ..op import Attrs, Specs
 from ..registry import kernel
 from ..shape.common import ANY_DTYPE
 from ..spec import TensorSpec
-from .cpu_numba_takes import around_axis, few_axes, joined, offset_of, table_of, tasks_for
+from .walks import around_axis, few_axes, joined, offset_of, table_of, tasks_for
 
 FEW = 48
 VERY_FEW = 16  # of so many, the first ones are kept in order all the time
