@@ -34,6 +34,7 @@ from .walks import Axes, around_axis, few_axes, offset_of, place_at, settled, ta
 
 RUN = 1024  # elements of a run that are added up at a time: they stay in the first-level cache
 COLUMNS = 64  # neighbouring columns whose sums are kept at a time
+MOST_SUMS = 1 << 25  # bytes of scratch for them, but of one column
 
 
 def signed(dtype: str) -> str:
@@ -288,6 +289,7 @@ def scatter_sum(specs: Specs, attrs: Attrs, config: Any, threads: int) -> Callab
     length, count = out.shape[axis], columns[0]
     # Of long axes, fewer columns at a time: their sums should stay in the second-level cache.
     group = min(count, max(COLUMNS // 4, min(COLUMNS, (1 << 16) // max(length, 1))))
+    group = max(1, min(group, MOST_SUMS // (8 * max(length, 1))))
     across = ceil_div(count, group)
     tasks = tasks_for(8 * x.size + out.nbytes, max(outer * across, 1), threads)
     filling = tasks_for(out.nbytes, out.nbytes, threads)
