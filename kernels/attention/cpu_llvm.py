@@ -5,8 +5,8 @@
 Multiply-adds keep their sums in registers (`products.tile`); between the two products a block of scores, at
 most KEYS x 64, passes through the nearest cache. Sums of bfloat16 and float16 are float32.
 
-GFLOP/s of one core of an AMD Zen 5 with AVX-512, November 2026, beside torch 2.13 in brackets, by turns in one
-process; [batch, heads, length, features], float32, causal counted as if whole:
+GFLOP/s of one core of an AMD Zen 5 with AVX-512, November 2026, beside torch 2.13 in brackets, by turns in
+one process; [batch, heads, length, features], float32, causal counted as if whole:
 
                           [8, 4, 128, 64]    [1, 12, 1024, 64]    the same, causal
     attention             206 (81)           222 (96)             386 (125)
