@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from importlib import import_module
+from typing import Any
 
 from ...kernels.errors import GraphError
 from ..graph import Graph
@@ -45,7 +46,10 @@ class Switches:
     @classmethod
     def none(cls) -> Switches:
         """All off."""
-        return cls(**{field.name: 0 if field.type in ("int", int) else False for field in fields(cls)})
+        off: dict[str, Any] = {
+            field.name: 0 if field.type in ("int", int) else False for field in fields(cls)
+        }
+        return cls(**off)
 
 
 def run(graph: Graph, switches: Switches) -> Graph:

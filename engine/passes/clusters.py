@@ -7,7 +7,7 @@ it leads to, as sets of bits, and counts what was joined already as one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..graph import Graph, Node, Value, make_node, put_in_order
@@ -116,8 +116,29 @@ class _Builder:
         return self.now[value]
 
     def _build(self, node: Node) -> None:
-        if node.outputs[0] in self.now:
-            return
+        """Make what stands for a node, and before it whatever it needs that is not there yet."""
+        waiting = [node]
+        while waiting:
+            last = waiting[-1]
+            if last.outputs[0] in self.now:
+                waiting.pop()
+                continue
+            missing = [v.node for v in self._taken(last) if v not in self.now]
+            if missing:
+                waiting += missing
+            else:
+                self._make(last)
+                waiting.pop()
+
+    def _taken(self, node: Node) -> Iterator[Value]:
+        """The values that a node, or the cluster that it is in, takes from others."""
+        cluster = self.cluster_of.get(node)
+        for member in (node,) if cluster is None else cluster.nodes:
+            for value in member.inputs:
+                if value is not None and (cluster is None or self.cluster_of.get(value.node) is not cluster):
+                    yield value
+
+    def _make(self, node: Node) -> None:
         cluster = self.cluster_of.get(node)
         if cluster is not None:
             made = cluster.make(self.value)
@@ -127,7 +148,7 @@ class _Builder:
                     self.now.setdefault(value, value)
             values: Iterable[Value] = made.values()
         else:
-            inputs = tuple(None if v is None else self.value(v) for v in node.inputs)
+            inputs = tuple(None if v is None else self.now[v] for v in node.inputs)
             values = node.outputs
             if inputs != node.inputs:
                 values = make_node(node.op, inputs, node.attrs, node.where).outputs

@@ -38,6 +38,7 @@ _SHORTEST_ROW = 64
 _LONGEST_ROW = 1 << 15
 _FEW_PLACES = 1 << 15
 _MOST_COLUMNS = 1 << 19
+_FEW_ROWS = 4
 
 
 def run(graph: Graph) -> Graph:
@@ -140,7 +141,8 @@ class _Fusion:
         for member in members:
             for value in values_of(member):
                 maker = value.node
-                if maker not in own and value.spec.shape == space.shape and self._belongs(maker, space):
+                beside = value.spec.shape == space.shape or self.spaces.get(maker) == space
+                if maker not in own and beside and self._belongs(maker, space):
                     yield maker
             if space.length > _LONGEST_ROW:
                 continue
@@ -180,7 +182,7 @@ def _pays(space: Space) -> bool:
     """Whether a program over rows makes good use of vectors and threads."""
     last = len(space.shape) - 1
     if last in space.axes:
-        fits = space.length >= _SHORTEST_ROW
+        fits = space.length >= _SHORTEST_ROW or space.rows <= _FEW_ROWS
     else:
         fits = space.rows * space.length <= _MOST_COLUMNS or space.shape[last] <= _SHORTEST_ROW
     threads = current().threads

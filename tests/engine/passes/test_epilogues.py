@@ -98,3 +98,13 @@ def test_the_gradient_of_relu_asks_its_output() -> None:
     assert "relu" in ops_of(before)
     assert "relu" not in ops_of(after)
     close(before, after)
+
+
+def test_a_long_chain_of_residuals_is_no_depth_of_calls() -> None:
+    def f(x: Any, w: Any, b: Any) -> Any:
+        for _ in range(400):
+            x = kw.linear(x, w) + x
+        return x
+
+    after = only(graph_of(f, "float32 2 4", "float32 4 4", "float32 4"), "epilogues")
+    assert ops_of(after) == ["linear"] * 400
