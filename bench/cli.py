@@ -46,6 +46,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+# Suites of whole networks; their modules load all of the engine.
+WHOLE = ("steps", "inference", "overhead", "memory")
+
 SuiteName = Annotated[str | None, typer.Argument(help="A suite; `kernelwright list suites` shows them.")]
 Threads = Annotated[
     str | None, typer.Option(help="Numbers of threads, such as 1,2. Default: 1 and all cores.")
@@ -114,7 +117,8 @@ def bench(
         typer.Option(help="First call and call overhead. Default: with the suites quick, tiny and all."),
     ] = None,
 ) -> None:
-    """Race the kernels against the vendors' libraries.
+    """Race the kernels against the vendors' libraries; or, as the suites steps, inference, overhead and
+    memory, whole networks (--problem NAME for one).
 
     Exit codes: 0 done, 2 wrong usage, 4 a kernel was wrong or failed, 6 nothing was measured, 130
         interrupted.
@@ -138,6 +142,10 @@ def bench(
         fresh_roof=fresh_roof,
         extras=extras,
     )
+    if options.suite_name in WHOLE:
+        from . import whole
+
+        raise typer.Exit(whole.run(options, console_for()))
     from .probe import SystemProbe
 
     session = prepare(options)

@@ -150,7 +150,12 @@ class FirstCall:
         ]
 
 
-def _fresh(code: str, environment: dict[str, str], timeout_s: float) -> dict[str, float]:
+def fresh(code: str, environment: dict[str, str], timeout_s: float) -> dict[str, float]:
+    """What a fresh process prints as JSON in its last line.
+
+    Raises:
+        FreshProcessError: when it fails, or takes longer than `timeout_s`.
+    """
     try:
         done = subprocess.run(
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=timeout_s
@@ -171,8 +176,8 @@ def _call(
     code = _TIME_CALL.format(shapes=example.shapes, call=example.call)
     with tempfile.TemporaryDirectory(prefix="kernelwright-first-call-") as directory:
         here = {**environment, CACHE_VARIABLE: directory}
-        empty = _fresh(code, here, timeout_s)["call_s"]
-        warm = [_fresh(code, here, timeout_s)["call_s"] for _ in range(repeats)]
+        empty = fresh(code, here, timeout_s)["call_s"]
+        warm = [fresh(code, here, timeout_s)["call_s"] for _ in range(repeats)]
     return empty, statistics.median(warm)
 
 
@@ -204,7 +209,7 @@ def measure(
     imports: dict[str, list[float]] = {"numpy": [], "kernelwright": []}
     for _ in range(repeats):
         for module, seconds in imports.items():
-            seconds.append(_fresh(_TIME_IMPORT.format(module=module), environment, timeout_s)["import_s"])
+            seconds.append(fresh(_TIME_IMPORT.format(module=module), environment, timeout_s)["import_s"])
     return FirstCall(
         calls=calls,
         import_s=statistics.median(imports["kernelwright"]),

@@ -26,8 +26,8 @@ CLASS, DATA, AXES, LENGTHS, STRIDES, DTYPE, FLAGS = (HEAD_WORDS + i for i in (-1
 INT = 0xFFFFFFFF
 CONTIGUOUS, ALIGNED, WRITEABLE = 0x1, 0x100, 0x400  # NumPy's flags
 
-# Words of what is wanted of an array: the address of its dtype, flags that must be set, the number of axes, and
-# whether strides count; then lengths and strides.
+# Words of what is wanted of an array: the address of its dtype, flags that must be set, the number of axes,
+# and whether strides count; then lengths and strides.
 WANTED = 4
 
 

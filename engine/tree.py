@@ -43,7 +43,7 @@ class Structure:
     ) -> None:
         self.kind, self.keys, self.children, self.static = kind, keys, tuple(children), static
         self.size: int = 1 if kind is Array else sum(child.size for child in self.children)
-        self.flat = all([child.kind is Array for child in self.children])
+        self.flat = all(child.kind is Array for child in self.children)
         # For `_built`: what is the same in every tree, and where the rest goes: number, child, first leaf.
         self._joined = hasattr(kind, "__from_tree__")
         self._template = [child.static for child in self.children]
@@ -92,9 +92,9 @@ class Structure:
         return leaves[0] if self is LEAF else self._built(leaves, 0)
 
     def take(self, value: Any, into: list[Any]) -> bool:
-        """Append what is at the leaves of `value`; False when it is no tree of this structure, or might be one
-        only by a closer look. Quicker than `flatten`, for trees that are nearly always as the last one was;
-        leaves are not looked at.
+        """Append what is at the leaves of `value`; False when it is no tree of this structure, or might be
+        one only by a closer look. Quicker than `flatten`, for trees that are nearly always as the last one
+        was; leaves are not looked at.
         """
         kind = self.kind
         if type(value) is not kind:

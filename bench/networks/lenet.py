@@ -12,6 +12,8 @@ from .network import Batch, Network
 
 
 class LeNet(nn.Module):
+    """As kernelwright has it."""
+
     def __init__(self, key: int):
         self.conv1 = nn.Conv2d(1, 6, 5, padding=2, key=key)
         self.conv2 = nn.Conv2d(6, 16, 5, key=key + 1)
@@ -27,6 +29,7 @@ class LeNet(nn.Module):
 
 
 def torch_lenet() -> Any:
+    """The same as torch has it."""
     import torch
     from torch import nn as tnn
     from torch.nn import functional as F
@@ -50,6 +53,7 @@ def torch_lenet() -> Any:
 
 
 def draw(rng: np.random.Generator, size: int) -> Batch:
+    """Inputs and labels."""
     return rng.standard_normal((size, 1, 28, 28), np.float32), rng.integers(0, 10, size)
 
 

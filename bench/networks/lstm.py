@@ -1,4 +1,5 @@
-"""A language model of two LSTM layers, of the size that Zaremba et al. (2014) trained on the Penn Treebank."""
+"""A language model of two LSTM layers, of the size that Zaremba et al. (2014) trained on the Penn
+Treebank."""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ WORDS, HIDDEN, STEPS = 10_000, 256, 35
 
 
 class Language(nn.Module):
+    """As kernelwright has it. words: [T, B] -> [T B, words]."""
+
     def __init__(self, key: int):
         self.embed = nn.Embedding(WORDS, HIDDEN, key=key)
         self.lstm = nn.LSTM(HIDDEN, HIDDEN, 2, key=key + 1)
@@ -24,6 +27,7 @@ class Language(nn.Module):
 
 
 def torch_language() -> Any:
+    """The same as torch has it."""
     from torch import nn as tnn
 
     class Language(tnn.Module):
@@ -41,6 +45,7 @@ def torch_language() -> Any:
 
 
 def draw(rng: np.random.Generator, size: int) -> Batch:
+    """Inputs and labels."""
     words = rng.integers(0, WORDS, (STEPS + 1, size))
     return words[:-1].copy(), words[1:].reshape(-1).copy()
 

@@ -14,6 +14,8 @@ SIZES = (64, 128, 128, 10)
 
 
 class MLP(nn.Module):
+    """As kernelwright has it."""
+
     def __init__(self, key: int):
         self.first = nn.Linear(SIZES[0], SIZES[1], key=key)
         self.second = nn.Linear(SIZES[1], SIZES[2], key=key + 1)
@@ -24,6 +26,7 @@ class MLP(nn.Module):
 
 
 def torch_mlp() -> Any:
+    """The same as torch has it."""
     from torch import nn as tnn
     from torch.nn import functional as F
 
@@ -41,6 +44,7 @@ def torch_mlp() -> Any:
 
 
 def draw(rng: np.random.Generator, size: int) -> Batch:
+    """Inputs and labels."""
     return rng.standard_normal((size, SIZES[0]), np.float32), rng.integers(0, SIZES[-1], size)
 
 

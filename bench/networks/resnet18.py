@@ -15,6 +15,8 @@ CLASSES = 1000
 
 
 class Block(nn.Module):
+    """Two convolutions and a way past them."""
+
     def __init__(self, before: int, after: int, stride: int, key: int):
         self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False, key=key)
         self.bn1 = nn.BatchNorm2d(after)
@@ -32,10 +34,13 @@ class Block(nn.Module):
 
 
 class ResNet18(nn.Module):
+    """As kernelwright has it."""
+
     def __init__(self, key: int):
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False, key=key)
         self.bn1 = nn.BatchNorm2d(64)
-        blocks, before = [], 64
+        blocks: list[Block] = []
+        before = 64
         for channels, stride in STAGES:
             for step in (stride, 1):
                 blocks.append(Block(before, channels, step, key + 10 * len(blocks) + 1))
@@ -49,6 +54,7 @@ class ResNet18(nn.Module):
 
 
 def torch_resnet18() -> Any:
+    """The same as torch has it."""
     import torch
     from torch import nn as tnn
     from torch.nn import functional as F
@@ -76,7 +82,8 @@ def torch_resnet18() -> Any:
             super().__init__()
             self.conv1 = tnn.Conv2d(3, 64, 7, 2, 3, bias=False)
             self.bn1 = tnn.BatchNorm2d(64)
-            blocks, before = [], 64
+            blocks: list[Block] = []
+            before = 64
             for channels, stride in STAGES:
                 for step in (stride, 1):
                     blocks.append(Block(before, channels, step))
@@ -92,6 +99,7 @@ def torch_resnet18() -> Any:
 
 
 def draw(rng: np.random.Generator, size: int) -> Batch:
+    """Inputs and labels."""
     return rng.standard_normal((size, 3, 64, 64), np.float32), rng.integers(0, CLASSES, size)
 
 

@@ -14,6 +14,8 @@ WORDS, WIDTH, HEADS, INNER, LAYERS, STEPS, CLASSES = 1000, 256, 4, 1024, 4, 128,
 
 
 class Encoder(nn.Module):
+    """As kernelwright has it. words: [B, T] -> [B, classes]."""
+
     def __init__(self, key: int):
         self.embed = nn.Embedding(WORDS, WIDTH, key=key)
         self.place = nn.Embedding(STEPS, WIDTH, key=key + 1)
@@ -32,6 +34,7 @@ class Encoder(nn.Module):
 
 
 def torch_encoder() -> Any:
+    """The same as torch has it."""
     from torch import nn as tnn
 
     class Encoder(tnn.Module):
@@ -54,6 +57,7 @@ def torch_encoder() -> Any:
 
 
 def draw(rng: np.random.Generator, size: int) -> Batch:
+    """Inputs and labels."""
     return rng.integers(0, WORDS, (size, STEPS)), rng.integers(0, CLASSES, size)
 
 

@@ -76,7 +76,8 @@ def embedding(input: Index, weight: Operand, padding_idx: int | None = None) -> 
                 f"embedding: padding_idx {padding_idx} is none of the {rows} rows of weight."
             )
         padding_idx %= rows
-    taken = call(EMBEDDING, (weight, reshape(places, (places.size,))), {"padding_idx": padding_idx})
+    flat = places if places.ndim == 1 else reshape(places, (places.size,))
+    taken = call(EMBEDDING, (weight, flat), {"padding_idx": padding_idx})
     return taken if places.ndim == 1 else reshape(taken, (*places.shape, weight.shape[1]))
 
 
@@ -109,7 +110,8 @@ def take(x: Operand, index: Index, axis: int | None = None) -> Array:
         x, axis = flatten(x), 0
     place = axis_of("take", axis, x.ndim)
     places = checked_index("take", index, x.shape[place], wraps=True)
-    taken = call(INDEX_SELECT, (x, reshape(places, (places.size,))), {"axis": place})
+    flat = places if places.ndim == 1 else reshape(places, (places.size,))
+    taken = call(INDEX_SELECT, (x, flat), {"axis": place})
     if places.ndim == 1:
         return taken
     return reshape(taken, (*x.shape[:place], *places.shape, *x.shape[place + 1 :]))

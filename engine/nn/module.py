@@ -109,7 +109,7 @@ class Module:
         made = object.__new__(cls)
         made.__dict__.update(zip(structure.keys, children, strict=True))
         _set_fixed(made, True)
-        if leaves is not None and all([isinstance(leaf, Array) for leaf in leaves]):
+        if leaves is not None and all(isinstance(leaf, Array) for leaf in leaves):
             _set_flat(made, (leaves, structure))
         return made
 

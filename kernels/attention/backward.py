@@ -24,7 +24,7 @@ from numba.core import cgutils
 from ..cpu.narrow import stored_bytes, write
 from ..cpu.vector_ir import I64, Vectors, counted_loop, i64, minimum, offset, pointer
 from ..cpu.vector_math import exp_of_negative
-from .forward import word
+from .products import Product, Products, Wide, scores_product, wide_product
 from .routines import (
     GRAIN,
     Builder,
@@ -35,11 +35,10 @@ from .routines import (
     lay,
     loop,
     mask_panel,
-    product,
     routine,
     turn,
     unlay,
-    wide_product,
+    word,
 )
 
 ARRAYS = 11
@@ -107,6 +106,21 @@ class Form(NamedTuple):
     causal: bool
     dtotal: bool
     runs: bool
+
+
+def products(kind: Kind, form: Form) -> tuple[Product, Wide, Wide, Wide]:
+    """The products of a task: for scores and their gradients, and for the sums of dK, dV and dQ."""
+    onto_k, onto_v = (
+        wide_product(kind, vectors, turned=False, onto="add") for vectors in (form.vectors_e, form.vectors_ev)
+    )
+    onto_q = wide_product(kind, form.vectors_e, turned=True, onto="add", fixed=kind.rows)
+    return scores_product(kind), onto_k, onto_v, onto_q
+
+
+def product_keys(kind: Kind, form: Form) -> tuple[Product, ...]:
+    """The products whose addresses follow the words of a block, in order."""
+    points, *wide = products(kind, form)
+    return tuple(dict.fromkeys([points, *(key for some in wide for _, key in some)]))
 
 
 # The rows of a panel's state: the logsumexp (infinite for queries that are not there), and D.
@@ -231,6 +245,7 @@ def emit(
     first = b.sdiv(b.mul(index, w["units"]), w["tasks"])
     end = b.sdiv(b.mul(b.add(index, i64(1)), w["units"]), w["tasks"])
     laying, zero, narrow = lay(kind, b, kind.stored), _zero(kind, b), unlay(kind, b)
+    calls = Products(b, block, WORDS, product_keys(kind, form))
     with loop(b, first, end) as (unit, _):
         shared, run = b.sdiv(unit, w["runs"]), b.srem(unit, w["runs"])
         low = b.mul(run, w["run"])
@@ -255,7 +270,7 @@ def emit(
         with loop(b, 0, b.mul(w["group"], w["blocks"])) as (step, _):
             head = b.add(b.mul(shared, w["group"]), b.sdiv(step, w["blocks"]))
             i0 = b.mul(b.srem(step, w["blocks"]), i64(kind.rows))
-            _queries(kind, form, b, block, w, r, (head, i0, run), (key, k_rs, value, v_rs, low, high))
+            _queries(kind, form, b, block, calls, w, r, (head, i0, run), (key, k_rs, value, v_rs, low, high))
         narrow(b, at(b, part(DK), b.mul(low, w["dk_rs"])), w["dk_rs"], r["sums_k"], w["row_e"], count, w["e"])
         narrow(
             b, at(b, part(DV), b.mul(low, w["dv_rs"])), w["dv_rs"], r["sums_v"], w["row_ev"], count, w["ev"]
@@ -267,6 +282,7 @@ def _queries(
     form: Form,
     b: Builder,
     block: Value,
+    calls: Products,
     w: dict[str, Value],
     r: dict[str, Value],
     where: tuple[Value, Value, Value],
@@ -300,10 +316,7 @@ def _queries(
     turning(b, r["panel_q"], *query, rows, w["e"], scale)
     one = cgutils.alloca_once_value(b, Vectors(b, kind.dtype, 1).constant(1.0))
     turning(b, r["panel_g"], *grad, rows, w["ev"], b.ptrtoint(one, I64))
-    points = product(kind, b, kind.panel, turned=False, onto="new")
-    onto_k = wide_product(kind, b, form.vectors_e, turned=False, onto="add")
-    onto_v = wide_product(kind, b, form.vectors_ev, turned=False, onto="add")
-    onto_q = wide_product(kind, b, form.vectors_e, turned=True, onto="add", fixed=kind.rows)
+    points, onto_k, onto_v, onto_q = products(kind, form)
     sloping = _slopes(kind, b, form)
     length = b.sub(high, low)
     if form.causal:
@@ -318,8 +331,8 @@ def _queries(
         c0 = b.mul(place, w["bc"])
         n = minimum(b, w["bc"], b.sub(length, c0))
         key_at, value_at = at(b, key, b.mul(c0, k_rs)), at(b, value, b.mul(c0, v_rs))
-        points(b, n, w["e"], key_at, k_rs, r["panel_q"], row, r["scores"], row, 0)
-        points(b, n, w["ev"], value_at, v_rs, r["panel_g"], row, r["slopes"], row, 0)
+        calls.call(b, points, n, w["e"], key_at, k_rs, r["panel_q"], row, r["scores"], row, 0)
+        calls.call(b, points, n, w["ev"], value_at, v_rs, r["panel_g"], row, r["slopes"], row, 0)
         c = b.add(low, c0)
         if form.mask:
             start = at(b, part(MASK, "m_rs"), b.mul(c, w["m_cs"]))
@@ -328,9 +341,9 @@ def _queries(
         sums_v, sums_k = (
             at(b, r[f"sums_{x}"], b.mul(c0, w[y])) for x, y in (("v", "row_ev"), ("k", "row_e"))
         )
-        onto_v(b, n, rows, r["scores"], row, *grad, sums_v, w["row_ev"], 1)
-        onto_k(b, n, rows, r["slopes"], row, *query, sums_k, w["row_e"], 1)
-        onto_q(b, kind.rows, n, r["slopes"], row, key_at, k_rs, r["sums_q"], w["row_e"], c0)
+        calls.wide(b, onto_v, n, rows, r["scores"], row, *grad, sums_v, w["row_ev"], 1)
+        calls.wide(b, onto_k, n, rows, r["slopes"], row, *query, sums_k, w["row_e"], 1)
+        calls.wide(b, onto_q, kind.rows, n, r["slopes"], row, key_at, k_rs, r["sums_q"], w["row_e"], c0)
     if form.runs:
         # [runs][heads of query][L][E], dense
         share = b.mul(b.add(b.mul(run, w["heads"]), head), w["share"])

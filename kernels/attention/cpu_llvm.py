@@ -2,7 +2,7 @@
 
     out [L x Ev] = softmax(Q K^T scale + mask) V        one online-softmax sweep over blocks of keys
 
-Multiply-adds keep their sums in registers (`routines.tile`); between the two products a block of scores, at
+Multiply-adds keep their sums in registers (`products.tile`); between the two products a block of scores, at
 most KEYS x 64, passes through the nearest cache. Sums of bfloat16 and float16 are float32.
 """
 
@@ -21,9 +21,10 @@ from ..machine import many_registers, vector_bytes
 from ..op import Attrs, Specs
 from ..registry import kernel
 from ..spec import TensorSpec
-from . import backward, few, forward
+from . import backward, few, forward, products
 from .forward import Form
 from .op import DTYPES
+from .products import Product
 from .reference import factor
 from .routines import GRAIN, LINE, Kind
 from .shapes import Sizes, repeated_strides, sizes
@@ -152,6 +153,14 @@ def out_problem(specs: Specs, first: int) -> str | None:
     return None
 
 
+def with_products(block: np.ndarray[Any, Any], keys: tuple[Product, ...]) -> np.ndarray[Any, Any]:
+    """A copy of a block, with the addresses of products behind it."""
+    from ..cpu.generate import address_of
+
+    addresses = [address_of(products.emit, tuple(key), "attention_product") for key in keys]
+    return np.array([*block, *addresses], np.int64)
+
+
 @lru_cache(maxsize=512)
 def plan_forward(
     specs: Specs, causal: bool, scale: float | None, threads: int
@@ -213,7 +222,7 @@ def blocks(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     from ..cpu.launch import bind_phases
 
     kind, form, block, table, tasks, nbytes = plan_forward(specs, attrs["is_causal"], attrs["scale"], threads)
-    block = block.copy()
+    block = with_products(block, forward.product_keys(kind, form))
     block[forward.TABLE] = table.ctypes.data
     address = address_of(forward.emit, (tuple(kind), tuple(form)), f"attention_{kind.stored}")
     return bind_phases(block, 6, [(address, tasks)], nbytes, keep=table)
@@ -326,7 +335,7 @@ def blocks_grad(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Lau
     from ..cpu.launch import bind_phases
 
     plan = plan_backward(specs, attrs["is_causal"], attrs["scale"], threads)
-    block = plan.block.copy()
+    block = with_products(plan.block, backward.product_keys(plan.kind, plan.form))
     block[backward.PLACES["table"]] = plan.table.ctypes.data
     kind, stored = tuple(plan.kind), plan.kind.stored
     address = address_of(backward.emit, (kind, tuple(plan.form)), f"attention_grad_{stored}")

@@ -28,6 +28,7 @@ from ..cpu.narrow import stored_bytes, write
 from ..cpu.vector_ir import I64, Vectors, counted_loop, i64, minimum, offset, pointer
 from ..cpu.vector_math import exp_of_negative, log
 from . import few
+from .products import Product, Products, Wide, scores_product, wide_product
 from .routines import (
     Builder,
     Kind,
@@ -37,10 +38,9 @@ from .routines import (
     lay,
     loop,
     mask_panel,
-    product,
     routine,
     turn,
-    wide_product,
+    word,
 )
 
 # The words of a block: six arrays, the scratch, then these. Steps and places are bytes.
@@ -81,9 +81,16 @@ MOST, SUM, FADE, INVERSE, LOG = range(5)
 STATE_ROWS = 5
 
 
-def word(b: Builder, block: Value, index: int) -> Value:
-    """A word of the block."""
-    return b.load(pointer(b, at(b, block, 8 * index)), typ=I64)
+def products(kind: Kind, form: Form) -> tuple[Product, Wide]:
+    """The products of a task: for scores, and for the sums of values."""
+    weighted = wide_product(kind, form.vectors, turned=True, onto="scaled", fixed=kind.rows)
+    return scores_product(kind), weighted
+
+
+def product_keys(kind: Kind, form: Form) -> tuple[Product, ...]:
+    """The products whose addresses follow the words of a block, in order."""
+    points, weighted = products(kind, form)
+    return () if form.few else tuple(dict.fromkeys([points, *(key for _, key in weighted)]))
 
 
 def soften(kind: Kind, builder: Builder, form: Form) -> Any:
@@ -213,6 +220,8 @@ def emit(
         at(b, room, w[name])
         for name in ("panel", "scores", "masks", "sums", "state", "rows_q", "rows_k", "rows_v")
     )
+    points, weighted = products(kind, form)
+    calls = Products(b, block, WORDS, product_keys(kind, form))
     softening, finishing = soften(kind, b, form), finish(kind, b)
     hiding = mask_panel(kind, b, form.mask, form.way) if form.mask else None
     held = cgutils.alloca_once_value(b, i64(-1))
@@ -263,8 +272,7 @@ def emit(
                 dots = few.scores(kind, b, stored, form.few)
                 dots(b, n, w["e"], key_at, k_rs, query, q_rs, at(b, block, 8 * SCALE), scores)
             else:
-                points = product(kind, b, kind.panel, turned=False, onto="new")
-                points(b, n, w["e"], key_at, k_rs, panel, row, scores, row, 0)
+                calls.call(b, points, n, w["e"], key_at, k_rs, panel, row, scores, row, 0)
             if hiding is not None:
                 start = at(b, mask, b.mul(i0, w["m_rs"]), b.mul(c0, w["m_cs"]))
                 hiding(b, masks, start, w["m_rs"], w["m_cs"], rows, n)
@@ -277,8 +285,7 @@ def emit(
                 adding = few.weighted(kind, b, stored, form.few, form.vectors)
                 adding(b, n, w["ev"], scores, where, v_rs, sums, w["sums_rs"], fade)
             else:
-                weighted = wide_product(kind, b, form.vectors, turned=True, onto="scaled", fixed=kind.rows)
-                weighted(b, kind.rows, n, scores, row, where, v_rs, sums, w["sums_rs"], fade)
+                calls.wide(b, weighted, kind.rows, n, scores, row, where, v_rs, sums, w["sums_rs"], fade)
         to, to_total = at(b, out, b.mul(i0, w["o_rs"])), at(b, total, b.mul(i0, w["t_rs"]))
         finishing(b, state, sums, w["sums_rs"], rows, w["ev"], to, w["o_rs"], to_total, w["t_rs"])
 

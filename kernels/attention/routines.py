@@ -5,10 +5,9 @@ Matrices of scores are kept transposed, keys down and queries across, so that a 
 with `lanes` queries: maxima and sums over keys then run down the rows, and no product needs its operands
 turned but for one panel of queries.
 
-    product       C[m x w vectors] (+)= A[m x k] B[k x w vectors]       A by broadcasts, along its rows or
-                                                                        (`turned`) down its columns
-    turn          dst[e][i] = scale src[i][e]                           a panel of w vectors of rows
-    lay           dst[i][e] = src[i][e]                                 any strides and dtype -> dense, padded
+    turn          dst[e][i] = scale src[i][e]      a panel of w vectors of rows
+    lay           dst[i][e] = src[i][e]            any strides and dtype -> dense, filled up
+    mask_panel    dst[c][i] = what mask[i][c] adds to a score
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from ..cpu.narrow import NARROW, read, stored_bytes, write
-from ..cpu.vector_ir import I8, I32, I64, POINTER, Vectors, counted_loop, i64, minimum, offset, pointer, times
+from ..cpu.vector_ir import I8, I32, I64, POINTER, Vectors, i64, minimum, pointer
 
 Value: TypeAlias = Any  # an ir.Value
 Builder: TypeAlias = Any  # an ir.IRBuilder
@@ -109,160 +108,9 @@ def at(builder: Builder, base: Value, *terms: Value | int) -> Value:
     return base
 
 
-# --- products -----------------------------------------------------------------------------------------------
-
-
-def tile(kind: Kind, builder: Builder, mr: int, columns: int, *, turned: bool, onto: str) -> Any:
-    """`tile(b, k, a, a_step, rows, b, b_rs, c, c_rs, extra)`: one register tile, columns not masked.
-
-    A is read at a + row a_step + 8 or 4 k; `turned`: at a + k a_step + 8 or 4 row. Rows past `rows` repeat
-    the last one (nothing past it is read) and are stored like the others: C has room for `mr` of them.
-
-    Args:
-        kind: of the kernel.
-        builder: whose module gets the routine.
-        mr: rows.
-        columns: vectors of columns.
-        turned: where A's rows lie side by side.
-        onto: "new" overwrites C, "add" adds to it where `extra` is not 0; "scaled" adds to it times a factor
-            for each row, which lie at `extra`, unless that is 0.
-    """
-
-    def body(b: Builder, *args: Value) -> None:
-        k, a, a_step, rows, b_at, b_rs, c, c_rs, extra = args
-        v = Vectors(b, kind.dtype, kind.lanes)
-        last = b.sub(rows, i64(1))
-        lines = []
-        for i in range(mr):
-            row = minimum(b, i64(i), last) if i else i64(0)
-            lines.append(pointer(b, at(b, a, times(b, row, v.itemsize) if turned else b.mul(row, a_step))))
-
-        def steps(count: int) -> Any:
-            def one(carried: Any) -> Any:
-                b_now, a_off, acc = carried[0], carried[1], list(carried[2:])
-                for u in range(count):
-                    line = offset(b, b_now, times(b, b_rs, u))
-                    loaded = [v.load(offset(b, line, j * v.nbytes)) for j in range(columns)]
-                    along = at(b, a_off, times(b, a_step, u)) if turned else at(b, a_off, u * v.itemsize)
-                    for i in range(mr):
-                        element = v.broadcast(offset(b, lines[i], along))
-                        for j in range(columns):
-                            acc[i * columns + j] = v.fma(element, loaded[j], acc[i * columns + j])
-                step = times(b, a_step, count) if turned else i64(count * v.itemsize)
-                return [offset(b, b_now, times(b, b_rs, count)), b.add(a_off, step), *acc]
-
-            return one
-
-        state = [pointer(b, b_at), i64(0), *[v.zero] * (mr * columns)]
-        state = counted_loop(b, b.sdiv(k, i64(UNROLL)), state, steps(UNROLL))
-        acc = counted_loop(b, b.srem(k, i64(UNROLL)), state, steps(1))[2:]
-
-        def store(adding: bool) -> None:
-            for i in range(mr):
-                line = pointer(b, at(b, c, times(b, c_rs, i)))
-                scale = (
-                    v.broadcast(pointer(b, at(b, extra, i * v.itemsize)))
-                    if adding and onto == "scaled"
-                    else None
-                )
-                for j in range(columns):
-                    place, value = offset(b, line, j * v.nbytes), acc[i * columns + j]
-                    if adding:
-                        old = v.load(place)
-                        value = v.add(old, value) if scale is None else v.fma(old, scale, value)
-                    v.store(value, place)
-
-        if onto == "new":
-            store(False)
-        else:
-            with b.if_else(b.icmp_signed("!=", extra, i64(0))) as (more, first):
-                with more:
-                    store(True)
-                with first:
-                    store(False)
-
-    name = f"tile_{mr}_{columns}_{'turned' if turned else 'rows'}_{onto}"
-    return routine(builder, name, 9, body)
-
-
-def product(kind: Kind, builder: Builder, columns: int, *, turned: bool, onto: str, fixed: int = 0) -> Any:
-    """`product(b, m, k, a, a_step, b, b_rs, c, c_rs, extra)`: all row tiles of one column of tiles.
-
-    C has room for rows up to a multiple of the tile's height; with `fixed` rows, for exactly these. Where
-    onto is "scaled", `extra` moves along with the rows.
-    """
-    mr = kind.height(columns)
-    rest = fixed % mr
-    tall = tile(kind, builder, mr, columns, turned=turned, onto=onto)
-    low = max(1, mr // 3)
-    short = tile(kind, builder, rest or low, columns, turned=turned, onto=onto)
-    size = kind.size
-
-    def body(b: Builder, *args: Value) -> None:
-        m, k, a, a_step, b_at, b_rs, c, c_rs, extra = args
-
-        def one(part: Any, i: Value, rows: Value) -> None:
-            start = at(b, a, b.mul(i, i64(size)) if turned else b.mul(i, a_step))
-            more = extra
-            if onto == "scaled":
-                moved = b.add(extra, b.mul(i, i64(size)))
-                more = b.select(b.icmp_signed("!=", extra, i64(0)), moved, i64(0))
-            part(b, k, start, a_step, rows, b_at, b_rs, at(b, c, b.mul(i, c_rs)), c_rs, more)
-
-        if fixed:
-            with loop(b, 0, fixed - rest, mr) as (i, _):
-                one(tall, i, i64(mr))
-            if rest:
-                one(short, i64(fixed - rest), i64(rest))
-            return
-        with loop(b, 0, m, mr) as (i, _):
-            left = b.sub(m, i)
-            with b.if_else(b.icmp_signed("<=", left, i64(low))) as (few, many):
-                with few:
-                    one(short, i, left)
-                with many:
-                    one(tall, i, minimum(b, left, i64(mr)))
-
-    name = f"product_{columns}_{'turned' if turned else 'rows'}_{onto}_{fixed}"
-    return routine(builder, name, 9, body)
-
-
-def column_tiles(kind: Kind, vectors: int) -> list[tuple[int, int]]:
-    """(first vector, vectors) of the tiles that so many vectors of columns are cut into."""
-    widest = 4 if kind.registers >= 24 else 2
-    tiles, first = [], 0
-    while first < vectors:
-        left = vectors - first
-        # The last two tiles share what is left: 3 + 2 vectors go faster than 4 + 1.
-        width = left if left <= widest else widest if left >= 2 * widest else (left + 1) // 2
-        tiles.append((first, width))
-        first += width
-    return tiles
-
-
-def wide_product(
-    kind: Kind, builder: Builder, vectors: int, *, turned: bool, onto: str, fixed: int = 0
-) -> Any:
-    """As `product`, for any number of vectors of columns."""
-
-    def call(
-        b: Builder,
-        m: Any,
-        k: Any,
-        a: Value,
-        a_step: Any,
-        b_at: Value,
-        b_rs: Any,
-        c: Value,
-        c_rs: Any,
-        extra: Any,
-    ) -> None:
-        for first, width in column_tiles(kind, vectors):
-            part = product(kind, builder, width, turned=turned, onto=onto, fixed=fixed)
-            shift = first * kind.vector_bytes
-            part(b, m, k, a, a_step, at(b, b_at, shift), b_rs, at(b, c, shift), c_rs, extra)
-
-    return call
+def word(b: Builder, block: Value, index: int) -> Value:
+    """A word of a block."""
+    return b.load(pointer(b, at(b, block, 8 * index)), typ=I64)
 
 
 # --- copies -------------------------------------------------------------------------------------------------

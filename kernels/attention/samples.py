@@ -30,7 +30,17 @@ _SIZES = (
 
 
 def forward(rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
-    """Calls of `attention`."""
+    """Calls of `attention`.
+
+    Of 16-bit numbers one in three: what they are computed with, and how, is that of float32.
+    """
+    step = 3 if dtype in ("bfloat16", "float16") else 1
+    for place, sample in enumerate(_forward(rng, dtype)):
+        if place % step == 0:
+            yield sample
+
+
+def _forward(rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
     kind = np_dtype(dtype)
 
     def normal(*shape: int) -> AnyArray:

@@ -372,15 +372,18 @@ def _units(row, dst, src, start, stop):
         dst += step * load_word(row, DST + axis)
         src += step * load_word(row, SRC + axis)
     inside = start % (across * down)
+    i, j = inside // across * bm, inside % across * bn
     for _ in range(start, stop):
-        i, j = inside // across * bm, inside % across * bn
         to = dst + i * load_word(row, DST_M) + j * load_word(row, DST_N)
         origin = src + i * load_word(row, SRC_M) + j * load_word(row, SRC_N)
         _block(row, to, origin, min(bm, m - i), min(bn, n - j))
-        inside += 1
-        if inside < across * down:
+        j += bn
+        if j < n:
             continue
-        inside = 0
+        j, i = 0, i + bm
+        if i < m:
+            continue
+        i = 0
         for axis in range(outer):
             step, length = load_word(at, axis) + 1, load_word(row, LENGTHS + axis)
             dst += load_word(row, DST + axis)

@@ -12,7 +12,7 @@ the least one, as words. Values are then picked from the row by place.
 
 topk keeps at least the k first keys so far and lets nothing pass that comes behind the k-th of them: a block
 of float32 numbers with none before it is left after one comparison each. When the buffer is full, it is
-sorted and cut to k.
+sorted and cut to k. Of at most `VERY_FEW`, each goes to its place at once.
 
 Tasks share the rows. The compiled code is the same for all dtypes.
 """
@@ -37,6 +37,7 @@ from ..spec import TensorSpec
 from .cpu_numba_takes import around_axis, few_axes, joined, offset_of, table_of, tasks_for
 
 FEW = 48
+VERY_FEW = 16  # of so many, the first ones are kept in order all the time
 WIDE_DIGITS = 4096  # from this many keys on, 11 bits at a time: fewer passes, more counters
 COUNTERS = 6 * 2048  # of 4 bytes; 8 digits of 256, or 6 of 2048
 BLOCK = 64  # elements that topk looks at between two decisions
@@ -242,6 +243,29 @@ def _keep(room, most, n, item, keys, first, count, limited, limit):
 
 
 @part()
+def _insert_few(room, most, n, k, item, keys, first, count, limit):
+    """`_keep` for few: the buffer has the first k keys so far in order; returns how many, and the last."""
+    kept = array_at(types.uint64, room, most)
+    places = array_at(types.uint64, room + 8 * most, most)
+    for i in range(count):
+        key = keys[i]
+        if n == k and key >= limit:
+            continue
+        place = types.uint64(first + i)
+        word = key if item == 8 else key << types.uint64(32) | place
+        j = n if n < k else k - 1
+        while j > 0 and kept[j - 1] > word:
+            kept[j] = kept[j - 1]
+            places[j] = places[j - 1]
+            j -= 1
+        kept[j] = word
+        places[j] = place
+        n = min(n + 1, k)
+        limit = kept[n - 1] if item == 8 else kept[n - 1] >> types.uint64(32)
+    return n, limit
+
+
+@part()
 def _cut(room, most, n, k, item):
     """Sorts the buffer, and moves the first k keys to its front where they are not; returns the k-th key."""
     if _sorted_at(room, most, n, item == 8, 8 * item):
@@ -286,13 +310,20 @@ def _first_keys(scrap, room, most, src, x_step, n, k, item, mode, flip, infinity
             continue
         _read(keys, src + first * x_step, x_step, count, item)
         _turn(keys, count, item, mode, flip, infinity)
+        if k <= VERY_FEW:
+            held, limit = _insert_few(room, most, held, k, item, keys, first, count, limit)
+            limited = held == k
+            if plain:
+                bound = _number_of(scrap, limit, flip)
+            continue
         held = _keep(room, most, held, item, keys, first, count, limited, limit)
         if held + BLOCK > most:
             limit = _cut(room, most, held, k, item)
             held, limited = k, True
             if plain:
                 bound = _number_of(scrap, limit, flip)
-    _cut(room, most, held, k, item)
+    if k > VERY_FEW:
+        _cut(room, most, held, k, item)
 
 
 @part()
@@ -372,7 +403,7 @@ def _bind_rows(specs: Specs, axis: int, k: int, flip: bool, threads: int) -> Cal
     table = table_of(axes)
     rows = int(np.prod([one[0] for one in axes], dtype=np.int64))
     # Where few are wanted, a buffer: twice as many, so that it is sorted rarely, and a block.
-    most = n if 4 * k + 128 > n else 2 * k + BLOCK
+    most = n if 4 * k + (BLOCK if k > VERY_FEW else 0) > n else 2 * k + BLOCK
     room = (32 * most + 4 * COUNTERS + 8 * BLOCK + 63) // 64 * 64
     # An element to sort costs about as much as copying 64 bytes.
     tasks = tasks_for(64 * x.size, rows, threads)

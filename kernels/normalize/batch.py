@@ -287,6 +287,7 @@ def _declare(
             family="normalize",
             optional=may_miss.get(name, ("weight", "y")),
             own_dtype=tuple(one for one in inputs if one in (*_BESIDE, "mean", "rstd")),
+            in_place=name == "batch_norm_inference",
         )
     )
 

@@ -201,10 +201,23 @@ def _rsqrt(lanes: Lanes, dtype: str, x: Value) -> Value:
 
 for _name in ("exp", "log", "tanh", "sigmoid", "erf"):
     _TABLE[_name] = _floats(getattr(vector_math, _name))
-for _name in ("exp2", "expm1", "log2", "log1p", "sin", "cos", "tan", "mish", "softplus", "gelu_slope", "elu"):
+for _name in (
+    "exp2",
+    "expm1",
+    "log2",
+    "log1p",
+    "sin",
+    "cos",
+    "tan",
+    "mish",
+    "softplus",
+    "gelu",
+    "gelu_slope",
+    "elu",
+):
     _TABLE[_name] = _floats(getattr(more, _name))
 _TABLE["logsigmoid"] = _floats(more.log_sigmoid)
-for _name in ("gelu", "gelu_tanh", "silu"):
+for _name in ("gelu_tanh", "silu"):
     _TABLE[_name] = _floats(lambda v, x, name=_name: vector_math.activation(v, name, x))
 
 

@@ -199,9 +199,9 @@ _add(
     flops=2,
     weight=6,
 )
-_add("pow", "x y", _power, "x^y", kinds=ARITHMETIC, flops=20, weight=120)
-_add("remainder", "x y", _remainder, "x - y floor(x / y): Python's %", kinds=ARITHMETIC, flops=2, weight=200)
-_add("floor_divide", "x y", _floor_divide, "floor(x / y)", kinds=ARITHMETIC, flops=2, weight=200)
+_add("pow", "x y", _power, "x^y", kinds=ARITHMETIC, flops=20, weight=100)
+_add("remainder", "x y", _remainder, "x - y floor(x / y): Python's %", kinds=ARITHMETIC, flops=2, weight=80)
+_add("floor_divide", "x y", _floor_divide, "floor(x / y)", kinds=ARITHMETIC, flops=2, weight=80)
 _add("floor", "x", np.floor, "the largest whole number not above x")
 _add("ceil", "x", np.ceil, "the smallest whole number not below x")
 _add("round", "x", np.rint, "the nearest whole number, halves to even")
@@ -234,7 +234,7 @@ _add(
     flops=12,
     weight=26,
 )
-_add("gelu", "x", lambda x: activations.reference("gelu", x), "x P(X < x) of normal X", flops=25, weight=50)
+_add("gelu", "x", lambda x: activations.reference("gelu", x), "x P(X < x) of normal X", flops=25, weight=30)
 _add(
     "gelu_tanh",
     "x",
@@ -243,7 +243,7 @@ _add(
     flops=18,
     weight=40,
 )
-_add("gelu_slope", "x", _gelu_slope, "the derivative of gelu", flops=40, weight=75)
+_add("gelu_slope", "x", _gelu_slope, "the derivative of gelu", flops=40, weight=50)
 _add("silu", "x", lambda x: activations.reference("silu", x), "x sigmoid(x)", flops=13, weight=36)
 _add("softplus", "x", _softplus, "log(1 + e^x)", flops=20, weight=75)
 _add("logsigmoid", "x", lambda x: -_softplus(-x), "log(sigmoid(x))", flops=20, weight=75)

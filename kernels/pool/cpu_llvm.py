@@ -115,12 +115,12 @@ class Call:
             self.axes[a] = Axis(1, one * 0, one, 1, 1, 1, one)
             shape[4], shape[2 + a] = int(count[0]), 1
 
-    def block(self, lanes: int, forward_w: bool) -> tuple[NDArray[np.int64], list[Any]]:
+    def block(self, lanes: int, forward_w: bool | None) -> tuple[NDArray[np.int64], list[Any]]:
         """(the argument block, the tables whose addresses are in it).
 
         Args:
             lanes: by which vectors at the end of a line may read past the last reciprocal.
-            forward_w: whether the lists of axis w are those of windows, of a gradient too.
+            forward_w: whether the lists of axis w are those of windows, of a gradient too; None for no lists.
         """
         block = np.zeros(BLOCK, np.int64)
         keep: list[Any] = []
@@ -136,8 +136,9 @@ class Call:
                 block[place : place + 5] = found[1]
         own = self.attrs.get("divisor_override")
         for a, axis in enumerate(self.axes):
-            starts, pairs = listed(axis, self.gradient and not (forward_w and a == 2))
-            block[words.STARTS + a], block[words.PAIRS + a] = table(starts), table(pairs)
+            if a < 2 or forward_w is not None:
+                starts, pairs = listed(axis, self.gradient and not (forward_w and a == 2))
+                block[words.STARTS + a], block[words.PAIRS + a] = table(starts), table(pairs)
             factors = axis.factors if own is None else np.full(axis.places, own if a == 0 else 1)
             block[words.FACTORS + a] = table(factors)
         inverse = np.append(1.0 / factors, np.zeros(lanes))
@@ -173,7 +174,7 @@ class Call:
             return False
         image = self.specs[1]
         assert image is not None
-        exist = all(bool(axis.seen()[1].any(1).all()) for axis in self.axes)
+        exist = all(axis.all_see() for axis in self.axes)
         plane = image.itemsize * prod(self.shape[2:])
         if image.layout is not None or not exist or plane >= 1 << 30:
             return False
@@ -215,7 +216,7 @@ class Call:
         """Whether vectors along windows pay, and serve: those of a gradient must not overlap."""
         axis = self.axes[2]
         ends = axis.starts + axis.counts
-        apart = bool((ends[:-1] <= axis.starts[1:]).all()) and bool(axis.seen()[1].any(1).all())
+        apart = bool((ends[:-1] <= axis.starts[1:]).all()) and axis.all_see()
         fits = apart if self.gradient else self.kind in ("max_pool", "avg_pool")
         return axis.step == 1 and axis.taps >= LONG and fits and self.image_lines()
 
@@ -241,8 +242,8 @@ def bind(kind: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
     return bind_phases(block, call.arrays, [(address, tasks)], keep=keep)
 
 
-def chosen(call: Call) -> tuple[Callable[..., None], tuple[Any, ...], int, bool]:
-    """(the emitter, its key, the lines of the result, whether the lists of w are those of windows)."""
+def chosen(call: Call) -> tuple[Callable[..., None], tuple[Any, ...], int, bool | None]:
+    """(the emitter, its key, the lines of the result, `forward_w` of the block)."""
     target, taps = call.specs[1], call.specs[2]
     assert target is not None
     stored = target.dtype
@@ -255,13 +256,13 @@ def chosen(call: Call) -> tuple[Callable[..., None], tuple[Any, ...], int, bool]
     if c > 1 and call.dense(1) and not (w > 1 and call.dense(4)):
         return emit_points, (*key, True, lead), n * d * h, False
     if call.scatters():
-        return emit_scatter, (*key, call.apart()), n * c, False
+        return emit_scatter, (*key, call.apart()), n * c, None
     side_by_side = windows is not None and windows[0] == windows[1] and windows[3] == 0
     widest = MOST_REPEATS if call.kind == "avg_pool_grad" and side_by_side else MOST_STRIDE
     if windows and windows[0] <= MOST_TAPS and windows[1] <= widest and call.dense(4) and w > 1:
         group = windows[1] if call.gradient else 1
         short = -(-w // group) <= lanes
-        return emit_lines, (*key, *windows, short, lead > 0), n * c * d * h, False
+        return emit_lines, (*key, *windows, short, lead > 0), n * c * d * h, None
     if call.long_windows():
         return emit_across_back if call.gradient else emit_across, (*key, lead), n * c * d * h, True
     return emit_points, (*key[:2], 1, False, lead), n * c * d * h, False

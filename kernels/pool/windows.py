@@ -53,6 +53,12 @@ class Axis:
         """How many windows there are."""
         return len(self.starts)
 
+    def all_see(self) -> bool:
+        """Whether every window sees an element that exists."""
+        first = np.maximum(0, -(self.starts // self.step))
+        at = self.starts + first * self.step
+        return bool(((first < self.counts) & (at < self.size)).all())
+
     def seen(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """For each window and tap the element, and whether it exists: [places, taps]."""
         k = np.arange(self.taps)

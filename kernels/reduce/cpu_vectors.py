@@ -23,7 +23,7 @@ from ..kernel import Config, Launch
 from ..machine import vector_bytes
 from ..op import Attrs, Specs
 from ..registry import kernel
-from . import emit
+from . import emit, emit_columns
 from .axes import axes_of
 from .geometry import MOST_KEPT, MOST_REDUCED, Geometry, geometry
 from .kinds import FLAGS
@@ -97,13 +97,13 @@ def bind(kind: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
         block += [axis.length, axis.step]
     shape = (len(g.kept), len(g.reduced))
     key: tuple[Any, ...] = (kind, x.dtype, out.dtype, lanes, form, *shape, pieces > 1)
-    run = emit.columns if g.case == "columns" else emit.rows
+    run = emit_columns.columns if g.case == "columns" else emit.rows
     phases = [(address_of(run, key, f"{kind} {g.case} {x.dtype}"), tasks)]
     scratch = 0
     if pieces > 1:
         packed = g.case != "columns"
         key = (kind, x.dtype, out.dtype, *shape, packed)
-        phases.append((address_of(emit.merge, key, f"{kind} merge {x.dtype}"), 1))
+        phases.append((address_of(emit_columns.merge, key, f"{kind} merge {x.dtype}"), 1))
         scratch = 8 * 3 * results * pieces * (1 if packed else n)
     return bind_phases(np.array(block, np.int64), 2, phases, scratch)
 

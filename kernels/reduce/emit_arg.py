@@ -185,7 +185,7 @@ def columns(
     """Places of results side by side, a vector of them at a time, down all rows."""
     t = Task(builder, block, kept, reduced)
     b, r = builder, _simple(builder, kind, stored, lanes)
-    width, panels, size = t.word(emit.LENGTH), t.word(emit.PANELS), emit._bytes(stored)
+    width, panels, size = t.word(emit.LENGTH), t.word(emit.PANELS), emit.bytes_of(stored)
     length, step = t.reduced[0] if t.reduced else (i64(1), i64(0))
     kind_of_places, element = _places(r)
     one_more = _same(kind_of_places, element, [1] * lanes)
@@ -215,8 +215,8 @@ def columns(
             words.store(found, pointer(b, to), "int64", mask)
 
         whole, left = b.sdiv(mine, i64(lanes)), b.srem(mine, i64(lanes))
-        emit._each(b, whole, lambda v: one(v, None))
+        emit.each(b, whole, lambda v: one(v, None))
         tail = b.zext(b.icmp_signed(">", left, i64(0)), I64)
-        emit._each(b, tail, lambda v: one(b.add(v, whole), r.given.v.tail_mask(left)))
+        emit.each(b, tail, lambda v: one(b.add(v, whole), r.given.v.tail_mask(left)))
 
     emit.units(t, index, split, unit)

@@ -78,6 +78,7 @@ def _declare(name: str, run: Callable[..., Any], doc: str, magnitude: Any = None
         doc=doc,
         magnitude=magnitude,
         family="reduce",
+        in_place=True,
     )
     SCANS[name] = op
     return register_op(op)

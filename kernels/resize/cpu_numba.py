@@ -36,6 +36,8 @@ PLANES, AXES, TABLE, TASKS, WIDTH_BEFORE, LINE_BYTES, TOTAL_BYTES = range(7)
 # Of each of the three axes: its length after, the stride in x, the tables, and how many taps at most.
 AXIS, AXIS_WORDS = 7, 7
 LENGTH, STRIDE, PLACES, WEIGHTS, COUNTS, MOST, UNIFORM = range(AXIS_WORDS)
+# UNIFORM: 0; 1 where all elements have as many taps; where each is one element as it is; where it is i // 2.
+ONES, DOUBLED = 2, 3
 WORDS = AXIS + 3 * AXIS_WORDS
 
 
@@ -68,8 +70,17 @@ def resize_task(dtype: str) -> Any:
         sums, out = array_at(wide, line, n), array_at(stored, dst, m)
         if uniform and most == 1:
             at, by = array_at(types.uint32, places, m), array_at(wide, weights, m)
-            for i in range(m):
-                out[i] = narrow(by[i] * sums[at[i]])
+            if uniform == DOUBLED:
+                for j in range(n):
+                    value = narrow(sums[j])
+                    out[2 * j] = value
+                    out[2 * j + 1] = value
+            elif uniform == ONES:
+                for i in range(m):
+                    out[i] = narrow(sums[at[i]])
+            else:
+                for i in range(m):
+                    out[i] = narrow(by[i] * sums[at[i]])
         elif uniform and most == 2:
             at, by = array_at(types.uint32, places, m), array_at(wide, weights, m)
             at2 = array_at(types.uint32, places + 4 * m, m)
@@ -107,7 +118,7 @@ def resize_task(dtype: str) -> Any:
         row_counts = array_at(types.int64, load_word(high, COUNTS), height)
         room = load_word(block, 2) + index * load_word(at, LINE_BYTES)
         rows = planes * depth * height
-        single = load_word(high, MOST) == 1 and load_word(high, UNIFORM) == 1
+        single = load_word(high, MOST) == 1 and load_word(high, UNIFORM) >= 1
         start = index * rows // tasks
         for row in range(start, (index + 1) * rows // tasks):
             h, d, plane = row % height, row // height % depth, row // height // depth
@@ -161,14 +172,18 @@ def _bind(
     missing = 5 - x.ndim
     strides = (0,) * missing + x.strides[2:]
     kept: list[Any] = [planes]
+    n = x.shape[-1]
     words: list[int] = []
     for ((places, weights), counts), stride in zip([identity] * missing + list(tables), strides, strict=True):
         arrays = [np.ascontiguousarray(places, np.uint32), np.ascontiguousarray(weights, wide)]
         arrays.append(np.ascontiguousarray(counts, np.int64))
         kept += arrays
         most = len(places)
-        words += [len(counts), stride, *(a.ctypes.data for a in arrays), most, int((counts == most).all())]
-    n = x.shape[-1]
+        uniform = int((counts == most).all())
+        if uniform and most == 1 and (arrays[1] == 1).all():
+            doubled = np.array_equal(arrays[0][0], np.arange(len(counts)) // 2)
+            uniform = DOUBLED if doubled and stride == x.itemsize and len(counts) == 2 * n else ONES
+        words += [len(counts), stride, *(a.ctypes.data for a in arrays), most, uniform]
     rows = out.size // out.shape[-1]
     tasks = tasks_for(4 * (x.nbytes + out.nbytes), rows, threads)
     line, total = ((m * np.dtype(wide).itemsize + 63) // 64 * 64 for m in (n, out.shape[-1]))

@@ -161,6 +161,7 @@ def _declare(
         doc=doc,
         magnitude=size,
         family="softmax",
+        in_place=True,
     )
     OPS[name] = op
     return register_op(op)

@@ -21,7 +21,7 @@ from kernelwright.kernels.spec import ABSENT, TensorSpec
 
 FLOATS = ("float32", "float64", "bfloat16", "float16")
 MOST_SAMPLES = 6
-MOST_ELEMENTS = 400
+MOST_ELEMENTS = {"recurrent": 1500}
 
 # Ops whose results say nothing of small changes: steps, comparisons, positions, random numbers.
 NO_GRADIENT = {
@@ -40,7 +40,7 @@ def _differentiable(op: Op) -> bool:
 def _usable(op: Op, sample: Sample) -> bool:
     """Whether finite differences mean something: finite numbers, not many, floating-point results."""
     arrays = [x for x in sample.inputs if x is not None]
-    if not arrays or sum(x.size for x in arrays) > MOST_ELEMENTS or any(x.size == 0 for x in arrays):
+    if not arrays or sum(x.size for x in arrays) > MOST_ELEMENTS.get(op.family, 400) or any(x.size == 0 for x in arrays):
         return False
     if not any(x.dtype == np.float64 for x in arrays):
         return False

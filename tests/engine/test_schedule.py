@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import kernelwright as kw
 from kernelwright.engine import schedule
 from kernelwright.kernels.errors import ConfigError
 
@@ -53,6 +54,23 @@ def _chained(optimizer: Any) -> Any:
 @pytest.mark.filterwarnings("ignore:The epoch parameter")
 def test_rates_are_those_of_pytorch(ours: schedule.Schedule, make: Callable[[Any], Any]) -> None:
     assert [ours(t) for t in range(UPDATES)] == pytest.approx(torch_rates(make), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [
+        schedule.constant(0.1),
+        schedule.step(0.1, 7, 0.3),
+        schedule.exponential(0.1, 0.95),
+        schedule.warmup(schedule.cosine(0.1, 25, 0.01), 7),
+        schedule.one_cycle(0.5, 40),
+    ],
+)
+def test_a_compiled_step_sees_the_same_rates(rates: schedule.Schedule) -> None:
+    compiled = kw.compile(lambda t: rates(t))
+    found = [float(compiled(kw.array(float(t)))) for t in range(0, 40, 3)]
+    assert found == pytest.approx([rates(t) for t in range(0, 40, 3)], rel=1e-12, abs=1e-15)
+    assert compiled.traces == 1
 
 
 @pytest.mark.parametrize(

@@ -161,3 +161,15 @@ def test_what_does_not_fit_is_explained() -> None:
         basic_index(x, True)
     with pytest.raises(DTypeError, match="whole numbers, slices"):
         basic_index(x, "a")
+
+
+@pytest.mark.parametrize("name", ["reshape", "transpose", "broadcast_to", "slice"])
+def test_every_view_holds_what_the_definition_says(name: str) -> None:
+    op = get_op(name)
+    for dtype in op.dtypes:
+        for sample in op.samples(np.random.default_rng(0), dtype):
+            found = np.asarray(call(op, sample.inputs, sample.attrs))
+            (right,) = op.reference(*sample.inputs, **op.complete(sample.attrs))
+            assert found.dtype == right.dtype
+            assert found.flags.aligned
+            np.testing.assert_array_equal(found, right, err_msg=str(sample))

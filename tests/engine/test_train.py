@@ -52,7 +52,12 @@ class Reader(nn.Module):
 
 
 def torch_models() -> dict[str, tuple[Any, Any, Any, Any]]:
-    """For each network: ours, PyTorch's, our optimizer, and a function that makes theirs."""
+    """For each network: ours, PyTorch's, our optimizer, and a function that makes theirs.
+
+    All are smooth. Where rounding puts a number on this or that side of a ReLU's kink, two right trainings
+    part: of nine runs of this CNN with ReLU and max pooling, PyTorch's in float32 and in float64 differed by
+    1.3e-4 in one.
+    """
     import torch
     from torch import nn as theirs
 
@@ -69,10 +74,10 @@ def torch_models() -> dict[str, tuple[Any, Any, Any, Any]]:
         return nn.Sequential(
             nn.Conv2d(1, 8, 3, padding=1, key=1),
             nn.BatchNorm2d(8),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
+            nn.SiLU(),
+            nn.AvgPool2d(2),
             nn.Conv2d(8, 16, 3, padding=1, key=2),
-            nn.ReLU(),
+            nn.GELU(),
             nn.AdaptiveAvgPool2d(2),
             nn.Flatten(),
             nn.Linear(64, 10, key=3),
@@ -82,23 +87,25 @@ def torch_models() -> dict[str, tuple[Any, Any, Any, Any]]:
         return theirs.Sequential(
             theirs.Conv2d(1, 8, 3, padding=1),
             theirs.BatchNorm2d(8),
-            theirs.ReLU(),
-            theirs.MaxPool2d(2),
+            theirs.SiLU(),
+            theirs.AvgPool2d(2),
             theirs.Conv2d(8, 16, 3, padding=1),
-            theirs.ReLU(),
+            theirs.GELU(),
             theirs.AdaptiveAvgPool2d(2),
             theirs.Flatten(),
             theirs.Linear(64, 10),
         )
 
-    def their_mlp() -> Any:
-        return theirs.Sequential(
-            theirs.Linear(64, 32), theirs.ReLU(), theirs.Dropout(0), theirs.Linear(32, 10)
-        )
+    def ours_mlp() -> Any:
+        return nn.Sequential(nn.Linear(64, 32, key=1), nn.Tanh(), nn.Linear(32, 10, key=2))
 
-    sgd = {"lr": 0.1, "momentum": 0.9}
+    def their_mlp() -> Any:
+        return theirs.Sequential(theirs.Linear(64, 32), theirs.Tanh(), theirs.Linear(32, 10))
+
+    torch.manual_seed(0)
+    sgd = {"lr": 0.05, "momentum": 0.9}
     return {
-        "mlp": (mlp(), their_mlp(), kw.optim.adam(5e-3), lambda p: torch.optim.Adam(p, 5e-3)),
+        "mlp": (ours_mlp(), their_mlp(), kw.optim.adam(5e-3), lambda p: torch.optim.Adam(p, 5e-3)),
         "cnn": (ours_cnn(), their_cnn(), kw.optim.sgd(**sgd), lambda p: torch.optim.SGD(p, **sgd)),
         "lstm": (Reader(), TorchReader(), kw.optim.adamw(1e-2), lambda p: torch.optim.AdamW(p, 1e-2)),
     }

@@ -99,3 +99,28 @@ def test_equal_thread_counts_give_equal_bits() -> None:
         )
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.usefixtures("shared")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", [*SOFTMAX_OPS, "cumsum", "batch_norm_inference"])
+def test_a_result_may_take_the_place_of_an_input(name: str, dtype: str) -> None:
+    op = get_op(name)
+    assert op.in_place
+    for sample in op.samples(np.random.default_rng(4), dtype):
+        for kernel in kernels_for(name):
+            for place, x in enumerate(sample.inputs):
+                plain = [None if one is None else np.ascontiguousarray(one) for one in sample.inputs]
+                specs = tuple(ABSENT if one is None else TensorSpec.of(one) for one in plain)
+                attrs = op.complete(sample.attrs)
+                (out,) = op.infer(specs, **attrs)
+                if x is None or specs[place] is not out or not out.size:
+                    continue
+                if kernel.why_not((*specs, out), attrs) is not None:
+                    continue
+                launch = kernel.bind((*specs, out), attrs, kernel.configurations(specs, attrs, 2)[0], 2)
+                apart = out.empty()
+                launch(*plain, apart)
+                given = plain[place]
+                launch(*plain, given)
+                np.testing.assert_array_equal(np.asarray(given, "f8"), np.asarray(apart, "f8"), str(sample))
