@@ -118,7 +118,9 @@ def _chain(graph: Graph, joins: Joins, head: Node, used: set[Node]) -> _Chain | 
         if len(users) != 1 or value in graph.outputs or users[0] in used:
             break
         longer = _longer(chain, users[0], value)
-        if longer is None or not joins.may([joins.of(node) for node in longer.nodes]):
+        if longer is None or len(joins.members[joins.of(users[0])]) > 1:
+            break  # the other term of a sum may have taken it
+        if not joins.may([joins.of(node) for node in longer.nodes]):
             break
         chain = longer
     if chain is None or len(chain.nodes) == 1:

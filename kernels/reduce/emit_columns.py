@@ -12,6 +12,7 @@ from llvmlite import ir
 
 from ..cpu.vector_ir import I64, counted_loop, i64, minimum, pointer
 from .emit import (
+    FOLD,
     LENGTH,
     OUT,
     PANEL,
@@ -210,13 +211,14 @@ def merge(
 ) -> None:
     """Merges the states in the scratch, one result at a time.
 
-    They are [result, piece, number, column], words of 8 bytes. `packed`: there are no columns.
+    They are [result, piece, number, fold, column], words of 8 bytes: FOLD rows that lie one after the other
+    may count as one. `packed`: there are no columns.
     """
     t = Task(builder, block, kept, reduced)
     b, r = builder, reducer(builder, kind, stored, 1)
     width = i64(1) if packed else t.word(LENGTH)
-    pieces, numbers = t.word(PIECES), 1 + r.numbers
-    results = i64(1)
+    pieces, numbers, fold = t.word(PIECES), 1 + r.numbers, t.word(FOLD)
+    columns, results = b.sdiv(width, fold), i64(1)
     for axis in t.kept:
         results = b.mul(results, axis[0])
 
@@ -228,12 +230,16 @@ def merge(
     def one(result: ir.Value, column: ir.Value, out_at: ir.Value) -> None:
         def piece(s: Sequence[Any]) -> list[Any]:
             place = b.mul(b.add(b.mul(result, pieces), s[0]), i64(numbers))
-            found = []
-            for i in range(numbers):
-                to = b.add(b.mul(b.add(place, i64(i)), width), column)
-                found.append(load(b.add(t.word(SCRATCH), b.mul(to, i64(8)))))
-            merged = r.merged(list(s[2:]), s[1], found[1:], found[0])
-            return [b.add(s[0], i64(1)), r.state.add(s[1], found[0]), *merged]
+
+            def row(c: Sequence[Any]) -> list[Any]:
+                found = []
+                for i in range(numbers):
+                    to = b.add(b.mul(b.add(place, i64(i)), width), c[0])
+                    found.append(load(b.add(t.word(SCRATCH), b.mul(to, i64(8)))))
+                merged = r.merged(list(c[2:]), c[1], found[1:], found[0])
+                return [b.add(c[0], columns), r.state.add(c[1], found[0]), *merged]
+
+            return [b.add(s[0], i64(1)), *counted_loop(b, fold, [column, *s[1:]], row)[1:]]
 
         start = [i64(0), r.state.constant(0), *r.empty()]
         state = counted_loop(b, pieces, start, piece)[2:]
@@ -242,6 +248,6 @@ def merge(
 
     def every_column(result: ir.Value) -> None:
         _, out_at = t.places(result)
-        each(b, width, lambda column: one(result, column, out_at))
+        each(b, columns, lambda column: one(result, column, out_at))
 
     each(b, results, every_column)

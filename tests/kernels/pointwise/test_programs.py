@@ -319,3 +319,15 @@ def test_few_long_rows_are_shared_among_threads(
         assert np.array_equal(largest, (a - b).max(axes, keepdims=True))
         assert np.array_equal(above, (a > b).any(axes, keepdims=True))
         assert all(np.array_equal(one, other) for one, other in zip(results, again, strict=True))
+
+
+def test_float16_without_its_conversions_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kernelwright.kernels.pointwise import kernel as programs
+    from kernelwright.kernels.registry import kernels_for
+
+    plain = dataclasses.replace(machine(), flags=frozenset({"sse2"}))
+    monkeypatch.setattr(programs, "machine", lambda: plain)
+    (program,) = kernels_for("exp")
+    for dtype, reason in (("float16", "F16C"), ("bfloat16", None), ("float32", None)):
+        why = program.why_not((TensorSpec((3,), dtype),) * 2, {})
+        assert why is None if reason is None else reason in str(why)
