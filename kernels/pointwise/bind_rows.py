@@ -78,6 +78,7 @@ def bind_rows(
         parts = -(-wanted // units)
         room = 0
     tasks = min(wanted, units * parts)
+    lines = prod(axis[0] for axis in outer_reduced)
     block = np.zeros(words.total(len(outer_kept) + len(outer_reduced)), np.int64)
     head = {
         "tasks": tasks,
@@ -85,14 +86,15 @@ def bind_rows(
         "length": vectors[0],
         "blocks": blocks,
         "count": inner[0],
-        "lines": prod(axis[0] for axis in outer_reduced),
+        "lines": lines,
         "total": total,
         "kept": len(outer_kept),
         "reduced": len(outer_reduced),
         "room": room,
         "parts": parts,
         "piece": _piece(inner[0] if across else -(-vectors[0] // lanes)),
-        "by_lines": int(prod(axis[0] for axis in outer_reduced) >= parts),
+        "by_lines": int(lines >= parts),
+        "line_piece": _piece(lines),
     }
     for name, value in head.items():
         block[words.head[name]] = value
@@ -116,7 +118,7 @@ def bind_rows(
 
 def _piece(steps: int) -> int:
     """Steps of a piece: a power of two near the root of all, so that pieces and levels grow alike."""
-    return int(min(4096, max(64, 1 << (isqrt(steps).bit_length()))))
+    return int(min(4096, max(16, 1 << (isqrt(steps).bit_length()))))
 
 
 def _full_operands(program: Program) -> list[int]:

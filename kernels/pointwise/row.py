@@ -117,8 +117,17 @@ class Row:
                 sums = self._line_along(stage, ats, number, sums)
             return [b.add(number, i64(1)), *sums]
 
-        count = b.sub(rows.last_line, rows.first_line)
-        flat = counted_loop(b, count, [rows.first_line, *totals], line)[1:]
+        size = rows.word("line_piece")
+
+        def group(carried: Sequence[Value]) -> list[Value]:
+            number, *sums = carried
+            count = least(b, size, b.sub(rows.last_line, number))
+            after, *found = counted_loop(b, count, [number, *totals], line)
+            owners = [reduction for reduction in stage.reductions for _ in range(self._row_groups())]
+            return [after, *(self._step(self.lanes, *each) for each in zip(owners, sums, found, strict=True))]
+
+        groups = _pieces(b, b.sub(rows.last_line, rows.first_line), size)
+        flat = counted_loop(b, groups, [rows.first_line, *totals], group)[1:]
         return self._by_reduction(stage, flat)
 
     def _by_reduction(self, stage: Stage, flat: Sequence[Value]) -> list[list[Value]]:

@@ -43,10 +43,10 @@ class RowWords:
     # it is cut into (across). count: elements of a line (across). lines: see above. total: elements of a row.
     # kept, reduced: how many axes there are outside, of rows and of lines. room: bytes of scratch of a task.
     # parts: how many share a row; they share its lines where `by_lines`, else each line. piece: vectors, or
-    # elements across, that are added up before they go into the second level.
+    # elements across, that are added up before they go into the second level; line_piece: lines likewise.
     HEAD = (
         *("tasks", "units", "length", "blocks", "count", "lines", "total", "kept", "reduced", "room"),
-        *("parts", "by_lines", "piece"),
+        *("parts", "by_lines", "piece", "line_piece"),
     )
 
     def __init__(self, arrays: int, operands: int):
