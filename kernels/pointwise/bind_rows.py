@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import isqrt, prod
 
 import numpy as np
 
@@ -91,6 +91,7 @@ def bind_rows(
         "reduced": len(outer_reduced),
         "room": room,
         "parts": parts,
+        "piece": _piece(inner[0] if across else -(-vectors[0] // lanes)),
         "by_lines": int(prod(axis[0] for axis in outer_reduced) >= parts),
     }
     for name, value in head.items():
@@ -111,6 +112,11 @@ def bind_rows(
         return bind_phases(block, count, [(address("whole"), tasks)], room * tasks)
     left = units * parts * len(plan.stages[0].reductions) * 8 * lanes * unroll
     return bind_phases(block, count, [(address("part"), tasks), (address("rest"), 1)], left)
+
+
+def _piece(steps: int) -> int:
+    """Steps of a piece: a power of two near the root of all, so that pieces and levels grow alike."""
+    return int(min(4096, max(64, 1 << (isqrt(steps).bit_length()))))
 
 
 def _full_operands(program: Program) -> list[int]:
