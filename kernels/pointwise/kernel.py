@@ -7,6 +7,8 @@ from typing import Any
 
 from ..errors import NoKernelError
 from ..kernel import Config, Launch
+from ..machine import machine
+from ..matmul.registers import widening_problem
 from ..op import Attrs, Op, Specs, get_op
 from ..registry import kernel, kernels_for
 from ..spec import TensorSpec
@@ -79,6 +81,8 @@ def _bound(
     outputs = specs[inputs:]
     call = made if isinstance(made, Call) else Call(made, outputs[0].shape)
     problem = _mismatch(call.program, given, outputs)
+    if problem is None and "float16" in call.program.dtypes:
+        problem = widening_problem(machine(), "float16")
     if problem is not None:
         return problem
     strides = call.strides or operand_strides(call, (*given, *outputs))

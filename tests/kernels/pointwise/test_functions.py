@@ -35,9 +35,9 @@ FUNCTIONS: dict[str, tuple[Exact, float, float]] = {
     "softplus": (softplus, 2.0, 2.0),
     "logsigmoid": (lambda x: -softplus(-x), 2.0, 2.0),
     "mish": (mish, 4.0, 4.0),
-    "sin": (np.sin, 0.51, 1.0),
-    "cos": (np.cos, 0.51, 1.0),
-    "tan": (np.tan, 0.51, 1.0),
+    "sin": (np.sin, 0.51, 2.0),
+    "cos": (np.cos, 0.51, 2.0),
+    "tan": (np.tan, 0.51, 4.0),
 }
 
 

@@ -275,10 +275,10 @@ def test_sums_of_equal_numbers_do_not_drift() -> None:
     w = Writer()
     x = w.input("float32")
     w.output(w.reduce_sum(x))
-    n = 1 << 21
-    for shape, axes in (((n,), (0,)), ((n, 1), (0,))):
-        (total,) = run(w.program(), np.full(shape, 0.1, "f"), **rows_of(shape, axes))
-        assert abs(total.item() / (n * float(np.float32(0.1))) - 1) < 1e-5
+    for n, columns in ((1 << 21, 1), (1 << 15, 70), (2210, 17)):
+        for shape, axes in (((n, columns), (0,)), ((columns, n), (1,))):
+            (total,) = run(w.program(), np.full(shape, 0.1, "f"), **rows_of(shape, axes))
+            assert np.abs(total / (n * float(np.float32(0.1))) - 1).max() < 1e-7 * n**0.5 + 1e-6
 
 
 def test_long_rows_are_computed_again_instead_of_kept() -> None:
@@ -319,3 +319,15 @@ def test_few_long_rows_are_shared_among_threads(
         assert np.array_equal(largest, (a - b).max(axes, keepdims=True))
         assert np.array_equal(above, (a > b).any(axes, keepdims=True))
         assert all(np.array_equal(one, other) for one, other in zip(results, again, strict=True))
+
+
+def test_float16_without_its_conversions_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kernelwright.kernels.pointwise import kernel as programs
+    from kernelwright.kernels.registry import kernels_for
+
+    plain = dataclasses.replace(machine(), flags=frozenset({"sse2"}))
+    monkeypatch.setattr(programs, "machine", lambda: plain)
+    (program,) = kernels_for("exp")
+    for dtype, reason in (("float16", "F16C"), ("bfloat16", None), ("float32", None)):
+        why = program.why_not((TensorSpec((3,), dtype),) * 2, {})
+        assert why is None if reason is None else reason in str(why)
