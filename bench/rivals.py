@@ -80,11 +80,11 @@ def torch_inference(network: Network, x: np.ndarray[Any, Any], compiled: bool = 
     import torch
 
     model, given = torch_model(network).eval(), torch.from_numpy(x)
-    run = model
+    run: Any = model
     if compiled:
         import torch._inductor.config as config
 
-        with config.patch(freezing=True), torch.no_grad():  # type: ignore[no-untyped-call]
+        with config.patch(freezing=True), torch.no_grad():
             run = torch.compile(model)
             run(given)
 
