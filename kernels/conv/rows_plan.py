@@ -39,12 +39,13 @@ def plan_rows(p: Problem, threads: int) -> RowsPlan:
     height, width = p.places[1:]
     vectors = ceil_div(width, lanes)
     worth = threads_worth(p.flops, threads)
-    plans = []
-    for mo in range(1, min(p.og, MOST_OUT) + 1):
-        for rows in range(1, min(height, MOST_ROWS) + 1):
-            for nv in range(1, min(vectors, MOST_VECTORS) + 1):
-                if (mo + 1) * rows * nv + 1 < registers:
-                    plans.append(_plan(p, lanes, worth, mo, rows, nv))
+    plans = [
+        _plan(p, lanes, worth, mo, rows, nv)
+        for mo in range(1, min(p.og, MOST_OUT) + 1)
+        for rows in range(1, min(height, MOST_ROWS) + 1)
+        for nv in range(1, min(vectors, MOST_VECTORS) + 1)
+        if (mo + 1) * rows * nv + 1 < registers
+    ]
     return min(plans, key=lambda plan: plan.cycles)
 
 

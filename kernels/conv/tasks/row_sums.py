@@ -1,7 +1,7 @@
 """Weight gradients along rows of pixels: the tasks, in LLVM IR throughout.
 
     sums     dw[o, c, i, j] = sum over images n, rows p and pixels q of grad[n, o, p, q] x[n, c, p + i, q + j]
-             for each block of images
+             for each block of images, or band of rows of an image
                for each tile of mo output channels, for c, i
                  for each vector of pixels, image and row     mo loads of grad, all taps' of x, multiply-adds
     gather   lanes and tasks added up
@@ -21,15 +21,14 @@ from ...cpu.loops import for_range, share, word
 from ...cpu.vector_ir import Vectors, i64, minimum, offset, pointer
 from . import row_words as words
 
-Value = ir.Value
-Get = Callable[[int], Value]
+Get = Callable[[int], ir.Value]
 SCRATCH = 3  # behind x, grad and dw
 
 
 def emit_sums(
     builder: ir.IRBuilder,
-    block: Value,
-    index: Value,
+    block: ir.Value,
+    index: ir.Value,
     dtype: str,
     lanes: int,
     mo: int,
@@ -45,7 +44,7 @@ def emit_sums(
     each = mo * taps_w * v.nbytes
     count = b.mul(b.mul(tiles, channels), taps_h)
 
-    def zeros(i: Value, _: list[Value]) -> list[Value]:
+    def zeros(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
         v.store(v.zero, pointer(b, b.add(room, b.mul(i, i64(v.nbytes)))))
         return []
 
@@ -53,19 +52,22 @@ def emit_sums(
     first, end = share(b, get(words.N), index, get(words.TASKS))
     images = get(words.IMAGES)
     blocks = b.udiv(b.add(b.sub(end, first), b.sub(images, i64(1))), images)
+    bands, rows = get(words.BANDS), get(words.BAND)
 
-    def some_images(k: Value, _: list[Value]) -> list[Value]:
-        start = b.add(first, b.mul(k, images))
+    def some_images(k: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+        start = b.add(first, b.mul(b.udiv(k, bands), images))
         stop = minimum(b, b.add(start, images), end)
+        top = b.mul(b.urem(k, bands), rows)
+        part = start, stop, top, b.add(top, rows)
 
-        def tile(o: Value, to: list[Value]) -> list[Value]:
+        def tile(o: ir.Value, to: list[ir.Value]) -> list[ir.Value]:
             grad = b.add(get(1), b.mul(minimum(b, b.mul(o, i64(mo)), last), get(words.Y_C)))
 
-            def channel(c: Value, to: list[Value]) -> list[Value]:
+            def channel(c: ir.Value, to: list[ir.Value]) -> list[ir.Value]:
                 x = b.add(get(0), b.mul(c, get(words.X_C)))
 
-                def row(i: Value, to: list[Value]) -> list[Value]:
-                    sums = _row_of_taps(b, v, get, (mo, taps_w, dilation_w), (x, grad), i, (start, stop))
+                def row(i: ir.Value, to: list[ir.Value]) -> list[ir.Value]:
+                    sums = _row_of_taps(b, v, get, (mo, taps_w, dilation_w), (x, grad), i, part)
                     for s, value in enumerate(sums):
                         at = offset(b, pointer(b, to[0]), s * v.nbytes)
                         v.store(v.add(v.load(at), value), at)
@@ -78,7 +80,7 @@ def emit_sums(
         for_range(b, i64(0), tiles, [room], tile)
         return []
 
-    for_range(b, i64(0), blocks, [], some_images)
+    for_range(b, i64(0), b.mul(blocks, bands), [], some_images)
 
 
 def _row_of_taps(
@@ -86,11 +88,14 @@ def _row_of_taps(
     v: Vectors,
     get: Get,
     tile: tuple[int, int, int],
-    arrays: tuple[Value, Value],
-    i: Value,
-    images: tuple[Value, Value],
-) -> list[Value]:
-    """The sums over some images of mo output channels and the taps of row i, of one input channel."""
+    arrays: tuple[ir.Value, ir.Value],
+    i: ir.Value,
+    part: tuple[ir.Value, ir.Value, ir.Value, ir.Value],
+) -> list[ir.Value]:
+    """The sums of mo output channels and the taps of row i, of one input channel.
+
+    `part` is what is summed over: images, from one to another, and rows of grad.
+    """
     mo, taps_w, dilation_w = tile
     x, grad = arrays
     x_h, y_h, y_c = get(words.X_H), get(words.Y_H), get(words.Y_C)
@@ -98,12 +103,12 @@ def _row_of_taps(
     # Rows of grad whose row of x is in the image.
     shift = b.sub(b.mul(i, get(words.DIL_H)), get(words.LO_H))
     below = b.sub(i64(0), shift)
-    first = b.select(b.icmp_signed(">", below, i64(0)), below, i64(0))
-    end = minimum(b, get(words.PLACES_H), b.sub(get(words.SIZE_H), shift))
+    first = b.select(b.icmp_signed(">", below, part[2]), below, part[2])
+    end = minimum(b, minimum(b, get(words.PLACES_H), part[3]), b.sub(get(words.SIZE_H), shift))
     x = b.add(x, b.mul(b.add(first, shift), x_h))
     grad = b.add(grad, b.mul(first, y_h))
 
-    def vector(k: Value, sums: list[Value]) -> list[Value]:
+    def vector(k: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
         at = b.mul(k, i64(v.lanes))
         there = v.tail_mask(b.sub(get(words.PLACES_W), at))
         start = b.sub(at, lo_w)
@@ -115,11 +120,11 @@ def _row_of_taps(
         pixels = b.add(x, b.mul(start, i64(v.itemsize)))
         slopes = b.add(grad, b.mul(at, i64(v.itemsize)))
 
-        def image(n: Value, sums: list[Value]) -> list[Value]:
+        def image(n: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
             from_x = b.add(pixels, b.mul(n, get(words.X_N)))
             from_grad = b.add(slopes, b.mul(n, get(words.Y_N)))
 
-            def row(_p: Value, state: list[Value]) -> list[Value]:
+            def row(_p: ir.Value, state: list[ir.Value]) -> list[ir.Value]:
                 at_x, at_grad, *sums = state
                 grads, at = [], at_grad
                 for m in range(mo):
@@ -136,13 +141,13 @@ def _row_of_taps(
 
             return for_range(b, first, end, [from_x, from_grad, *sums], row)[2:]
 
-        return for_range(b, *images, sums, image)
+        return for_range(b, part[0], part[1], sums, image)
 
     return for_range(b, i64(0), get(words.VECTORS), [v.zero] * (mo * taps_w), vector)
 
 
 def emit_gather(
-    builder: ir.IRBuilder, block: Value, index: Value, dtype: str, lanes: int, mo: int, taps_w: int
+    builder: ir.IRBuilder, block: ir.Value, index: ir.Value, dtype: str, lanes: int, mo: int, taps_w: int
 ) -> None:
     """A task that adds up its share of the tiles of dw, task by task in their order, then the lanes."""
     b, v = builder, Vectors(builder, dtype, lanes)
@@ -153,19 +158,19 @@ def emit_gather(
     each = mo * taps_w * v.nbytes
     tile_bytes = b.mul(b.mul(channels, taps_h), i64(each))
 
-    def tile(o: Value, _: list[Value]) -> list[Value]:
+    def tile(o: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
         first = minimum(b, b.mul(o, i64(mo)), last)
         at = b.add(get(SCRATCH), b.mul(o, tile_bytes))
         to = b.add(get(2), b.mul(first, steps[0]))
 
-        def channel(c: Value, at: list[Value]) -> list[Value]:
-            def row(i: Value, at: list[Value]) -> list[Value]:
+        def channel(c: ir.Value, at: list[ir.Value]) -> list[ir.Value]:
+            def row(i: ir.Value, at: list[ir.Value]) -> list[ir.Value]:
                 line = b.add(to, b.add(b.mul(c, steps[1]), b.mul(i, steps[2])))
                 for m in range(mo):
                     for j in range(taps_w):
                         read = offset(b, pointer(b, at[0]), (m * taps_w + j) * v.nbytes)
 
-                        def task(_t: Value, state: list[Value]) -> list[Value]:
+                        def task(_t: ir.Value, state: list[ir.Value]) -> list[ir.Value]:
                             following = offset(b, state[1], get(words.TASK_BYTES))
                             return [v.add(state[0], v.load(following)), following]
 

@@ -22,12 +22,11 @@ from ...cpu.loops import for_range, share, word
 from ...cpu.vector_ir import Vectors, i64, minimum, offset, pointer
 from . import row_words as words
 
-Value = ir.Value
-Get = Callable[[int], Value]
+Get = Callable[[int], ir.Value]
 
 
 def emit_pack(
-    builder: ir.IRBuilder, block: Value, index: Value, dtype: str, lanes: int, mo: int, arrays: int
+    builder: ir.IRBuilder, block: ir.Value, index: ir.Value, dtype: str, lanes: int, mo: int, arrays: int
 ) -> None:
     """A task that packs its share of the tiles of output channels."""
     b, v = builder, Vectors(builder, dtype, lanes)
@@ -38,14 +37,14 @@ def emit_pack(
     last = b.sub(get(words.OUT), i64(mo))
     tile_bytes = b.mul(b.mul(channels, b.mul(taps_h, taps_w)), i64(mo * v.itemsize))
 
-    def tile(o: Value, _: list[Value]) -> list[Value]:
+    def tile(o: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
         at = b.add(source, b.mul(minimum(b, b.mul(o, i64(mo)), last), steps[0]))
 
-        def channel(c: Value, to: list[Value]) -> list[Value]:
-            def row(i: Value, to: list[Value]) -> list[Value]:
+        def channel(c: ir.Value, to: list[ir.Value]) -> list[ir.Value]:
+            def row(i: ir.Value, to: list[ir.Value]) -> list[ir.Value]:
                 taps = b.add(at, b.add(b.mul(c, steps[1]), b.mul(i, steps[2])))
 
-                def tap(j: Value, to: list[Value]) -> list[Value]:
+                def tap(j: ir.Value, to: list[ir.Value]) -> list[ir.Value]:
                     read = b.add(taps, b.mul(j, steps[3]))
                     for m in range(mo):
                         number = b.load(pointer(b, read), typ=v.element)
@@ -66,8 +65,8 @@ def emit_pack(
 
 def emit_rows(
     builder: ir.IRBuilder,
-    block: Value,
-    index: Value,
+    block: ir.Value,
+    index: ir.Value,
     dtype: str,
     lanes: int,
     mo: int,
@@ -88,7 +87,7 @@ def emit_rows(
     bands, band_rows, places = get(words.BANDS), get(words.BAND), get(words.PLACES_H)
     room = b.add(get(arrays), b.add(get(words.PACKED), b.mul(index, get(words.TASK_BYTES))))
 
-    def band(unit: Value, _: list[Value]) -> list[Value]:
+    def band(unit: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
         n, place = b.udiv(unit, bands), b.urem(unit, bands)
         top = minimum(b, b.mul(place, band_rows), b.sub(places, band_rows))
         _copy(b, v, get, room, n, top)
@@ -99,7 +98,7 @@ def emit_rows(
     for_range(b, *share(b, b.mul(get(words.N), bands), index, get(words.TASKS)), [], band)
 
 
-def _copy(b: ir.IRBuilder, v: Vectors, get: Get, room: Value, n: Value, top: Value) -> None:
+def _copy(b: ir.IRBuilder, v: Vectors, get: Get, room: ir.Value, n: ir.Value, top: ir.Value) -> None:
     """Copies what a band reads, from row `top - padding` of image n on; what is outside counts as zero."""
     columns, rows, height, row_bytes = (
         get(words.COLUMNS),
@@ -115,20 +114,20 @@ def _copy(b: ir.IRBuilder, v: Vectors, get: Get, room: Value, n: Value, top: Val
     end = _at_least(b, minimum(b, rows, end), first)
     image = b.add(get(0), b.mul(n, get(words.X_N)))
 
-    def column(k: Value, _: list[Value]) -> list[Value]:
+    def column(k: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
         start = b.sub(b.mul(k, i64(v.lanes)), get(words.LO_W))
         mask = b.and_(v.tail_mask(b.sub(get(words.SIZE_W), start)), b.not_(v.tail_mask(b.sub(i64(0), start))))
         into, out_of = b.mul(k, i64(v.nbytes)), b.mul(start, i64(v.itemsize))
 
-        def channel(c: Value, _: list[Value]) -> list[Value]:
+        def channel(c: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             to = b.add(room, b.add(into, b.mul(b.mul(c, rows), pitch)))
             at = b.add(b.add(image, out_of), b.add(b.mul(c, get(words.X_C)), b.mul(first_row, row_bytes)))
 
-            def zeros(r: Value, _: list[Value]) -> list[Value]:
+            def zeros(r: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
                 v.store(v.zero, pointer(b, b.add(to, b.mul(r, pitch))))
                 return []
 
-            def inside(r: Value, _: list[Value]) -> list[Value]:
+            def inside(r: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
                 got = v.load_masked(pointer(b, b.add(at, b.mul(r, row_bytes))), mask)
                 v.store(got, pointer(b, b.add(to, b.mul(r, pitch))))
                 return []
@@ -144,11 +143,11 @@ def _copy(b: ir.IRBuilder, v: Vectors, get: Get, room: Value, n: Value, top: Val
     for_range(b, i64(0), columns, [], column)
 
 
-def _at_least(b: ir.IRBuilder, value: Value, least: Value) -> Value:
+def _at_least(b: ir.IRBuilder, value: ir.Value, least: ir.Value) -> ir.Value:
     return b.select(b.icmp_signed(">", value, least), value, least)
 
 
-def _at_least_zero(b: ir.IRBuilder, value: Value) -> Value:
+def _at_least_zero(b: ir.IRBuilder, value: ir.Value) -> ir.Value:
     return _at_least(b, value, i64(0))
 
 
@@ -160,8 +159,8 @@ def _tiles(
     activation: str | None,
     arrays: int,
     biased: bool,
-    room: Value,
-    y: Value,
+    room: ir.Value,
+    y: ir.Value,
 ) -> None:
     """All tiles of a band; `y` is the address of its first row."""
     mo, rows, nv, taps_w, _ = tile
@@ -171,7 +170,7 @@ def _tiles(
     weights_bytes = b.mul(b.mul(channels, taps_h), i64(taps_w * mo * v.itemsize))
     y_c, y_h = get(words.Y_C), get(words.Y_H)
 
-    def outs(o: Value, _: list[Value]) -> list[Value]:
+    def outs(o: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
         w = b.add(get(arrays), b.mul(o, weights_bytes))
         first_o = minimum(b, b.mul(o, i64(mo)), last_o)
         to_o = b.add(y, b.mul(first_o, y_c))
@@ -184,12 +183,12 @@ def _tiles(
                 starts.append(v.broadcast(pointer(b, at)))
                 at = b.add(at, step)
 
-        def down(h: Value, _: list[Value]) -> list[Value]:
+        def down(h: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
             first_h = minimum(b, b.mul(h, i64(rows)), last_h)
             to_h = b.add(to_o, b.mul(first_h, y_h))
             line = b.add(room, b.mul(first_h, pitch))
 
-            def along(q: Value, _: list[Value]) -> list[Value]:
+            def along(q: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
                 shift = b.mul(q, i64(nv * v.nbytes))
                 start = [value for value in starts for _k in range(rows * nv)]
                 sums = _sums(b, v, get, tile, b.add(line, shift), w, pitch, start)
@@ -224,17 +223,17 @@ def _sums(
     v: Vectors,
     get: Get,
     tile: tuple[int, int, int, int, int],
-    x: Value,
-    w: Value,
-    pitch: Value,
-    start: list[Value],
-) -> list[Value]:
+    x: ir.Value,
+    w: ir.Value,
+    pitch: ir.Value,
+    start: list[ir.Value],
+) -> list[ir.Value]:
     """The sums of a tile over channels and taps, from `start` on."""
     mo, rows, nv, taps_w, dilation_w = tile
     next_row, plane = b.mul(get(words.DIL_H), pitch), b.mul(get(words.ROWS), pitch)
     lines = [b.mul(pitch, i64(r)) for r in range(rows)]
 
-    def row(_i: Value, state: list[Value]) -> list[Value]:
+    def row(_i: ir.Value, state: list[ir.Value]) -> list[ir.Value]:
         at, weights, *sums = state
         for j in range(taps_w):
             pixels = [
@@ -248,7 +247,7 @@ def _sums(
                     sums[m * rows * nv + p] = v.fma(pixel, weight, sums[m * rows * nv + p])
         return [b.add(at, next_row), b.add(weights, i64(taps_w * mo * v.itemsize)), *sums]
 
-    def channel(_c: Value, state: list[Value]) -> list[Value]:
+    def channel(_c: ir.Value, state: list[ir.Value]) -> list[ir.Value]:
         at, weights, *sums = state
         _, weights, *sums = for_range(b, i64(0), get(words.TAPS_H), [at, weights, *sums], row)
         return [b.add(at, plane), weights, *sums]

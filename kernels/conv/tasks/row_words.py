@@ -16,7 +16,7 @@ W_O, W_C, W_H, W_W, W_FIRST, B_STEP = 32, 33, 34, 35, 36, 37
 ROWS, COLUMNS = 38, 39
 # Bytes of packed weights, of a task's scratch behind them, and tasks that pack.
 PACKED, TASK_BYTES, PACK_TASKS = 40, 41, 42
-# Weight gradient (`row_sums.py`): images at a time, vectors in a row of grad; then dw's strides in W_*, grad's
-# in Y_*, and tasks that add up in PACK_TASKS.
+# Weight gradient (`row_sums.py`): images at a time, vectors in a row of grad. W_* are dw's strides, Y_* those
+# of grad, BAND is rows of grad, and PACK_TASKS are tasks that add up.
 IMAGES, VECTORS = 43, 44
 WORDS = 45
