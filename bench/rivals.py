@@ -89,7 +89,7 @@ def torch_inference(network: Network, x: np.ndarray[Any, Any], compiled: bool = 
             run(given)
 
     def call() -> Any:
-        with torch.inference_mode(not compiled), torch.no_grad():  # type: ignore[no-untyped-call]
+        with torch.inference_mode(not compiled), torch.no_grad():
             return run(given)
 
     return call

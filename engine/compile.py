@@ -23,8 +23,6 @@ from .trace import active_trace, traced
 MOST_PLANS = 64
 """Plans that a compiled function keeps; the one that was not used for longest goes first."""
 
-_ONLY_ARRAYS = {Array}
-
 
 class DonatedArray(Array):
     """An Array whose memory was given to a compiled function: nothing is left to read."""
@@ -50,10 +48,12 @@ class _Entry:
         structure: of what the function returns.
         donated: the numbers of the leaves whose memory is given away.
         home: where plans for the settings that it was made under are kept.
-        taken, fits: the structure of positional arguments, and the look at their leaves, for quick calls.
+        taken, fits, run: the structure of positional arguments, the look at their leaves, and the plan's run,
+            for quick calls.
+        plain: whether the arguments are leaves.
     """
 
-    __slots__ = ("donated", "fits", "home", "plan", "single", "structure", "taken")
+    __slots__ = ("donated", "fits", "home", "plain", "plan", "run", "single", "structure", "taken")
 
     home: Any
 
@@ -65,7 +65,9 @@ class _Entry:
         self.donated = tuple(donated)
         self.single = structure is tree.LEAF
         self.taken, self.home = taken, None
-        self.fits = guard(plan.specs, self.donated)
+        self.plain = taken is not None and taken.flat
+        self.fits = guard(plan.specs, Array, self.donated)
+        self.run = plan.quick()
 
 
 class Compiled:
@@ -104,20 +106,25 @@ class Compiled:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         entry = self._latest
-        leaves: list[Any] = []
-        if entry is None or kwargs or _watching or not entry.taken.take(args, leaves):
+        if entry is None or kwargs or _watching or current().memo.get(self) is not entry.home:
             return self._slow(args, kwargs)
-        # Arrays as in the last call: nothing to work out but whether they are.
-        if {*map(type, leaves)} <= _ONLY_ARRAYS and current().memo.get(self) is entry.home:
+        leaves: Any = args
+        if not entry.plain:
+            taken: list[Any] = []
+            if not entry.taken.take(args, taken):
+                return self._slow(args, kwargs)
+            leaves = tuple(taken)
+        try:
             arrays = tuple([x._data for x in leaves])
-            if entry.fits(arrays):
-                results = entry.plan.run(arrays)
-                for number in entry.donated:
-                    leaves[number].__class__ = DonatedArray
-                if entry.single:
-                    return Array(results[0])
-                return entry.structure.unflatten(map(Array, results))
-        return self._slow(args, kwargs)
+        except (AttributeError, DonatedError):
+            return self._slow(args, kwargs)
+        if not entry.fits(arrays, leaves):
+            return self._slow(args, kwargs)
+        # Arrays as in the last call: nothing to work out.
+        results = entry.run(arrays)
+        for number in entry.donated:
+            leaves[number].__class__ = DonatedArray
+        return Array(results[0]) if entry.single else entry.structure.unflatten(map(Array, results))
 
     def _slow(self, args: Any, kwargs: Any) -> Any:
         """A call with new specs, or with anything but Arrays."""
@@ -175,9 +182,8 @@ def compile(
 
     Args:
         function: takes Arrays and trees of them (dicts, lists, tuples, Modules), returns a tree of Arrays.
-        It is
-            called with Tracers: what it does besides computing happens once, when it is traced. Arrays that
-            it uses from outside are constants of the plan and become read-only.
+            It is called with Tracers: what it does besides computing happens once, when it is traced. Arrays
+            that it uses from outside are constants of the plan and become read-only.
         donate: the number of the positional arguments, or several, whose memory results may take: parameters
             and optimizer states that the function returns anew. The Arrays given are gone after the call.
         switches: which passes run; all unless given.

@@ -32,12 +32,15 @@ WANTED = 4
 
 
 @njit(no_cfunc_wrapper=True)
-def arrays_fit(given, count, kind, wanted, donated, donated_count):
-    """1 when the `count` arrays whose objects are at `given` are as `wanted`, and none lies where a donated
-    one lies, else 0."""
+def arrays_fit(given, count, kind, holders, holder, wanted, donated, n):  # type: ignore[no-untyped-def]
+    """1 when the `count` arrays whose objects are at `given` are as `wanted`, those that hold them, at
+    `holders`,
+    are of the class `holder`, and no array lies where a donated one lies; else 0."""
     at = 0
     for i in range(count):
         x = load_word(given, i)
+        if load_word(load_word(holders, i), CLASS) != holder:
+            return 0
         axes = load_word(wanted, at + 2)
         flags = load_word(wanted, at + 1)
         if load_word(x, CLASS) != kind or load_word(x, DTYPE) != load_word(wanted, at):
@@ -53,7 +56,7 @@ def arrays_fit(given, count, kind, wanted, donated, donated_count):
                 if load_word(strides, axis) != load_word(wanted, at + WANTED + axes + axis):
                     return 0
         at += WANTED + 2 * axes
-    for i in range(donated_count):
+    for i in range(n):
         number = load_word(donated, i)
         mine = load_word(load_word(given, number), DATA)
         for j in range(count):
@@ -64,18 +67,21 @@ def arrays_fit(given, count, kind, wanted, donated, donated_count):
 
 @cache
 def _look() -> Any:
-    """`arrays_fit` as a C-level function of six integers."""
-    return compiled(arrays_fit, name="the look at a call's arguments").entry((types.int64,) * 6)
+    """`arrays_fit` as a C-level function of eight integers."""
+    return compiled(arrays_fit, name="the look at a call's arguments").entry((types.int64,) * 8)
 
 
-def guard(specs: Sequence[TensorSpec], donated: Collection[int] = ()) -> Callable[[tuple[Any, ...]], bool]:
-    """`fits(arrays)`: whether a tuple of arrays has the specs that a plan was made for, and may be used so.
+def guard(
+    specs: Sequence[TensorSpec], holder: type, donated: Collection[int] = ()
+) -> Callable[[tuple[Any, ...], tuple[Any, ...]], bool]:
+    """`fits(arrays, leaves)`: whether the arrays, which the leaves hold, are such as a plan was made for.
 
     False also for arrays that fit only at a closer look, such as an empty one that begins where a donated one
     does.
 
     Args:
         specs: of the arguments.
+        holder: the very class of the leaves.
         donated: the numbers of those that are written, which must lie where no other lies.
     """
     words: list[int] = []
@@ -88,14 +94,17 @@ def guard(specs: Sequence[TensorSpec], donated: Collection[int] = ()) -> Callabl
     table = np.array(words, np.int64)
     written = np.array([n for n in donated if specs[n].size], np.int64)
     if not objects_show_themselves():
-        return lambda arrays: False
+        return lambda arrays, leaves: False
     run, count, held = _look(), len(specs), (table, written)
     table_at, written_at, written_count = int(table.ctypes.data), int(written.ctypes.data), len(written)
 
-    def fits(arrays: tuple[Any, ...], held: Any = held) -> bool:
+    owner = id(holder)
+
+    def fits(arrays: tuple[Any, ...], leaves: tuple[Any, ...], held: Any = held) -> bool:
+        at, by = id(arrays) + TUPLE_HEAD, id(leaves) + TUPLE_HEAD
         return (
             len(arrays) == count
-            and run(id(arrays) + TUPLE_HEAD, count, _CLASS, table_at, written_at, written_count) == 1
+            and run(at, count, _CLASS, by, owner, table_at, written_at, written_count) == 1
         )
 
     return fits

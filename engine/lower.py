@@ -14,7 +14,7 @@ from ..kernels import dispatch
 from ..kernels.dispatch import Choice
 from ..kernels.op import get_op
 from ..kernels.spec import ABSENT, TensorSpec
-from .graph import CONSTANT, Graph, Node, Value, dense, make_node
+from .graph import CONSTANT, Graph, Node, Value, make_node
 from .memory import Buffer, Place
 
 _NEVER = 1 << 60
@@ -186,7 +186,7 @@ class _Lowering:
         for value, place in zip(node.inputs, inputs, strict=True):
             if value is None or place is None or place.buffer in taken or not place.buffer.writable:
                 continue
-            if not place.is_whole or place.spec is not dense(output.spec):
+            if not place.is_whole or not _same_places(place.spec, output.spec):
                 continue
             if self.last[self.roots[value]] > step or place.buffer.kind == "constant":
                 continue
@@ -242,6 +242,16 @@ class _Lowering:
             for used in (*made.inputs, *made.outputs):
                 if used is not None and used.buffer.kind == "arena":
                     used.buffer.last = max(used.buffer.last, step)
+
+
+def _same_places(x: TensorSpec, y: TensorSpec) -> bool:
+    """Whether two row-major arrays have their elements at the same places, where one broadcasts with the
+    other: they may differ in leading axes of length 1.
+    """
+    if x is y or x.dtype != y.dtype or x.size != y.size:
+        return x is y
+    rank = max(x.ndim, y.ndim)
+    return (1,) * (rank - x.ndim) + x.shape == (1,) * (rank - y.ndim) + y.shape
 
 
 def _roots(graph: Graph) -> dict[Value, Value]:

@@ -75,7 +75,7 @@ class Operators:
     __gt__, __ge__ = _binary("greater"), _binary("greater_equal")
     __neg__, __abs__, __invert__ = _unary("neg"), _unary("abs"), _unary("bitwise_not")
     # `==` compares elements; as a key of a dict, an Array is itself.
-    __hash__ = object.__hash__  # type: ignore[assignment]
+    __hash__ = object.__hash__
 
     sum, mean, prod = _method("sum"), _method("mean"), _method("prod")
     max, min, var, std = _method("max"), _method("min"), _method("var"), _method("std")

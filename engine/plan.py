@@ -73,6 +73,22 @@ class Plan:
             self._runs.all(arrays)
         return [arrays[number] for number in self._results]
 
+    def quick(self) -> Callable[[tuple[NDArray[Any], ...]], Arrays]:
+        """`run` of a tuple of arrays, with everything looked up that can be."""
+        if self._timed or len(self._new) != 1 or self._results != [len(self.specs)]:
+            return self.run
+        ((allocate, shape, dtype),), lock, run = self._new, self._lock, self._runs.all
+
+        def quick(given: tuple[NDArray[Any], ...]) -> Arrays:
+            """One new result: no list is worth making."""
+            made = allocate(shape, dtype)
+            arrays = (*given, made)
+            with lock:
+                run(arrays)
+            return [made]
+
+        return quick
+
     def run_each(self, given: Sequence[NDArray[Any]], after: Callable[[int, Arrays], None]) -> Arrays:
         """As `run`, call by call; `after(number of the call, its outputs)` is called after each."""
         arrays = (*given, *[allocate(shape, dtype) for allocate, shape, dtype in self._new])

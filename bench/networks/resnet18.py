@@ -112,6 +112,6 @@ NETWORK = Network(
     8,
     "SGD",
     {"momentum": 0.9},
-    1e-2,
+    1e-3,
     goal=1.1,
 )

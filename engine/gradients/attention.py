@@ -65,7 +65,8 @@ def _parts(given: Any, attrs: Any) -> _Parts:
     elif mask is not None:
         scores = scores + cast(mask, wide)
     if attrs["is_causal"]:
-        scores = where(np.tri(*scores.shape[-2:]) > 0, scores, float("-inf"))
+        length, keys = scores.shape[-2:]
+        scores = where(np.tri(length, keys) > 0, scores, float("-inf"))
     shift = where(equal(found, float("-inf")), float("inf"), found)
     rest = total(dout * out, -1)
     if dtotal is not None:

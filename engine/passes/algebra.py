@@ -1,6 +1,7 @@
 """algebra: the same numbers from fewer or cheaper operations.
 
     x - (-y) = x + y          x x = square(x)          x / 4 = x 0.25          max(x, 0) = relu(x)
+    slice_grad(x) + slice_grad(y) = concat(x, y)       where their places are all there are
     transpose(f(transpose(x))) = f(x)                  sum(transpose(x), 0) = sum(x, 1)
 
 Every rule gives the same bits, but for the sign of a zero, and for the order in which a sum over transposed
@@ -14,13 +15,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ...kernels.op import get_op
 from ..graph import Graph, Node, Value, constant_value, make_node
 from .table import Site, Table, is_number, made_by, number_of, taken
 from .zeros import RULES as ZEROS
 from .zeros import reduced_axes
 
 RULES = Table(beside=ZEROS)
-_DEPTH = 16  # operations between two transposes that cancel
+_DEPTH = 16  # operations that are looked through
 
 
 def run(graph: Graph) -> Graph:
@@ -36,6 +38,47 @@ def add_negative(site: Site) -> Value | None:
     if (x := made_by(site.x, "neg")) is not None:
         return site.make("sub", site.y, taken(x))
     return None
+
+
+@RULES.rule("add")
+def put_together(site: Site) -> Value | None:
+    """Parts of zeros, added up, which cover an axis without a gap: one after the other."""
+    parts = _parts(site.x, _DEPTH), _parts(site.y, _DEPTH)
+    nodes = [node for part in parts for node in part]
+    if not all(parts) or len(nodes) > _DEPTH or len({node.specs[0] for node in nodes}) > 1:
+        return None
+    shape = nodes[0].specs[0].shape
+    partial = {axis for node in nodes for axis, n in enumerate(shape) if _places(node, axis) != range(n)}
+    if len(partial) != 1:
+        return None
+    (axis,) = partial
+    nodes.sort(key=lambda node: _places(node, axis).start)
+    at = 0
+    for node in nodes:
+        places = _places(node, axis)
+        if places.start != at or places.step != 1 or places.stop <= at:
+            return None
+        at = places.stop
+    if at != shape[axis]:
+        return None
+    room = len(get_op("concat").inputs) - len(nodes)
+    return site.make("concat", *map(taken, nodes), *[None] * room, axis=axis)
+
+
+def _parts(value: Value, depth: int) -> list[Node]:
+    """The calls of slice_grad whose sum a value is; none where it is something else."""
+    node = value.node
+    if node.op.name == "slice_grad":
+        return [node]
+    if node.op.name != "add" or not depth:
+        return []
+    one, two = _parts(taken(node), depth - 1), _parts(taken(node, 1), depth - 1)
+    return [*one, *two] if one and two else []
+
+
+def _places(node: Node, axis: int) -> range:
+    """Where a slice_grad puts its input along an axis."""
+    return range(*(node.attrs[name][axis] for name in ("starts", "stops", "steps")))
 
 
 @RULES.rule("sub")

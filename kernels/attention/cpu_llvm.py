@@ -4,6 +4,13 @@
 
 Multiply-adds keep their sums in registers (`products.tile`); between the two products a block of scores, at
 most KEYS x 64, passes through the nearest cache. Sums of bfloat16 and float16 are float32.
+
+GFLOP/s of one core of an AMD Zen 5 with AVX-512, November 2026, beside torch 2.13 in brackets, by turns in
+one process; [batch, heads, length, features], float32, causal counted as if whole:
+
+                          [8, 4, 128, 64]    [1, 12, 1024, 64]    the same, causal
+    attention             206 (81)           222 (96)             386 (125)
+    attention_grad        196 (84)           231 (90)             406 (120)
 """
 
 from __future__ import annotations
@@ -36,10 +43,10 @@ TASK_WORK = 1 << 18
 MOST_WIDE = 4  # vectors in a panel of queries
 
 
-def kind_of(query: TensorSpec, length: int) -> Kind:
-    """What is computed with, in panels that leave few of `length` queries over."""
+def kind_of(query: TensorSpec, length: int, width: int) -> Kind:
+    """What is computed with, in vectors of `width` bytes and panels that leave few queries over."""
     dtype = "float64" if query.dtype == "float64" else "float32"
-    lanes = vector_bytes() // (8 if dtype == "float64" else 4)
+    lanes = width // (8 if dtype == "float64" else 4)
     registers, widest = (24, MOST_WIDE) if many_registers() else (12, 2)
 
     def work(panel: int) -> float:
@@ -163,12 +170,12 @@ def with_products(block: np.ndarray[Any, Any], keys: tuple[Product, ...]) -> np.
 
 @lru_cache(maxsize=512)
 def plan_forward(
-    specs: Specs, causal: bool, scale: float | None, threads: int
+    specs: Specs, causal: bool, scale: float | None, threads: int, width: int
 ) -> tuple[Kind, Form, np.ndarray[Any, Any], np.ndarray[Any, Any], int, int]:
     """(kind, form, the block, the table of heads, tasks, bytes of scratch) of a call."""
     query, key, value, mask, out, total = specs
     n: Sizes = sizes("attention", query, key, value)
-    kind = kind_of(query, n.l)
+    kind = kind_of(query, n.l, width)
     full = (*query.shape[:-1], n.s)
     hidden = mask_strides(mask, full)
     few_queries = n.l if n.l <= few.MOST else 0
@@ -221,7 +228,9 @@ def blocks(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     from ..cpu.generate import address_of
     from ..cpu.launch import bind_phases
 
-    kind, form, block, table, tasks, nbytes = plan_forward(specs, attrs["is_causal"], attrs["scale"], threads)
+    kind, form, block, table, tasks, nbytes = plan_forward(
+        specs, attrs["is_causal"], attrs["scale"], threads, vector_bytes()
+    )
     block = with_products(block, forward.product_keys(kind, form))
     block[forward.TABLE] = table.ctypes.data
     address = address_of(forward.emit, (tuple(kind), tuple(form)), f"attention_{kind.stored}")
@@ -253,11 +262,11 @@ def _runs(n: Sizes, shared: int, threads: int) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=512)
-def plan_backward(specs: Specs, causal: bool, scale: float | None, threads: int) -> GradPlan:
+def plan_backward(specs: Specs, causal: bool, scale: float | None, threads: int, width: int) -> GradPlan:
     """What runs a call: its block but for the table's address, tasks, and bytes of scratch."""
     query, key, value, mask, out, total, dout, dtotal, dq, dk, dv = specs
     n: Sizes = sizes("attention_grad", query, key, value)
-    kind = kind_of(query, n.l)
+    kind = kind_of(query, n.l, width)
     full = (*query.shape[:-1], n.s)
     hidden = mask_strides(mask, full)
     heads = prod(query.shape[:-2])
@@ -334,7 +343,7 @@ def blocks_grad(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Lau
     from ..cpu.generate import address_of
     from ..cpu.launch import bind_phases
 
-    plan = plan_backward(specs, attrs["is_causal"], attrs["scale"], threads)
+    plan = plan_backward(specs, attrs["is_causal"], attrs["scale"], threads, vector_bytes())
     block = with_products(plan.block, backward.product_keys(plan.kind, plan.form))
     block[backward.PLACES["table"]] = plan.table.ctypes.data
     kind, stored = tuple(plan.kind), plan.kind.stored

@@ -103,8 +103,8 @@ def _vector_intrinsic(name: str, dtype: str, nbytes: int) -> Any:
     emit = {"fma": fma, "chain": chain, "read": read, "triad": triad}[name]
 
     @intrinsic
-    def inner(typingctx, count, a, b, c):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def inner(typingctx, count, a, b, c):
+        def codegen(context, builder, sig, args):
             return emit(builder, args)
 
         return scalar(types.int64, types.int64, types.int64, types.int64), codegen
@@ -125,8 +125,8 @@ def tile_loop() -> Kernel:
     from .vector_ir import I8
 
     @intrinsic
-    def inner(typingctx, count):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def inner(typingctx, count):
+        def codegen(context, builder, sig, args):
             text = ir.Constant(ir.ArrayType(I8, amx.LINE), bytearray(amx.configuration()))
             held = cgutils.alloca_once_value(builder, text)
             tiles = amx.Instructions(builder)
@@ -143,7 +143,7 @@ def tile_loop() -> Kernel:
 
         return types.void(types.int64), codegen
 
-    def body(count):  # type: ignore[no-untyped-def]
+    def body(count):
         inner(count)
 
     return compiled(body, name="roof tiles", key=("tiles",)).entry((np.int64,))
@@ -160,7 +160,7 @@ def loop(name: str, dtype: str = "float32", nbytes: int | None = None) -> Kernel
     width = nbytes or vector_bytes()
     inner = _vector_intrinsic(name, dtype, width)
 
-    def body(count, a, b, c):  # type: ignore[no-untyped-def]
+    def body(count, a, b, c):
         return inner(count, a, b, c)
 
     made = compiled(body, name=f"roof {name}", key=(name, dtype, width))

@@ -19,11 +19,12 @@ import numpy as np
 from ..cpu.compile import part
 from ..cpu.launch import address_of_task, bind_phases
 from ..cpu.memory import load_word
-from ..cpu.pieces import Box, around, bind_boxes, copy_bytes, fill_bytes, move_element, why_not_boxes
+from ..cpu.moves import copy_bytes, fill_bytes, move_element
+from ..cpu.pieces import Box, around, bind_boxes, why_not_boxes
 from ..op import Attrs, Specs
 from ..registry import kernel
 from ..shape.common import ANY_DTYPE
-from .cpu_numba_takes import Axes, few_axes, joined, offset_of, table_of, tasks_for
+from .walks import Axes, few_axes, joined, offset_of, table_of, tasks_for
 
 
 class Part(NamedTuple):

@@ -29,12 +29,12 @@ from ..cpu.compile import part
 from ..cpu.elements import array_at
 from ..cpu.launch import address_of_task, bind_phases
 from ..cpu.memory import load_word, store_word
-from ..cpu.pieces import load1, load2, load4, load8, move_element
+from ..cpu.moves import load1, load2, load4, load8, move_element
 from ..op import Attrs, Specs
 from ..registry import kernel
 from ..shape.common import ANY_DTYPE
 from ..spec import TensorSpec
-from .cpu_numba_takes import around_axis, few_axes, joined, offset_of, table_of, tasks_for
+from .walks import around_axis, few_axes, joined, offset_of, table_of, tasks_for
 
 FEW = 48
 VERY_FEW = 16  # of so many, the first ones are kept in order all the time
@@ -167,25 +167,31 @@ def _pass(keys, places, to_keys, to_places, counts, n, shift, mask, pairs):
 
 
 @part()
-def _sorted_at(room, most, n, pairs, bits):
+def gap_of(most, item):
+    """From the first buffer of `most` keys to the second: words have no places beside them."""
+    return 16 * most if item == 8 else 8 * most
+
+
+@part()
+def _sorted_at(room, most, gap, n, pairs, bits):
     """Sorts the first n of `most` keys at `room`; returns where they then are: 0, or 1 behind their places.
 
     `bits` of a key count: the lowest of pairs, those behind the lowest 32 of words.
 
-    At `room`: keys, places, as many of both again, and counters.
+    At `room`: keys and, of pairs, places; as many again behind a gap; and counters.
     """
     keys, places = array_at(types.uint64, room, n), array_at(types.uint64, room + 8 * most, n)
     if n <= FEW:
         _insert(keys, places, n, pairs)
         return 0
-    to_keys = array_at(types.uint64, room + 16 * most, n)
-    to_places = array_at(types.uint64, room + 24 * most, n)
+    to_keys = array_at(types.uint64, room + gap, n)
+    to_places = array_at(types.uint64, room + gap + 8 * most, n)
     low = types.uint64(0) if pairs else types.uint64(32)
     width = types.uint64(8)
     if n >= WIDE_DIGITS and bits > 16:
         width = types.uint64(11)
     digits = (bits + types.int64(width) - 1) // types.int64(width)
-    counters = array_at(types.uint32, room + 32 * most, COUNTERS)
+    counters = array_at(types.uint32, room + 2 * gap, COUNTERS)
     _count(keys, counters, n, low, width, digits)
     mask = (types.uint64(1) << width) - types.uint64(1)
     here = 0
@@ -205,18 +211,18 @@ def _sorted_at(room, most, n, pairs, bits):
 
 
 @part()
-def _place_of(room, most, here, i, pairs):
+def _place_of(room, most, gap, here, i, pairs):
     """The place that the i-th key in order carries."""
     if pairs:
-        return load_word(room + 16 * most * here + 8 * most, i)
-    return load_word(room + 16 * most * here, i) & 0xFFFFFFFF
+        return load_word(room + gap * here + 8 * most, i)
+    return load_word(room + gap * here, i) & 0xFFFFFFFF
 
 
 @part()
-def _write(room, most, here, n, src, x_step, values, value_step, indices, index_step, item, pairs):
+def _write(room, most, gap, here, n, src, x_step, values, value_step, indices, index_step, item, pairs):
     """The values and the places of the first n keys in order."""
     for i in range(n):
-        place = _place_of(room, most, here, i, pairs)
+        place = _place_of(room, most, gap, here, i, pairs)
         move_element(values + i * value_step, src + place * x_step, item)
         store_word(indices + i * index_step, 0, place)
 
@@ -256,10 +262,12 @@ def _insert_few(room, most, n, k, item, keys, first, count, limit):
         j = n if n < k else k - 1
         while j > 0 and kept[j - 1] > word:
             kept[j] = kept[j - 1]
-            places[j] = places[j - 1]
+            if item == 8:
+                places[j] = places[j - 1]
             j -= 1
         kept[j] = word
-        places[j] = place
+        if item == 8:
+            places[j] = place
         n = min(n + 1, k)
         limit = kept[n - 1] if item == 8 else kept[n - 1] >> types.uint64(32)
     return n, limit
@@ -268,10 +276,12 @@ def _insert_few(room, most, n, k, item, keys, first, count, limit):
 @part()
 def _cut(room, most, n, k, item):
     """Sorts the buffer, and moves the first k keys to its front where they are not; returns the k-th key."""
-    if _sorted_at(room, most, n, item == 8, 8 * item):
+    gap = gap_of(most, item)
+    if _sorted_at(room, most, gap, n, item == 8, 8 * item):
         for i in range(min(n, k)):
-            store_word(room, i, load_word(room + 16 * most, i))
-            store_word(room + 8 * most, i, load_word(room + 24 * most, i))
+            store_word(room, i, load_word(room + gap, i))
+            if item == 8:
+                store_word(room + 8 * most, i, load_word(room + gap + 8 * most, i))
     last = types.uint64(load_word(room, k - 1))
     return last if item == 8 else last >> types.uint64(32)
 
@@ -359,34 +369,27 @@ def rows_task(block, index):
     """`task(block, index)` of sort and topk: its share of the rows."""
     x, values, indices, at = load_word(block, 0), load_word(block, 1), load_word(block, 2), block + 8 * 4
     item, mode, flip = load_word(at, ITEM), load_word(at, MODE), load_word(at, FLIP)
-    infinity, rows, n, k = (
-        load_word(at, INFINITY),
-        load_word(at, ROWS),
-        load_word(at, LENGTH),
-        load_word(at, TAKEN),
-    )
+    infinity, rows = load_word(at, INFINITY), load_word(at, ROWS)
+    n, k = load_word(at, LENGTH), load_word(at, TAKEN)
     axes, table, tasks = load_word(at, AXES), load_word(at, TABLE), load_word(at, TASKS)
-    x_step, value_step, index_step = (
-        load_word(at, X_STEP),
-        load_word(at, VALUE_STEP),
-        load_word(at, INDEX_STEP),
-    )
+    x_step, value_step = load_word(at, X_STEP), load_word(at, VALUE_STEP)
+    index_step = load_word(at, INDEX_STEP)
     most = load_word(at, MOST)
     room = load_word(block, 3) + index * load_word(at, ROOM)
     for row in range(index * rows // tasks, (index + 1) * rows // tasks):
         src = x + offset_of(block, table, row, axes, 1)
-        here, pairs = 0, item == 8
+        here, pairs, gap = 0, item == 8, gap_of(most, item)
         if most < n:
             _first_keys(
-                room + 32 * most + 4 * COUNTERS, room, most, src, x_step, n, k, item, mode, flip, infinity
+                room + 2 * gap + 4 * COUNTERS, room, most, src, x_step, n, k, item, mode, flip, infinity
             )
         elif n:
             bits = _all_keys(room, most, src, x_step, n, item, mode, flip, infinity)
             pairs = bits == 0
-            here = _sorted_at(room, most, n, pairs, bits if bits else 64)
+            here = _sorted_at(room, most, gap, n, pairs, bits if bits else 64)
         to = values + offset_of(block, table, row, axes, 2)
         which = indices + offset_of(block, table, row, axes, 3)
-        _write(room, most, here, k, src, x_step, to, value_step, which, index_step, item, pairs)
+        _write(room, most, gap, here, k, src, x_step, to, value_step, which, index_step, item, pairs)
 
 
 def key_words(spec: TensorSpec, flip: bool) -> list[int]:
@@ -404,7 +407,7 @@ def _bind_rows(specs: Specs, axis: int, k: int, flip: bool, threads: int) -> Cal
     rows = int(np.prod([one[0] for one in axes], dtype=np.int64))
     # Where few are wanted, a buffer: twice as many, so that it is sorted rarely, and a block.
     most = n if 4 * k + (BLOCK if k > VERY_FEW else 0) > n else 2 * k + BLOCK
-    room = (32 * most + 4 * COUNTERS + 8 * BLOCK + 63) // 64 * 64
+    room = (2 * most * (16 if x.itemsize == 8 else 8) + 4 * COUNTERS + 8 * BLOCK + 63) // 64 * 64
     # An element to sort costs about as much as copying 64 bytes.
     tasks = tasks_for(64 * x.size, rows, threads)
     block = np.zeros(4 + 15, np.int64)

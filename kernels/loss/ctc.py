@@ -66,7 +66,8 @@ def _sum(*terms: AnyArray) -> AnyArray:
     stacked = np.stack(terms)
     most = stacked.max(0)
     shift = np.where(np.isfinite(most), most, 0.0)
-    return np.asarray(np.log(np.exp(stacked - shift).sum(0)) + shift)
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(np.exp(stacked - shift).sum(0)) + shift)
 
 
 def alphas(scores: AnyArray, states: AnyArray, blank: int) -> AnyArray:

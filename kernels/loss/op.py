@@ -277,6 +277,7 @@ CROSS_ENTROPY_GRAD = register_op(
         dtypes=DTYPES,
         doc="The gradient of `cross_entropy` for its scores.",
         family="loss",
+        in_place=True,
         draw=samples.draw_grad,
     )
 )
@@ -351,6 +352,7 @@ MULTI_MARGIN_LOSS_GRAD = register_op(
         dtypes=DTYPES,
         doc="The gradient of `multi_margin_loss` for its scores.",
         family="loss",
+        in_place=True,
         draw=samples.draw_grad,
     )
 )

@@ -136,6 +136,8 @@ def emit_cross_entropy_grad(
             given = row.splat(one.mul(_constant(row, SHARE), dloss))
         total, scale = row.number(4, kind.dtype), one.mul(dloss, mass)
         far, factor = row.splat(total), row.splat(scale)
+        # Read before anything is written: dx may be where x is.
+        score = row.score(1, label)
 
         def slope(c: Value, acc: Any, mask: Value | None) -> Any:
             # Not below zero where the logsumexp is not that of these scores.
@@ -147,7 +149,7 @@ def emit_cross_entropy_grad(
 
         row.sweep([], slope)
         # The label's element again, from its score: what was written is rounded in 16 bits.
-        value = one.mul(exp(one, one.sub(row.score(1, label), total)), scale)
+        value = one.mul(exp(one, one.sub(score, total)), scale)
         if smooth:
             share = one.mul(_constant(row, SHARE), dloss)
             value = one.sub(value, one.mul(row.held_weight_of(values, label), share))

@@ -157,6 +157,7 @@ def _declared(name: str, rule: Rule) -> Op:
         optional=rule.optional,
         own_dtype=rule.scalars,
         draw=draw,
+        in_place=True,
     )
     return op
 

@@ -22,7 +22,7 @@ from ..registry import kernel
 from ..spec import TensorSpec
 from . import emit, emit_arg, emit_scan
 from .axes import axes_of, axis_of
-from .cpu_vectors import PANEL, WORTH_A_THREAD
+from .cpu_vectors import PANEL_BYTES, WORTH_A_THREAD
 from .lanes import computed_bytes
 from .op import REDUCTIONS
 from .scan import SCANS
@@ -98,8 +98,10 @@ def bind_arg(kind: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
         kept.remove(across)
         n, step, lanes, outer = across[0], x.itemsize, full, along
         results = _product(kept)
-        panel = _panel(n, results, lanes, tasks, PANEL)
-        panels = -(-n // panel)
+        while lanes < min(n, 2 * full):
+            lanes *= 2
+        panel = _panel(n, results, lanes, tasks, PANEL_BYTES // computed_bytes(x.dtype))
+        panels, form = -(-n // panel), 1 << (panel - 1).bit_length()
     else:
         *outer, (n, step, _) = along or [(1, x.itemsize, 0)]
         lanes = full if step == x.itemsize else 1
@@ -109,7 +111,7 @@ def bind_arg(kind: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
             pieces = tasks
     units = results * panels * pieces
     tasks = min(tasks, units)
-    block = [0, 0, 0, tasks, units, pieces, 0, n, step, panel, panels, 0, 0]
+    block = [0, 0, 0, tasks, units, pieces, 0, n, step, panel, panels, 0, 0, 1]
     block += [number for axis in kept for number in axis]
     block += [number for axis in outer for number in axis[:2]]
     run = emit_arg.rows if across is None else emit_arg.columns
@@ -162,7 +164,7 @@ def bind_scan(kind: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
         if across is not None:
             kept.remove(across)
             width = across[0]
-            panel = _panel(width, _product(kept), lanes, tasks, PANEL)
+            panel = _panel(width, _product(kept), lanes, tasks, PANEL_BYTES // computed_bytes(x.dtype))
             panels = -(-width // panel)
             # One vector more: totals are cleared without looking whether the last one is a part.
             run, form = emit_scan.columns, (lanes + (1 << (panel - 1).bit_length()),)  # type: ignore[assignment]

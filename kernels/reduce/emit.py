@@ -22,9 +22,9 @@ from .kinds import Moments, Reducer, Simple, reducer
 from .lanes import Lanes
 
 X, OUT, SCRATCH, TASKS, UNITS, PIECES, DIVISOR, LENGTH, STEP, PANEL, PANELS, START, OUT_START = range(13)
-AXES = 13
+FOLD, AXES = 13, 14
 LINE_PIECE = 4096  # elements of a line whose state is merged at a time
-PANEL_ROWS = 16  # rows of a panel whose states are merged at a time
+PANEL_ROWS = 8  # rows of a panel whose states are merged at a time
 UNROLLED = 8
 
 

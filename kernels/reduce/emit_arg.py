@@ -2,7 +2,7 @@
 
     rows       a piece of a line at a time: its largest, as fast as amax; only where that beats the largest so
                far is the piece looked through again, for the place
-    columns    a vector of largest and one of their places, row by row
+    columns    vectors of largest and of their places, in the nearest cache, some rows at a time
     merge      where one line was cut into parts: the first of the best
 
 A NaN beats all that is none, and among equals the first wins. The block is that of `emit.py`.
@@ -182,13 +182,31 @@ def columns(
     reduced: int,
     split: bool,
 ) -> None:
-    """Places of results side by side, a vector of them at a time, down all rows."""
+    """Places of results side by side: a panel of largest and their places, a few rows at a time."""
     t = Task(builder, block, kept, reduced)
     b, r = builder, _simple(builder, kind, stored, lanes)
     width, panels, size = t.word(emit.LENGTH), t.word(emit.PANELS), emit.bytes_of(stored)
     length, step = t.reduced[0] if t.reduced else (i64(1), i64(0))
     kind_of_places, element = _places(r)
+    wide = element.width // 8
     one_more = _same(kind_of_places, element, [1] * lanes)
+    with b.goto_entry_block():
+        memory = [b.alloca(one, panel // lanes) for one in (r.state.type, kind_of_places)]
+    held = [b.ptrtoint(one, I64) for one in memory]
+    types = (r.state.type, kind_of_places)
+
+    def place(base: ir.Value, v: ir.Value) -> ir.Value:
+        return pointer(b, b.add(base, b.mul(v, i64(lanes * wide))))
+
+    def get(v: ir.Value) -> list[ir.Value]:
+        values = [b.load(place(base, v), typ=one) for base, one in zip(held, types, strict=True)]
+        for value in values:
+            value.align = wide
+        return values
+
+    def put(v: ir.Value, values: Sequence[ir.Value]) -> None:
+        for base, value in zip(held, values, strict=True):
+            b.store(value, place(base, v)).align = wide
 
     def unit(number: ir.Value, piece: ir.Value | None) -> None:
         result, which = b.sdiv(number, panels), b.srem(number, panels)
@@ -196,27 +214,45 @@ def columns(
         first = b.mul(which, t.word(emit.PANEL))
         mine = minimum(b, b.sub(width, first), t.word(emit.PANEL))
         at = b.add(b.add(t.word(emit.X), at), b.mul(first, i64(size)))
+        whole, left = b.sdiv(mine, i64(lanes)), b.srem(mine, i64(lanes))
+        some = b.zext(b.icmp_signed(">", left, i64(0)), I64)
+        zero = _same(kind_of_places, element, [0] * lanes)
+        emit.each(b, b.add(whole, some), lambda v: put(v, [r.empty()[0], zero]))
 
-        def one(v: ir.Value, mask: Any) -> None:
-            def row(s: Sequence[Any]) -> list[Any]:
-                x = r.given.load(pointer(b, s[0]), stored, mask)
-                better = _beats(r, x, s[1])
-                best, found = b.select(better, x, s[1]), b.select(better, s[3], s[2])
-                return [b.add(s[0], step), best, found, b.add(s[3], one_more)]
+        def strip(s: Sequence[Any]) -> list[Any]:
+            now = minimum(b, b.sub(length, s[1]), i64(emit.PANEL_ROWS))
+            count = b.trunc(s[1], element) if element.width < 64 else s[1]
+            undefined = ir.Constant(kind_of_places, ir.Undefined)
+            start = b.insert_element(undefined, count, ir.Constant(I32, 0))
+            order = ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)
+            start = b.shuffle_vector(start, undefined, order)
 
-            zero = _same(kind_of_places, element, [0] * lanes)
-            here = b.add(at, b.mul(v, i64(lanes * size)))
-            found = counted_loop(b, length, [here, r.empty()[0], zero, zero], row)[2]
+            def one(v: ir.Value, mask: Any) -> None:
+                def row(c: Sequence[Any]) -> list[Any]:
+                    x = r.given.load(pointer(b, c[0]), stored, mask)
+                    better = _beats(r, x, c[1])
+                    best, found = b.select(better, x, c[1]), b.select(better, c[3], c[2])
+                    return [b.add(c[0], step), best, found, b.add(c[3], one_more)]
+
+                here = b.add(s[0], b.mul(v, i64(lanes * size)))
+                put(v, counted_loop(b, now, [here, *get(v), start], row)[1:3])
+
+            emit.each(b, whole, lambda v: one(v, None))
+            emit.each(b, some, lambda v: one(b.add(v, whole), r.given.v.tail_mask(left)))
+            return [b.add(s[0], b.mul(now, step)), b.add(s[1], now)]
+
+        strips = b.sdiv(b.add(length, i64(emit.PANEL_ROWS - 1)), i64(emit.PANEL_ROWS))
+        counted_loop(b, strips, [at, i64(0)], strip)
+
+        def last(v: ir.Value) -> None:
+            found = get(v)[1]
             if element.width < 64:
                 found = b.sext(found, ir.VectorType(I64, lanes))
-            column = b.add(first, b.mul(v, i64(lanes)))
-            to = b.add(b.add(t.word(emit.OUT), out_at), b.mul(column, i64(8)))
-            words = Lanes(b, "int64", lanes)
-            words.store(found, pointer(b, to), "int64", mask)
+            column = b.mul(v, i64(lanes))
+            mask = r.given.v.tail_mask(b.sub(mine, column))
+            to = b.add(b.add(t.word(emit.OUT), out_at), b.mul(b.add(column, first), i64(8)))
+            Lanes(b, "int64", lanes).store(found, pointer(b, to), "int64", mask)
 
-        whole, left = b.sdiv(mine, i64(lanes)), b.srem(mine, i64(lanes))
-        emit.each(b, whole, lambda v: one(v, None))
-        tail = b.zext(b.icmp_signed(">", left, i64(0)), I64)
-        emit.each(b, tail, lambda v: one(b.add(v, whole), r.given.v.tail_mask(left)))
+        emit.each(b, b.add(whole, some), last)
 
     emit.units(t, index, split, unit)

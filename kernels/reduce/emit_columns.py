@@ -12,6 +12,7 @@ from llvmlite import ir
 
 from ..cpu.vector_ir import I64, counted_loop, i64, minimum, pointer
 from .emit import (
+    FOLD,
     LENGTH,
     OUT,
     PANEL,
@@ -32,6 +33,8 @@ from .emit import (
 from .kinds import Reducer, Simple, reducer, state_dtype
 from .lanes import Lanes, computed_bytes
 
+BLOCK_ROWS = 256
+
 
 def columns(
     builder: ir.IRBuilder,
@@ -45,15 +48,21 @@ def columns(
     kept: int,
     reduced: int,
     split: bool,
+    blocks: bool = False,
 ) -> None:
-    """Results side by side: the states of a panel of up to `panel` of them are in the nearest cache."""
+    """Results side by side: the states of a panel of up to `panel` of them are in the nearest cache.
+
+    With `blocks` those of BLOCK_ROWS rows are put together before they are added to the rest, so that the
+    error of a sum does not grow with each row.
+    """
     t = Task(builder, block, kept, reduced)
     b, r = builder, reducer(builder, kind, stored, lanes)
     width, panels, pieces = t.word(LENGTH), t.word(PANELS), t.word(PIECES)
     wide = computed_bytes(stored) if state_dtype(kind, stored) != "int64" else 8
     with b.goto_entry_block():
-        memory = [b.alloca(r.state.type, panel // lanes) for _ in range(r.numbers)]
-    held = [b.ptrtoint(one, I64) for one in memory]
+        memory = [b.alloca(r.state.type, panel // lanes) for _ in range(r.numbers * (1 + blocks))]
+    held = [b.ptrtoint(one, I64) for one in memory[: r.numbers]]
+    block_held = [b.ptrtoint(one, I64) for one in memory[r.numbers :]]
     size = bytes_of(stored)
 
     def unit(number: ir.Value, piece: ir.Value | None) -> None:
@@ -72,7 +81,23 @@ def columns(
         each(b, vectors, lambda v: _put(r, held, v, r.empty(), lanes, wide))
 
         def strip(place: ir.Value, state: Sequence[Any]) -> list[Any]:
-            return _strip(t, r, place, length, step, mine, held, wide, state[0], top)
+            if not blocks:
+                return _strip(t, r, place, length, step, mine, held, wide, state[0], top)
+
+            def one(s: Sequence[Any]) -> list[Any]:
+                now = minimum(b, s[1], i64(BLOCK_ROWS))
+                each(b, vectors, lambda v: _put(r, block_held, v, r.empty(), lanes, wide))
+                _strip(t, r, s[0], now, step, mine, block_held, wide, state[0], top)
+                each(b, vectors, add_block)
+                return [b.add(s[0], b.mul(now, step)), b.sub(s[1], now)]
+
+            def add_block(v: ir.Value) -> None:
+                pair = [_get(r, one, v, lanes, wide) for one in (held, block_held)]
+                _put(r, held, v, r.merged(pair[0], zero, pair[1], zero), lanes, wide)
+
+            count = b.sdiv(b.add(length, i64(BLOCK_ROWS - 1)), i64(BLOCK_ROWS))
+            counted_loop(b, count, [place, length], one)
+            return [state[0]]
 
         zero = r.state.constant(0)
         (count,) = t.over(outer, at, [zero], strip)
@@ -210,13 +235,14 @@ def merge(
 ) -> None:
     """Merges the states in the scratch, one result at a time.
 
-    They are [result, piece, number, column], words of 8 bytes. `packed`: there are no columns.
+    They are [result, piece, number, fold, column], words of 8 bytes: FOLD rows that lie one after the other
+    may count as one. `packed`: there are no columns.
     """
     t = Task(builder, block, kept, reduced)
     b, r = builder, reducer(builder, kind, stored, 1)
     width = i64(1) if packed else t.word(LENGTH)
-    pieces, numbers = t.word(PIECES), 1 + r.numbers
-    results = i64(1)
+    pieces, numbers, fold = t.word(PIECES), 1 + r.numbers, t.word(FOLD)
+    columns, results = b.sdiv(width, fold), i64(1)
     for axis in t.kept:
         results = b.mul(results, axis[0])
 
@@ -228,12 +254,16 @@ def merge(
     def one(result: ir.Value, column: ir.Value, out_at: ir.Value) -> None:
         def piece(s: Sequence[Any]) -> list[Any]:
             place = b.mul(b.add(b.mul(result, pieces), s[0]), i64(numbers))
-            found = []
-            for i in range(numbers):
-                to = b.add(b.mul(b.add(place, i64(i)), width), column)
-                found.append(load(b.add(t.word(SCRATCH), b.mul(to, i64(8)))))
-            merged = r.merged(list(s[2:]), s[1], found[1:], found[0])
-            return [b.add(s[0], i64(1)), r.state.add(s[1], found[0]), *merged]
+
+            def row(c: Sequence[Any]) -> list[Any]:
+                found = []
+                for i in range(numbers):
+                    to = b.add(b.mul(b.add(place, i64(i)), width), c[0])
+                    found.append(load(b.add(t.word(SCRATCH), b.mul(to, i64(8)))))
+                merged = r.merged(list(c[2:]), c[1], found[1:], found[0])
+                return [b.add(c[0], columns), r.state.add(c[1], found[0]), *merged]
+
+            return [b.add(s[0], i64(1)), *counted_loop(b, fold, [column, *s[1:]], row)[1:]]
 
         start = [i64(0), r.state.constant(0), *r.empty()]
         state = counted_loop(b, pieces, start, piece)[2:]
@@ -242,6 +272,6 @@ def merge(
 
     def every_column(result: ir.Value) -> None:
         _, out_at = t.places(result)
-        each(b, width, lambda column: one(result, column, out_at))
+        each(b, columns, lambda column: one(result, column, out_at))
 
     each(b, results, every_column)

@@ -24,8 +24,8 @@ from ..cpu.compile import part
 from ..cpu.elements import array_at, elements
 from ..cpu.launch import address_of_task, bind_phases
 from ..cpu.memory import load_word
-from ..cpu.pieces import copy_bytes, fill_bytes
-from ..index.cpu_numba_takes import offset_of, table_of, tasks_for
+from ..cpu.moves import copy_bytes, fill_bytes
+from ..index.walks import offset_of, table_of, tasks_for
 from ..op import Attrs, Specs
 from ..registry import kernel
 from ..spec import TensorSpec

@@ -40,7 +40,11 @@ def _differentiable(op: Op) -> bool:
 def _usable(op: Op, sample: Sample) -> bool:
     """Whether finite differences mean something: finite numbers, not many, floating-point results."""
     arrays = [x for x in sample.inputs if x is not None]
-    if not arrays or sum(x.size for x in arrays) > MOST_ELEMENTS.get(op.family, 400) or any(x.size == 0 for x in arrays):
+    if (
+        not arrays
+        or sum(x.size for x in arrays) > MOST_ELEMENTS.get(op.family, 400)
+        or any(x.size == 0 for x in arrays)
+    ):
         return False
     if not any(x.dtype == np.float64 for x in arrays):
         return False

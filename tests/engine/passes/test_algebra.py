@@ -62,3 +62,31 @@ STAYS: list[tuple[str, F, list[str]]] = [
 @pytest.mark.parametrize(("name", "function", "ops"), STAYS, ids=[name for name, *_ in STAYS])
 def test_what_rounds_differently_stays(name: str, function: F, ops: list[str]) -> None:
     assert ops_of(only(graph_of(function, SHAPE, SHAPE), "algebra")) == ops
+
+
+def test_gradients_of_all_parts_of_an_axis_are_put_together() -> None:
+    def f(x: Any, y: Any) -> Any:
+        def loss(x: Any) -> Any:
+            one, two, three = kw.split(x, 2, axis=1)
+            return (kw.tanh(one) * two - kw.sigmoid(three)).sum()
+
+        return kw.grad(loss)(x)
+
+    before = graph_of(f, SHAPE, SHAPE)
+    after = only(before, "marks", "zeros", "algebra")
+    assert ops_of(before).count("slice_grad") == 3
+    assert "slice_grad" not in ops_of(after)
+    assert ops_of(after)[-1] == "concat"
+    same_bits(before, after)
+
+
+@pytest.mark.parametrize("parts", [((0, 2), (3, 6)), ((0, 4), (2, 6)), ((1, 3), (3, 6))])
+def test_parts_with_gaps_or_overlaps_are_added(parts: tuple[tuple[int, int], ...]) -> None:
+    def loss(x: Any) -> Any:
+        one, two = (kw.tanh(x[:, start:stop]).sum() for start, stop in parts)
+        return one + two
+
+    before = graph_of(lambda x, y: kw.grad(loss)(x), SHAPE, SHAPE)
+    after = only(before, "marks", "algebra")
+    assert ops_of(after).count("slice_grad") == 2
+    same_bits(before, after)

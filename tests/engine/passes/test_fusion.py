@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from pass_graphs import close, graph_of, only, ops_of, text_of
 
 import kernelwright as kw
+from kernelwright.engine.passes import Switches
 
 SHAPE = "float32 7 9"
 SPECS = (SHAPE, SHAPE, "float32 9", "float32")
@@ -154,3 +156,24 @@ def test_sums_over_other_axes_are_programs_of_their_own() -> None:
 def test_a_transposed_operand_keeps_a_reduction_apart() -> None:
     after = only(graph_of(lambda x, y: (x.T * y).sum(1), "float32 64 64", "float32 64 64"), "fusion")
     assert ops_of(after) == ["transpose", "mul", "sum"]
+
+
+def test_an_update_of_donated_memory_stays_there() -> None:
+    """Also that of a bias, which is part of the program that adds its gradient up."""
+
+    def step(w: Any, b: Any, m: Any, x: Any) -> Any:
+        dw, db = kw.grad(lambda w, b: (kw.relu(kw.linear(x, w, b)) ** 2.0).sum(), (0, 1))(w, b)
+        m = 0.9 * m + dw
+        return w - 0.1 * m, b - 0.1 * db, m
+
+    f = kw.compile(step, donate=(0, 1, 2))
+    shapes = ((64, 16), (64,), (64, 16), (32, 16))
+    given = [np.full(shape, 0.5, np.float32) for shape in shapes]
+    arrays = [kw.array(x) for x in given]
+    places = [x._data.ctypes.data for x in arrays[:3]]
+    results = f(*arrays)
+    assert not f.plan.low.new
+    assert sorted(x._data.ctypes.data for x in results) == sorted(places)
+    plain = kw.compile(step, switches=Switches.none())(*map(kw.array, given))
+    for x, y in zip(results, plain, strict=True):
+        np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol=1e-5)

@@ -131,9 +131,9 @@ def test_memory_grows_with_length_and_not_with_its_square() -> None:
     def scratch(length: int, dtype: str) -> tuple[int, int]:
         x, sums = TensorSpec((1, 4, length, 64), dtype), TensorSpec((1, 4, length), "float32")
         absent = TensorSpec.of(None)
-        forward = cpu_llvm.plan_forward((x, x, x, absent, x, sums), True, None, 4)[-1]
+        forward = cpu_llvm.plan_forward((x, x, x, absent, x, sums), True, None, 4, 64)[-1]
         specs = (x, x, x, absent, x, sums, x, absent, x, x, x)
-        return forward, cpu_llvm.plan_backward(specs, True, None, 8).nbytes
+        return forward, cpu_llvm.plan_backward(specs, True, None, 8, 64).nbytes
 
     for dtype in ("float32", "bfloat16"):
         for short, long in zip(scratch(1 << 12, dtype), scratch(1 << 14, dtype), strict=True):

@@ -11,7 +11,7 @@ import pytest
 import kernelwright as kw
 from kernelwright.kernels.accuracy import check_kernel
 from kernelwright.kernels.errors import ConfigError, DTypeError, ShapeError
-from kernelwright.kernels.op import get_op
+from kernelwright.kernels.op import TensorSpec, get_op
 from kernelwright.kernels.registry import kernels_for
 
 
@@ -136,6 +136,18 @@ def test_a_traced_label_that_is_no_class_gives_nan() -> None:
     assert list(np.isnan(losses)) == [False, True, False]
 
 
+def test_explain_names_the_kernel_of_a_loss() -> None:
+    scores, targets, steps, lengths = ctc_call()
+    for told in (
+        kw.explain(kw.cross_entropy, normal(3, 4), labels(4, 3), label_smoothing=0.1, reduction="sum"),
+        kw.explain(kw.nll_loss, normal(3, 4), labels(4, 3)),
+        kw.explain(kw.multi_margin_loss, normal(3, 4), labels(4, 3), p=2),
+        kw.explain(kw.ctc_loss, scores, targets, tuple(steps.tolist()), lengths),
+        kw.explain(kw.scaled_dot_product_attention, *[normal(2, 5, 8)] * 3, is_causal=True),
+    ):
+        assert "cpu_llvm" in str(told)
+
+
 # --- CTC ----------------------------------------------------------------------------------------------------
 
 
@@ -198,6 +210,31 @@ def test_narrower_vectors_are_right(name: str, monkeypatch: pytest.MonkeyPatch) 
     for sample in list(op.samples(np.random.default_rng(1), "float32"))[2:14:3]:
         verdict = check_kernel(kernel, sample, threads=2)
         assert verdict.ok, f"{sample}: {verdict.text}"
+
+
+@pytest.mark.parametrize("name", ["cross_entropy_grad", "multi_margin_loss_grad"])
+@pytest.mark.parametrize("shape", [(3, 70), (2, 5, 40), (9,)])
+def test_a_gradient_may_be_written_where_its_scores_are(name: str, shape: tuple[int, ...]) -> None:
+    op, (kernel,) = get_op(name), kernels_for(name)
+    classes = shape[0] if len(shape) == 1 else shape[1]
+    rows = shape[:0] if len(shape) == 1 else (shape[0], *shape[2:])
+    if name == "multi_margin_loss_grad" and len(shape) == 3:
+        return
+    inputs = [normal(*rows), normal(*shape, seed=1), labels(classes, *rows), uniform(classes)]
+    inputs = [np.asarray(x, "int64" if i == 2 else "float32") for i, x in enumerate(inputs)]
+    attrs = op.complete({"label_smoothing": 0.1} if name == "cross_entropy_grad" else {"p": 2})
+    if name == "cross_entropy_grad":
+        inputs.append(np.asarray(normal(*rows, seed=2) + 3, "float32"))
+    specs = tuple(map(TensorSpec.of, inputs))
+    specs = (*specs, *op.infer(specs, **attrs))
+    launch = kernel.bind(specs, attrs, {}, 2)
+    apart = specs[-1].empty()
+    launch(*inputs, apart)
+    for place in (1, 3):
+        if inputs[place].shape == apart.shape:
+            given = [x.copy() for x in inputs]
+            launch(*given, given[place])
+            np.testing.assert_array_equal(given[place], apart)
 
 
 # --- bad input ----------------------------------------------------------------------------------------------

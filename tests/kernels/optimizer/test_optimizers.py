@@ -10,6 +10,9 @@ import pytest
 from kernelwright.engine.functional import optimizer
 from kernelwright.kernels.cpu import generate
 from kernelwright.kernels.errors import ConfigError, DTypeError, ShapeError
+from kernelwright.kernels.op import TensorSpec
+from kernelwright.kernels.optimizer.op import OPTIMIZERS
+from kernelwright.kernels.registry import kernels_for
 
 STATES = {
     "SGD": ("momentum_buffer",),
@@ -88,6 +91,29 @@ def test_another_learning_rate_compiles_nothing() -> None:
     second = optimizer.adam_step(p, g, m, v, step=3, lr=np.asarray(0.3))[0]
     assert generate.counts == before
     assert float(first[0]) != float(second[0])
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_results_may_be_written_where_their_inputs_are(name: str) -> None:
+    op, (kernel,) = OPTIMIZERS[name], kernels_for(name)
+    sample = next(
+        s
+        for s in op.samples(np.random.default_rng(0), "float32")
+        if "nothing" not in s.name and s.inputs[0].shape == (2, 33, 65)
+    )
+    specs = tuple(map(TensorSpec.of, sample.inputs))
+    attrs = op.complete(sample.attrs)
+    outputs = op.infer(specs, **attrs)
+    launch = kernel.bind((*specs, *outputs), attrs, {}, 2)
+    apart = [spec.empty() for spec in outputs]
+    launch(*sample.inputs, *apart)
+    given = [None if x is None else x.copy() for x in sample.inputs]
+    states = [
+        x for label, x in zip(op.inputs, given, strict=True) if x is not None and x.ndim and label != "grad"
+    ]
+    launch(*given, *states)
+    for mine, other in zip(states, apart, strict=True):
+        np.testing.assert_array_equal(mine, other)
 
 
 def test_inputs_that_do_not_fit_are_refused() -> None:
