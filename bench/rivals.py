@@ -84,7 +84,7 @@ def torch_inference(network: Network, x: np.ndarray[Any, Any], compiled: bool = 
     if compiled:
         import torch._inductor.config as config
 
-        with config.patch(freezing=True), torch.no_grad():
+        with config.patch(freezing=True), torch.no_grad():  # type: ignore[no-untyped-call]
             run = torch.compile(model)
             run(given)
 
