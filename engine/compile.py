@@ -182,9 +182,8 @@ def compile(
 
     Args:
         function: takes Arrays and trees of them (dicts, lists, tuples, Modules), returns a tree of Arrays.
-        It is
-            called with Tracers: what it does besides computing happens once, when it is traced. Arrays that
-            it uses from outside are constants of the plan and become read-only.
+            It is called with Tracers: what it does besides computing happens once, when it is traced. Arrays
+            that it uses from outside are constants of the plan and become read-only.
         donate: the number of the positional arguments, or several, whose memory results may take: parameters
             and optimizer states that the function returns anew. The Arrays given are gone after the call.
         switches: which passes run; all unless given.

@@ -350,7 +350,8 @@ def _lines(graph: Graph) -> Iterator[str]:
         for value in node.outputs:
             names[value] = f"%{len(names)}"
         words = ["-" if v is None else names[v] for v in node.inputs]
-        words += [f"{k}={v!r}" for k, v in node.attrs.items() if v != node.op.attrs.get(k)]
+        if node.op.family != "structural":  # a mark's number tells nobody anything
+            words += [f"{k}={v!r}" for k, v in node.attrs.items() if v != node.op.attrs.get(k)]
         left = ", ".join(f"{names[v]}: {_short(v.spec)}" for v in node.outputs)
         body.append((f"{left} = {node.op.name}({', '.join(words)})", node.where))
     width = max((len(text) for text, _ in body), default=0)

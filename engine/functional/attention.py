@@ -6,6 +6,7 @@ from typing import Any
 
 from ...kernels.attention.op import ATTENTION
 from ...kernels.errors import ConfigError, ShapeError
+from ...kernels.op import Op
 from ..array import Array, asarray
 from ..eager import Operand, call_all
 from .shape import broadcast_to
@@ -55,12 +56,31 @@ def scaled_dot_product_attention(
             f"scaled_dot_product_attention: dropout_p is {dropout_p}, and random numbers come from a key: "
             "give dropout_key=key, or dropout_p=0.0 where nothing is trained."
         )
-    query, key, value = _together(query, key, value, enable_gqa)
+    op, inputs, attrs = _prepare(query, key, value, attn_mask, 0.0, is_causal, scale, enable_gqa)
     if dropout_p:
-        return _with_dropout(query, key, value, attn_mask, dropout_p, is_causal, scale, dropout_key)
-    attrs = {"is_causal": bool(is_causal), "scale": None if scale is None else float(scale)}
-    out, _ = call_all(ATTENTION, (query, key, value, attn_mask), attrs)
+        query, key, value, mask = inputs
+        return _with_dropout(query, key, value, mask, dropout_p, is_causal, scale, dropout_key)
+    out, _ = call_all(op, inputs, attrs)
     return out
+
+
+def _prepare(
+    query: Operand,
+    key: Operand,
+    value: Operand,
+    attn_mask: Operand | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> tuple[Op, tuple[Any, ...], dict[str, Any]]:
+    """The op behind a call without dropout."""
+    attrs = {"is_causal": bool(is_causal), "scale": None if scale is None else float(scale)}
+    return ATTENTION, (*_together(query, key, value, enable_gqa), attn_mask), attrs
+
+
+_function: Any = scaled_dot_product_attention
+_function.prepare = _prepare
 
 
 def _together(query: Operand, key: Operand, value: Operand, enable_gqa: bool) -> tuple[Operand, ...]:

@@ -6,13 +6,14 @@ the others are chains of pointwise functions, which a plan fuses.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ...kernels.errors import ConfigError, DTypeError, ShapeError
 from ...kernels.loss import op as ops
+from ...kernels.op import Op
 from ...kernels.spec import dtype_name
 from ..array import Array, asarray
 from ..eager import Operand, call, call_all
@@ -412,3 +413,31 @@ def cosine_similarity(x1: Operand, x2: Operand, axis: int = 1, eps: float = 1e-8
     dots = total(pw.mul(x1, x2), axis)
     lengths = [pw.maximum(pw.sqrt(total(pw.square(x), axis)), eps) for x in (x1, x2)]
     return pw.div(dots, pw.mul(*lengths))
+
+
+# --- the ops behind calls, for `kw.explain` -----------------------------------------------------------------
+
+
+def _by_labels(op: Op) -> Callable[..., Any]:
+    def prepare(input: Operand, target: Operand, weight: Operand | None = None, **attrs: Any) -> Any:
+        return op, (input, target, weight), {k: v for k, v in attrs.items() if k in op.attrs}
+
+    return prepare
+
+
+def _prepare_ctc(
+    log_probs: Operand, targets: Operand, input_lengths: Lengths, target_lengths: Lengths, **attrs: Any
+) -> Any:
+    lengths = (_lengths("input_lengths", input_lengths), _lengths("target_lengths", target_lengths))
+    own = {k: v for k, v in attrs.items() if k in ops.CTC_LOSS.attrs}
+    return ops.CTC_LOSS, (log_probs, targets, *lengths), own
+
+
+_function: Any
+for _function, _found in (
+    (cross_entropy, _by_labels(ops.CROSS_ENTROPY)),
+    (nll_loss, _by_labels(ops.NLL_LOSS)),
+    (multi_margin_loss, _by_labels(ops.MULTI_MARGIN_LOSS)),
+    (ctc_loss, _prepare_ctc),
+):
+    _function.prepare = _found

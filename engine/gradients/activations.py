@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ...kernels.op import get_op
 from ..array import Array
 from ..functional.pointwise import where
-from . import RULES
+from . import rule_of
 
 
 def through_activation(name: str | None, g: Array, y: Array, before: Callable[[], Array]) -> Array:
@@ -27,8 +28,8 @@ def through_activation(name: str | None, g: Array, y: Array, before: Callable[[]
         return g * (y * (1 - y))
     if name == "tanh":
         return g * (1 - y * y)
-    from . import pointwise  # noqa: F401  (its rules)
-
-    (dz,) = RULES[name]((g,), (before(),), (y,), {})
+    rule = rule_of(get_op(name))
+    assert rule is not None, name
+    (dz,) = rule((g,), (before(),), (y,), {})
     assert dz is not None
     return dz

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ...kernels.errors import GraphError
 from ..graph import Graph, Node, Value, make_node, put_in_order
 
 Lookup = Callable[[Value], Value]
@@ -90,14 +91,22 @@ class Cluster:
 
 
 def rebuilt(graph: Graph, clusters: Iterable[Cluster]) -> Graph:
-    """The graph with each cluster made one, at the place of its last node."""
+    """The graph with each cluster made one, at the place of its last node.
+
+    Raises:
+        GraphError: for a node that is in two clusters; a defect of the pass that made them.
+    """
     return _Builder(graph, clusters).run()
 
 
 class _Builder:
     def __init__(self, graph: Graph, clusters: Iterable[Cluster]):
         self.graph = graph
-        self.cluster_of = {node: cluster for cluster in clusters for node in cluster.nodes}
+        self.cluster_of: dict[Node, Cluster] = {}
+        for cluster in clusters:
+            for node in cluster.nodes:
+                if self.cluster_of.setdefault(node, cluster) is not cluster:
+                    raise GraphError(f"{graph.name}: {node!r} cannot become part of two nodes.")
         self.now: dict[Value, Value] = {}
         self.order: dict[Node, None] = {}
 

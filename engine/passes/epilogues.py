@@ -29,7 +29,13 @@ def run(graph: Graph) -> Graph:
     """The graph with endings."""
     graph = _asking_outputs(graph)
     joins = Joins(graph)
-    found = [chain for node in graph.steps if (chain := _chain(graph, joins, node)) is not None]
+    used: set[Node] = set()  # what is the ending of one op cannot be that of another
+    found = []
+    for node in graph.steps:
+        chain = _chain(graph, joins, node, used)
+        if chain is not None:
+            used.update(chain.nodes)
+            found.append(chain)
     return rebuilt(graph, [Cluster(chain.nodes, chain.make) for chain in found]) if found else graph
 
 
@@ -103,13 +109,13 @@ def _start(head: Node) -> _Chain | None:
     return _Chain([head], head.op, head.inputs, head.attrs)
 
 
-def _chain(graph: Graph, joins: Joins, head: Node) -> _Chain | None:
+def _chain(graph: Graph, joins: Joins, head: Node, used: set[Node]) -> _Chain | None:
     """The op with as much of an ending as it takes, or None."""
     chain = _start(head)
     while chain is not None and chain.attrs["activation"] is None:
         value = chain.nodes[-1].outputs[0]
         users = graph.users.get(value, ())
-        if len(users) != 1 or value in graph.outputs:
+        if len(users) != 1 or value in graph.outputs or users[0] in used:
             break
         longer = _longer(chain, users[0], value)
         if longer is None or len(joins.members[joins.of(users[0])]) > 1:

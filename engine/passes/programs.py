@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -73,9 +73,18 @@ def is_instruction(node: Node) -> bool:
     return node.op.family == "pointwise" and node.op.name in POINTWISE
 
 
-@lru_cache(maxsize=4096)
 def call_of(node: Node) -> Call | None:
     """What computes a node as a program; None for one that has none."""
+    if node not in _calls:
+        _calls[node] = _found_call(node)
+    return _calls[node]
+
+
+# Asked for again and again while one graph is looked at; not a reason to keep its constants.
+_calls: WeakKeyDictionary[Node, Call | None] = WeakKeyDictionary()
+
+
+def _found_call(node: Node) -> Call | None:
     specs = (*node.input_specs, *node.specs)
     if node.op.family not in _FAMILIES or not all(spec.size for spec in specs if spec.present):
         return None

@@ -21,7 +21,6 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from llvmlite import ir
 from numba.core import cgutils
 
 from ..cpu.narrow import stored_bytes, write
@@ -332,4 +331,3 @@ _NAMED = {
     "rows_k_rs": ROWS_K_RS,
     "rows_v_rs": ROWS_V_RS,
 }
-assert isinstance(I64, ir.IntType)

@@ -19,13 +19,12 @@ from typing import Any, NamedTuple, TypeAlias
 from llvmlite import ir
 from numba.core import cgutils
 
-from ..cpu.narrow import NARROW, read, stored_bytes, write
+from ..cpu.narrow import read, stored_bytes, write
 from ..cpu.vector_ir import I8, I32, I64, POINTER, Vectors, i64, minimum, pointer
 
 Value: TypeAlias = Any  # an ir.Value
 Builder: TypeAlias = Any  # an ir.IRBuilder
 LINE = 64
-UNROLL = 4
 GRAIN = 24  # a multiple of the rows of every tile: 24, 12, 8, 6
 
 
@@ -252,11 +251,6 @@ def mask_panel(kind: Kind, builder: Builder, stored: str, way: str) -> Any:
                     one.store(value, pointer(b, at(b, to, b.mul(i, i64(kind.size)))))
 
     return routine(builder, f"mask_{stored}_{way}", 6, body)
-
-
-def is_narrow(stored: str) -> bool:
-    """Whether elements are widened to be computed with."""
-    return stored in NARROW
 
 
 def allowed_lanes(kind: Kind, v: Vectors, first: Value, c: Value, j: int) -> Value:

@@ -260,7 +260,7 @@ def _row(box: Box, item: int, axes: Axes, rounds: int) -> list[int]:
             kind = FILL
         elif src_n == item:
             kind = ROWS
-        elif src_n == -item:
+        elif src_n == -item and n * item >= 64:
             kind = BACKWARDS
         elif src_m == item:
             kind = TURNED

@@ -46,14 +46,19 @@ class Row(Staged):
             self.keep(self.at[role], value)
 
     def along(
-        self, read: Sequence[str], start: Sequence[Any], body: Any, write: Sequence[str] = ()
+        self,
+        read: Sequence[str],
+        start: Sequence[Any],
+        body: Any,
+        write: Sequence[str] = (),
     ) -> list[Any]:
-        """A sweep over operands by name; `body(carried, {name: value}, mask)`."""
+        """A sweep over operands by name, `body(carried, {name: value}, mask)`; it carries sums."""
 
         def inner(carried: Sequence[Any], values: list[Any], mask: Any) -> Sequence[Any]:
             return list(body(carried, dict(zip(read, values, strict=True)), mask))
 
-        return self.sweep([self.at[one] for one in read], start, inner, [self.at[one] for one in write])
+        read_at, write_at = [self.at[one] for one in read], [self.at[one] for one in write]
+        return self.sweep(read_at, start, inner, write_at, sums=bool(start))
 
     def total(self, value: ir.Value) -> ir.Value:
         """The sum over the row, in all lanes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import isqrt, prod
 
 import numpy as np
 
@@ -78,6 +78,8 @@ def bind_rows(
         parts = -(-wanted // units)
         room = 0
     tasks = min(wanted, units * parts)
+    lines = prod(axis[0] for axis in outer_reduced)
+    walked = inner[0] if across else -(-vectors[0] // lanes)
     block = np.zeros(words.total(len(outer_kept) + len(outer_reduced)), np.int64)
     head = {
         "tasks": tasks,
@@ -85,13 +87,15 @@ def bind_rows(
         "length": vectors[0],
         "blocks": blocks,
         "count": inner[0],
-        "lines": prod(axis[0] for axis in outer_reduced),
+        "lines": lines,
         "total": total,
         "kept": len(outer_kept),
         "reduced": len(outer_reduced),
         "room": room,
         "parts": parts,
-        "by_lines": int(prod(axis[0] for axis in outer_reduced) >= parts),
+        "piece": _piece(walked),
+        "by_lines": int(lines >= parts),
+        "line_piece": _piece(lines),
     }
     for name, value in head.items():
         block[words.head[name]] = value
@@ -102,7 +106,19 @@ def bind_rows(
     for length, steps in (*outer_kept, *outer_reduced):
         block[at : at + 1 + len(sizes)] = length, *steps
         at += 1 + len(sizes)
-    key = (program.key, across, modes, tuple(arrays), count, lanes, unroll, masks, keeps)
+    key = (
+        program.key,
+        across,
+        modes,
+        tuple(arrays),
+        count,
+        lanes,
+        unroll,
+        masks,
+        keeps,
+        lines == 1,
+        walked <= _piece(walked),
+    )
 
     def address(phase: str) -> int:
         return address_of(emit_rows, (*key, phase), name_of(program), light=True)
@@ -111,6 +127,11 @@ def bind_rows(
         return bind_phases(block, count, [(address("whole"), tasks)], room * tasks)
     left = units * parts * len(plan.stages[0].reductions) * 8 * lanes * unroll
     return bind_phases(block, count, [(address("part"), tasks), (address("rest"), 1)], left)
+
+
+def _piece(steps: int) -> int:
+    """Steps of a piece: a power of two near the root of all, so that pieces and levels grow alike."""
+    return int(min(4096, max(64, 1 << (isqrt(steps).bit_length()))))
 
 
 def _full_operands(program: Program) -> list[int]:

@@ -13,7 +13,7 @@ from llvmlite import ir
 from ..cpu.lanes import Lanes, computed, lane_numbers, register_bytes
 from ..cpu.vector_ir import I32, counted_loop, i64, offset, pointer
 from .emitters import start_of, step
-from .places import APART, SPLAT, compute, least
+from .places import APART, SPLAT, branch, compute, least
 from .program import operands_of
 from .stages import Stage
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from .rows import Rows
 
 Value: TypeAlias = ir.Value
-PIECE = 2048  # vectors, or elements across: what is added up before it goes into the second level
 
 
 class Row:
@@ -109,6 +108,10 @@ class Row:
         starts = self._starts(stage, self.lanes)
         totals = [vector for vectors in starts for vector in vectors[: self._row_groups()]]
 
+        if rows.single:
+            walk = self._line_across if rows.across else self._line_along
+            return self._by_reduction(stage, walk(stage, self.ats, i64(0), totals))
+
         def line(carried: Sequence[Value]) -> list[Value]:
             number, *sums = carried
             ats = rows.outside(rows.axes[0], rows.axes[1], number, self.ats)
@@ -118,8 +121,17 @@ class Row:
                 sums = self._line_along(stage, ats, number, sums)
             return [b.add(number, i64(1)), *sums]
 
-        count = b.sub(rows.last_line, rows.first_line)
-        flat = counted_loop(b, count, [rows.first_line, *totals], line)[1:]
+        size = rows.word("line_piece")
+
+        def group(carried: Sequence[Value]) -> list[Value]:
+            number, *sums = carried
+            count = least(b, size, b.sub(rows.last_line, number))
+            after, *found = counted_loop(b, count, [number, *totals], line)
+            owners = [reduction for reduction in stage.reductions for _ in range(self._row_groups())]
+            return [after, *(self._step(self.lanes, *each) for each in zip(owners, sums, found, strict=True))]
+
+        groups = _pieces(b, b.sub(rows.last_line, rows.first_line), size)
+        flat = counted_loop(b, groups, [rows.first_line, *totals], group)[1:]
         return self._by_reduction(stage, flat)
 
     def _by_reduction(self, stage: Stage, flat: Sequence[Value]) -> list[list[Value]]:
@@ -208,11 +220,11 @@ class Row:
         splats = self._splats(lanes, ats)
         group = lanes.lanes * self.groups
         apart = not rows.masks
-        size = PIECE * lanes.lanes
+        size = b.mul(rows.word("piece"), i64(lanes.lanes))
 
         def piece(carried: Sequence[Value]) -> list[Value]:
             start, *sums = carried
-            end = least(b, b.add(start, i64(size)), rows.last)
+            end = least(b, b.add(start, size), rows.last)
             flat = [vector for vectors in self._starts(stage, lanes) for vector in vectors]
 
             def vectors(state: Sequence[Value]) -> list[Value]:
@@ -247,11 +259,14 @@ class Row:
                 left = b.sdiv(b.sub(end, at), i64(lanes.lanes))
                 _, *found = counted_loop(b, left, [at, *found], single)
             sums = [self._step(lanes, r, s, f) for r, s, f in zip(stage.reductions, sums, found, strict=True)]
-            return [b.add(start, i64(size)), *sums]
+            return [b.add(start, size), *sums]
 
         # Without masks, the last elements of a line are done one by one, behind all pieces.
-        pieces = b.sdiv(b.add(b.sub(rows.last, rows.first), i64(size - 1)), i64(size))
-        _, *sums = counted_loop(b, pieces, [rows.first, *sums], piece)
+        if rows.short:
+            sums = piece([rows.first, *sums])[1:]
+        else:
+            pieces = _pieces(b, b.sub(rows.last, rows.first), size)
+            _, *sums = counted_loop(b, pieces, [rows.first, *sums], piece)
         return self._elements(stage, ats, place, sums) if apart else sums
 
     def _elements(self, stage: Stage, ats: Sequence[Value], place: Value, sums: list[Value]) -> list[Value]:
@@ -293,13 +308,13 @@ class Row:
     def _line_across(self, stage: Stage, ats: Sequence[Value], line: Value, sums: list[Value]) -> list[Value]:
         b, rows = self.b, self.rows
         count = rows.word("count")
-        first = b.mul(line, count)
+        first, size = b.mul(line, count), rows.word("piece")
         ats = [b.add(at, b.mul(rows.first, far)) for at, far in zip(ats, rows.far, strict=True)]
 
         def piece(carried: Sequence[Value]) -> list[Value]:
             start, *rest = carried
             ats, sums = rest[: len(self.ats)], rest[len(self.ats) :]
-            end = least(b, b.add(start, i64(PIECE)), rows.last)
+            end = least(b, b.add(start, size), rows.last)
             flat = [vector for vectors in self._starts(stage, self.lanes) for vector in vectors]
 
             def element(state: Sequence[Value]) -> list[Value]:
@@ -322,7 +337,9 @@ class Row:
             ]
             return [end, *ats, *sums]
 
-        pieces = b.sdiv(b.add(b.sub(rows.last, rows.first), i64(PIECE - 1)), i64(PIECE))
+        if rows.short:
+            return piece([rows.first, *ats, *sums])[1 + len(ats) :]
+        pieces = _pieces(b, b.sub(rows.last, rows.first), size)
         return counted_loop(b, pieces, [rows.first, *ats, *sums], piece)[1 + len(ats) :]
 
     # --- some vectors ---------------------------------------------------------------------------------------
@@ -461,6 +478,12 @@ class Row:
                 added = self._step(lanes, reduction, total, values[reduction][g])
                 result.append(self.b.select(masks[g], added, total) if masks else added)
         return result
+
+
+def _pieces(b: ir.IRBuilder, length: Value, size: Value) -> Value:
+    """How many pieces of a size a length has, without a division where it is one."""
+    more = b.icmp_signed(">", length, size)
+    return branch(b, more, lambda: b.udiv(b.add(length, b.sub(size, i64(1))), size), least(b, length, i64(1)))
 
 
 def _is_zero(value: Value) -> bool:

@@ -12,7 +12,7 @@
 `along` goes by vectors along the innermost reduced axis, where the elements lie side by side there; a total
 is a few vectors, whose lanes are added up at the end. `across` goes by vectors across neighbouring rows,
 where these lie side by side: every lane is a row of its own. Totals are kept in two levels, of a piece and of
-all pieces, so that rounding errors grow with neither.
+all pieces, about as many as a piece has terms, so that rounding errors grow with the root of the length.
 
 Where there are fewer rows than threads, and one stage that writes nothing but row values, the work comes in
 two phases: `part`, in which every unit takes some of the elements of its rows and leaves its totals in
@@ -42,10 +42,11 @@ class RowWords:
     # tasks, units: how the work is shared. length: of the axis of vectors. blocks: how many groups of rows
     # it is cut into (across). count: elements of a line (across). lines: see above. total: elements of a row.
     # kept, reduced: how many axes there are outside, of rows and of lines. room: bytes of scratch of a task.
-    # parts: how many share a row; they share its lines where `by_lines`, else each line.
+    # parts: how many share a row; they share its lines where `by_lines`, else each line. piece: vectors, or
+    # elements across, that are added up before they go into the second level; line_piece: lines likewise.
     HEAD = (
         *("tasks", "units", "length", "blocks", "count", "lines", "total", "kept", "reduced", "room"),
-        *("parts", "by_lines"),
+        *("parts", "by_lines", "piece", "line_piece"),
     )
 
     def __init__(self, arrays: int, operands: int):
@@ -80,9 +81,13 @@ class Rows:
         unroll: int,
         masks: bool,
         keeps: bool,
+        single: bool,
+        short: bool,
         phase: str,
     ):
         self.b = builder
+        self.single = single
+        self.short = short
         self.phase = phase
         self.program = program
         self.stages = staged(program, keeps)
@@ -216,6 +221,8 @@ def emit_rows(
     unroll: int,
     masks: bool,
     keeps: bool,
+    single: bool,
+    short: bool,
     phase: str,
 ) -> None:
     """The task of a row program.
@@ -231,7 +238,11 @@ def emit_rows(
         unroll: vectors at a time.
         masks: whether tails are done under a mask.
         keeps: whether values are kept from stage to stage (`stages.py`).
+        single: whether a row has one line.
+        short: whether a line is one piece.
         phase: "whole", or "part" or "rest" of work that comes in two phases.
     """
     made = Program(*program)
-    Rows(builder, block, made, across, modes, arrays, count, lanes, unroll, masks, keeps, phase).task(index)
+    Rows(
+        builder, block, made, across, modes, arrays, count, lanes, unroll, masks, keeps, single, short, phase
+    ).task(index)

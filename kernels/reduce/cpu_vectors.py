@@ -123,6 +123,8 @@ def bind(kind: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
     shape = (len(g.kept), len(g.reduced))
     cut = pieces > 1 or fold > 1
     key: tuple[Any, ...] = (kind, x.dtype, out.dtype, lanes, form, *shape, cut)
+    if g.case == "columns" and kind in ("sum", "mean") and g.reduced:
+        key = (*key, g.reduced[-1].length > emit_columns.BLOCK_ROWS)
     run = emit_columns.columns if g.case == "columns" else emit.rows
     phases = [(address_of(run, key, f"{kind} {g.case} {x.dtype}"), tasks)]
     scratch = 0

@@ -33,6 +33,8 @@ from .emit import (
 from .kinds import Reducer, Simple, reducer, state_dtype
 from .lanes import Lanes, computed_bytes
 
+BLOCK_ROWS = 256
+
 
 def columns(
     builder: ir.IRBuilder,
@@ -46,15 +48,21 @@ def columns(
     kept: int,
     reduced: int,
     split: bool,
+    blocks: bool = False,
 ) -> None:
-    """Results side by side: the states of a panel of up to `panel` of them are in the nearest cache."""
+    """Results side by side: the states of a panel of up to `panel` of them are in the nearest cache.
+
+    With `blocks` those of BLOCK_ROWS rows are put together before they are added to the rest, so that the
+    error of a sum does not grow with each row.
+    """
     t = Task(builder, block, kept, reduced)
     b, r = builder, reducer(builder, kind, stored, lanes)
     width, panels, pieces = t.word(LENGTH), t.word(PANELS), t.word(PIECES)
     wide = computed_bytes(stored) if state_dtype(kind, stored) != "int64" else 8
     with b.goto_entry_block():
-        memory = [b.alloca(r.state.type, panel // lanes) for _ in range(r.numbers)]
-    held = [b.ptrtoint(one, I64) for one in memory]
+        memory = [b.alloca(r.state.type, panel // lanes) for _ in range(r.numbers * (1 + blocks))]
+    held = [b.ptrtoint(one, I64) for one in memory[: r.numbers]]
+    block_held = [b.ptrtoint(one, I64) for one in memory[r.numbers :]]
     size = bytes_of(stored)
 
     def unit(number: ir.Value, piece: ir.Value | None) -> None:
@@ -73,7 +81,23 @@ def columns(
         each(b, vectors, lambda v: _put(r, held, v, r.empty(), lanes, wide))
 
         def strip(place: ir.Value, state: Sequence[Any]) -> list[Any]:
-            return _strip(t, r, place, length, step, mine, held, wide, state[0], top)
+            if not blocks:
+                return _strip(t, r, place, length, step, mine, held, wide, state[0], top)
+
+            def one(s: Sequence[Any]) -> list[Any]:
+                now = minimum(b, s[1], i64(BLOCK_ROWS))
+                each(b, vectors, lambda v: _put(r, block_held, v, r.empty(), lanes, wide))
+                _strip(t, r, s[0], now, step, mine, block_held, wide, state[0], top)
+                each(b, vectors, add_block)
+                return [b.add(s[0], b.mul(now, step)), b.sub(s[1], now)]
+
+            def add_block(v: ir.Value) -> None:
+                pair = [_get(r, one, v, lanes, wide) for one in (held, block_held)]
+                _put(r, held, v, r.merged(pair[0], zero, pair[1], zero), lanes, wide)
+
+            count = b.sdiv(b.add(length, i64(BLOCK_ROWS - 1)), i64(BLOCK_ROWS))
+            counted_loop(b, count, [place, length], one)
+            return [state[0]]
 
         zero = r.state.constant(0)
         (count,) = t.over(outer, at, [zero], strip)

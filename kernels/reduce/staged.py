@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from ..cpu.vector_ir import I64, counted_loop, i64, offset, pointer
+from ..cpu.vector_ir import I64, counted_loop, i64, minimum, offset, pointer
 from ..machine import vector_bytes
 from ..spec import np_dtype
 from .lanes import Lanes, computed_bytes
@@ -34,6 +34,7 @@ from .lanes import Lanes, computed_bytes
 Shape = tuple[int, ...]
 Body = Callable[[Sequence[Any], list[Any], Any], Sequence[Any]]
 MOST_AXES = 5
+BLOCK = 16  # terms that are added up one after the other, and blocks of them
 
 
 @dataclass(frozen=True)
@@ -281,6 +282,8 @@ class Staged:
         start: Sequence[Any],
         body: Body,
         write: Sequence[int] = (),
+        *,
+        sums: bool = False,
     ) -> list[Any]:
         """Carries `start` through all elements of the row.
 
@@ -290,6 +293,8 @@ class Staged:
             body: `body(carried, values, mask) -> [*carried, *results]`; the mask is None where all lanes are
                 there.
             write: the operands that the results go to.
+            sums: whether all that is carried are sums, from 0: where one lane adds up all of a row they are
+                made of blocks, and these of smaller ones, so that errors do not grow with each term.
         """
         b = self.b
         used = list(dict.fromkeys([*read, *write]))
@@ -318,6 +323,8 @@ class Staged:
                 after = [b.add(places[i], steps[i]) for i in moving]
                 return [*after, *element(places, state[len(moving) :], None)]
 
+            if self.mode == "steps" and sums:
+                return self._blocked(whole, [at[i] for i in moving], [steps[i] for i in moving], carried, one)
             state = counted_loop(b, whole, [*(at[i] for i in moving), *carried], one)
             if self.mode == "steps":
                 return state[len(moving) :]
@@ -337,9 +344,39 @@ class Staged:
                 after = [b.add(places[i], steps[i]) for i in used]
                 return [*after, *over(rest, places, state[len(used) :])]
 
+            if sums and not rest and self.mode == "columns":
+                return self._blocked(length, [at[i] for i in used], [steps[i] for i in used], carried, one)
             return counted_loop(b, length, [*(at[i] for i in used), *carried], one)[len(used) :]
 
         return over(self.outer, {i: self.base[i] for i in used}, start)
+
+    def _blocked(
+        self,
+        count: ir.Value,
+        places: Sequence[Any],
+        steps: Sequence[Any],
+        carried: Sequence[Any],
+        body: Callable[[Sequence[Any]], Sequence[Any]],
+        size: int = BLOCK * BLOCK,
+    ) -> list[Any]:
+        """`carried` plus the sums over `count` rounds of `[places, sums] = body([places, sums])`.
+
+        Rounds are added up by blocks of BLOCK, these by BLOCK blocks, and these one after the other.
+        """
+        b = self.b
+        if size == 1:
+            return counted_loop(b, count, [*places, *carried], body)[len(places) :]
+
+        def one(state: Sequence[Any]) -> list[Any]:
+            left, at, total = state[0], state[1 : 1 + len(places)], state[1 + len(places) :]
+            now = minimum(b, left, i64(size))
+            none = [self.lanes.constant(0)] * len(total)
+            found = self._blocked(now, at, steps, none, body, size // BLOCK)
+            after = [b.add(place, b.mul(step, now)) for place, step in zip(at, steps, strict=True)]
+            return [b.sub(left, now), *after, *map(self.lanes.add, total, found)]
+
+        blocks = b.sdiv(b.add(count, i64(size - 1)), i64(size))
+        return counted_loop(b, blocks, [count, *places, *carried], one)[1 + len(places) :]
 
 
 def block_of(arrays: int, *parts: Sequence[int]) -> np.ndarray:

@@ -40,7 +40,7 @@ def softmax(builder: ir.IRBuilder, block: ir.Value, index: ir.Value, dtype: str,
             total = b.fadd(c[0], s.only(e, mask, 0))
             return [total, e] if waits else [total]
 
-        (total,) = s.sweep((x,), [zero], exponentials, (y,) if waits else ())
+        (total,) = s.sweep((x,), [zero], exponentials, (y,) if waits else (), sums=True)
         scale = b.fdiv(s.lanes.constant(1), s.fold(total, s.lanes.add))
         if waits:
             s.sweep((y,), [], lambda c, values, mask: [b.fmul(values[0], scale)], (y,))
@@ -67,7 +67,7 @@ def log_softmax(builder: ir.IRBuilder, block: ir.Value, index: ir.Value, dtype: 
             e = vector_math.exp(v, b.fsub(values[0], most))
             return [b.fadd(c[0], s.only(e, mask, 0))]
 
-        (total,) = s.sweep((x,), [zero], exponentials)
+        (total,) = s.sweep((x,), [zero], exponentials, sums=True)
         log = vector_math.log(v, s.fold(total, s.lanes.add))
         s.sweep((x,), [], lambda c, values, mask: [b.fsub(b.fsub(values[0], most), log)], (y,))
 
@@ -82,7 +82,10 @@ def softmax_grad(builder: ir.IRBuilder, block: ir.Value, index: ir.Value, dtype:
 
     def row() -> None:
         # Lanes outside the mask are 0 in both.
-        (total,) = s.sweep((dy, y), [zero], lambda c, values, mask: [v.fma(values[0], values[1], c[0])])
+        def product(c: Any, values: Any, mask: Any) -> list[Any]:
+            return [v.fma(values[0], values[1], c[0])]
+
+        (total,) = s.sweep((dy, y), [zero], product, sums=True)
         total = s.fold(total, s.lanes.add)
         s.sweep((dy, y), [], lambda c, vs, mask: [b.fmul(vs[1], b.fsub(vs[0], total))], (dx,))
 
@@ -96,7 +99,10 @@ def log_softmax_grad(builder: ir.IRBuilder, block: ir.Value, index: ir.Value, dt
     b, v, zero = builder, s.lanes.v, s.lanes.constant(0)
 
     def row() -> None:
-        (total,) = s.sweep((dy,), [zero], lambda c, values, mask: [b.fadd(values[0], c[0])])
+        def term(c: Any, values: Any, mask: Any) -> list[Any]:
+            return [b.fadd(values[0], c[0])]
+
+        (total,) = s.sweep((dy,), [zero], term, sums=True)
         minus = v.negative(s.fold(total, s.lanes.add))
 
         def last(c: Any, values: Any, mask: Any) -> list[Any]:

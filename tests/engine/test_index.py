@@ -173,3 +173,18 @@ def test_index_operations_run_in_a_plan() -> None:
     words, table = kw.array(WORDS), kw.array(TABLE)
     for mine, right in zip(kw.compile(step)(table, words), step(table, words), strict=True):
         np.testing.assert_array_equal(np.asarray(mine), np.asarray(right))
+
+
+def test_gradients_of_index_operations_run_in_a_plan() -> None:
+    def loss(table: kw.Array, words: kw.Array) -> kw.Array:
+        x = kw.embedding(words, table, padding_idx=3)
+        y = kw.interpolate(kw.pad(x, (1, 1), "replicate")[None], scale_factor=2.0)
+        picked = kw.sort(x, -1)[0][:, words[0], 1:] * 3.0
+        return (y * y).sum() + (picked * picked).sum()
+
+    table, words = kw.array(TABLE.astype("f8")), kw.array(np.minimum(WORDS, 2))
+    gradient = kw.grad(loss)
+    np.testing.assert_allclose(
+        np.asarray(kw.compile(gradient)(table, words)), np.asarray(gradient(table, words)), rtol=1e-12
+    )
+    kw.check_grads(lambda t: loss(t, words), table, order=2)

@@ -73,6 +73,8 @@ PRODUCTS: list[Unary] = [
     lambda x: kw.gelu(x @ kw.swapaxes(_weight(4, x), 0, 1) + BIASES[4]),
     lambda x: (x @ kw.swapaxes(x, -1, -2)) / x.shape[-1],
     lambda x: kw.tanh(kw.linear(x, _weight(x.shape[-1], x)) + x),
+    lambda x: kw.linear(x, _weight(6, x)) + kw.silu(x) @ kw.swapaxes(_weight(6, x), 0, 1),
+    lambda x: kw.concat([kw.tanh(y) for y in kw.split(kw.linear(x, _weight(8, x)), 4, -1)], -1),
 ]
 
 

@@ -108,3 +108,13 @@ def test_a_long_chain_of_residuals_is_no_depth_of_calls() -> None:
 
     after = only(graph_of(f, "float32 2 4", "float32 4 4", "float32 4"), "epilogues")
     assert ops_of(after) == ["linear"] * 400
+
+
+def test_a_sum_of_two_products_is_the_ending_of_one() -> None:
+    def f(x: Any, w: Any, b: Any) -> Any:
+        return kw.relu(kw.linear(x, w) + kw.linear(x, w, b))
+
+    before = graph_of(f, *LINEAR[:3])
+    after = only(before, "epilogues")
+    assert ops_of(after) == ["linear", "linear"]
+    close(before, after)

@@ -136,6 +136,18 @@ def test_a_traced_label_that_is_no_class_gives_nan() -> None:
     assert list(np.isnan(losses)) == [False, True, False]
 
 
+def test_explain_names_the_kernel_of_a_loss() -> None:
+    scores, targets, steps, lengths = ctc_call()
+    for told in (
+        kw.explain(kw.cross_entropy, normal(3, 4), labels(4, 3), label_smoothing=0.1, reduction="sum"),
+        kw.explain(kw.nll_loss, normal(3, 4), labels(4, 3)),
+        kw.explain(kw.multi_margin_loss, normal(3, 4), labels(4, 3), p=2),
+        kw.explain(kw.ctc_loss, scores, targets, tuple(steps.tolist()), lengths),
+        kw.explain(kw.scaled_dot_product_attention, *[normal(2, 5, 8)] * 3, is_causal=True),
+    ):
+        assert "cpu_llvm" in str(told)
+
+
 # --- CTC ----------------------------------------------------------------------------------------------------
 
 

@@ -124,3 +124,18 @@ def test_a_result_may_take_the_place_of_an_input(name: str, dtype: str) -> None:
                 given = plain[place]
                 launch(*plain, given)
                 np.testing.assert_array_equal(np.asarray(given, "f8"), np.asarray(apart, "f8"), str(sample))
+
+
+@pytest.mark.parametrize(("channels", "rows"), [(8, 2048), (64, 50_000)])
+def test_sums_down_columns_are_as_good_as_along_rows(channels: int, rows: int) -> None:
+    # Added up one after the other, 2048 rows would be off by ten times as much.
+    rng = np.random.default_rng(0)
+    x = (np.abs(rng.standard_normal((rows, channels))) + 1).astype("f4")
+    right = x.astype("f8")
+    var = right.var(0) * rows / (rows - 1)
+    zeros, ones = np.zeros(channels, "f4"), np.ones(channels, "f4")
+    for axis, array in ((1, x), (0, np.ascontiguousarray(x.T))):
+        _, mean, new = kw.batch_norm(array, zeros, ones, training=True, momentum=1.0, channel_axis=axis)
+        np.testing.assert_allclose(np.asarray(mean), right.mean(0), rtol=2e-7)
+        np.testing.assert_allclose(np.asarray(new), var, rtol=6e-7)
+    np.testing.assert_allclose(np.asarray(kw.sum(x, 0)), right.sum(0), rtol=1.5e-6)
