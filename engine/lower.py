@@ -191,7 +191,8 @@ class _Lowering:
             if self.last[self.roots[value]] > step or place.buffer.kind == "constant":
                 continue
             others = [p for p in inputs if p is not None and p is not place and p.buffer is place.buffer]
-            if all(p.is_whole for p in others):
+            # The same memory seen in another shape would be read after it was written.
+            if all(p.is_whole and p.spec is place.spec for p in others):
                 able.append(place.buffer)
         if not able:
             return None

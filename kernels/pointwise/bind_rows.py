@@ -79,6 +79,7 @@ def bind_rows(
         room = 0
     tasks = min(wanted, units * parts)
     lines = prod(axis[0] for axis in outer_reduced)
+    walked = inner[0] if across else -(-vectors[0] // lanes)
     block = np.zeros(words.total(len(outer_kept) + len(outer_reduced)), np.int64)
     head = {
         "tasks": tasks,
@@ -92,7 +93,7 @@ def bind_rows(
         "reduced": len(outer_reduced),
         "room": room,
         "parts": parts,
-        "piece": _piece(inner[0] if across else -(-vectors[0] // lanes)),
+        "piece": _piece(walked),
         "by_lines": int(lines >= parts),
         "line_piece": _piece(lines),
     }
@@ -105,7 +106,19 @@ def bind_rows(
     for length, steps in (*outer_kept, *outer_reduced):
         block[at : at + 1 + len(sizes)] = length, *steps
         at += 1 + len(sizes)
-    key = (program.key, across, modes, tuple(arrays), count, lanes, unroll, masks, keeps)
+    key = (
+        program.key,
+        across,
+        modes,
+        tuple(arrays),
+        count,
+        lanes,
+        unroll,
+        masks,
+        keeps,
+        lines == 1,
+        walked <= _piece(walked),
+    )
 
     def address(phase: str) -> int:
         return address_of(emit_rows, (*key, phase), name_of(program), light=True)
@@ -118,7 +131,7 @@ def bind_rows(
 
 def _piece(steps: int) -> int:
     """Steps of a piece: a power of two near the root of all, so that pieces and levels grow alike."""
-    return int(min(4096, max(16, 1 << (isqrt(steps).bit_length()))))
+    return int(min(4096, max(64, 1 << (isqrt(steps).bit_length()))))
 
 
 def _full_operands(program: Program) -> list[int]:

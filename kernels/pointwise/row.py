@@ -108,6 +108,10 @@ class Row:
         starts = self._starts(stage, self.lanes)
         totals = [vector for vectors in starts for vector in vectors[: self._row_groups()]]
 
+        if rows.single:
+            walk = self._line_across if rows.across else self._line_along
+            return self._by_reduction(stage, walk(stage, self.ats, i64(0), totals))
+
         def line(carried: Sequence[Value]) -> list[Value]:
             number, *sums = carried
             ats = rows.outside(rows.axes[0], rows.axes[1], number, self.ats)
@@ -258,8 +262,11 @@ class Row:
             return [b.add(start, size), *sums]
 
         # Without masks, the last elements of a line are done one by one, behind all pieces.
-        pieces = _pieces(b, b.sub(rows.last, rows.first), size)
-        _, *sums = counted_loop(b, pieces, [rows.first, *sums], piece)
+        if rows.short:
+            sums = piece([rows.first, *sums])[1:]
+        else:
+            pieces = _pieces(b, b.sub(rows.last, rows.first), size)
+            _, *sums = counted_loop(b, pieces, [rows.first, *sums], piece)
         return self._elements(stage, ats, place, sums) if apart else sums
 
     def _elements(self, stage: Stage, ats: Sequence[Value], place: Value, sums: list[Value]) -> list[Value]:
@@ -330,6 +337,8 @@ class Row:
             ]
             return [end, *ats, *sums]
 
+        if rows.short:
+            return piece([rows.first, *ats, *sums])[1 + len(ats) :]
         pieces = _pieces(b, b.sub(rows.last, rows.first), size)
         return counted_loop(b, pieces, [rows.first, *ats, *sums], piece)[1 + len(ats) :]
 

@@ -81,9 +81,13 @@ class Rows:
         unroll: int,
         masks: bool,
         keeps: bool,
+        single: bool,
+        short: bool,
         phase: str,
     ):
         self.b = builder
+        self.single = single
+        self.short = short
         self.phase = phase
         self.program = program
         self.stages = staged(program, keeps)
@@ -217,6 +221,8 @@ def emit_rows(
     unroll: int,
     masks: bool,
     keeps: bool,
+    single: bool,
+    short: bool,
     phase: str,
 ) -> None:
     """The task of a row program.
@@ -232,7 +238,11 @@ def emit_rows(
         unroll: vectors at a time.
         masks: whether tails are done under a mask.
         keeps: whether values are kept from stage to stage (`stages.py`).
+        single: whether a row has one line.
+        short: whether a line is one piece.
         phase: "whole", or "part" or "rest" of work that comes in two phases.
     """
     made = Program(*program)
-    Rows(builder, block, made, across, modes, arrays, count, lanes, unroll, masks, keeps, phase).task(index)
+    Rows(
+        builder, block, made, across, modes, arrays, count, lanes, unroll, masks, keeps, single, short, phase
+    ).task(index)

@@ -1,0 +1,78 @@
+"""How `rows` cuts a convolution: register tiles, bands of rows and tasks, and the cycles expected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ..cpu.cycles import CALL, FAR, HAND_OVER, NEAR, ceil_div, threads_worth
+from ..machine import machine, many_registers, vector_bytes
+from .problem import Problem
+
+MOST_TAPS = 16  # of a row: they are unrolled
+MOST_OUT, MOST_ROWS, MOST_VECTORS = 8, 8, 4  # of a tile
+TILE_START = 40.0  # cycles to start and end a tile (measured)
+STORE = 1.5  # cycles to store a vector under a mask (measured)
+COPY = 3.0  # cycles to copy a vector of the image (measured)
+PACK = 2.0  # cycles to pack a weight (measured)
+
+
+@dataclass(frozen=True)
+class RowsPlan:
+    """A tile of `mo` output channels, `rows` rows and `nv` vectors; bands of `band` rows; tasks."""
+
+    mo: int
+    rows: int
+    nv: int
+    band: int
+    bands: int
+    tasks: int
+    columns: int
+    cycles: float
+
+
+@lru_cache(maxsize=1024)
+def plan_rows(p: Problem, threads: int) -> RowsPlan:
+    """The cheapest plan."""
+    lanes = vector_bytes() // p.itemsize
+    registers = 32 if many_registers() else 16
+    height, width = p.places[1:]
+    vectors = ceil_div(width, lanes)
+    worth = threads_worth(p.flops, threads)
+    plans = [
+        _plan(p, lanes, worth, mo, rows, nv)
+        for mo in range(1, min(p.og, MOST_OUT) + 1)
+        for rows in range(1, min(height, MOST_ROWS) + 1)
+        for nv in range(1, min(vectors, MOST_VECTORS) + 1)
+        if (mo + 1) * rows * nv + 1 < registers
+    ]
+    return min(plans, key=lambda plan: plan.cycles)
+
+
+def _plan(p: Problem, lanes: int, worth: int, mo: int, rows: int, nv: int) -> RowsPlan:
+    height, width = p.places[1:]
+    reach_h, reach_w = ((p.taps[a] - 1) * p.dilation[a] for a in (1, 2))
+    across = ceil_div(width, nv * lanes)
+    columns = across * nv + ceil_div(reach_w, lanes)
+    row_bytes = columns * lanes * p.itemsize
+    # The copy of a band stays in half of the L2 cache, and there is a band for each thread.
+    fits = machine().l2 // 2 // (p.cg * row_bytes) - reach_h
+    each = ceil_div(height, max(1, ceil_div(worth, max(1, p.n))))
+    band = max(rows, min(height, fits, each))
+    if band > rows:
+        band = ceil_div(height, ceil_div(height, band))
+        band = min(height, ceil_div(band, rows) * rows)
+    bands = ceil_div(height, band)
+    tasks = min(worth, p.n * bands)
+    sums = mo * rows * nv
+    # A load in three crosses a line and counts twice.
+    step = max(0.5 * sums, 0.5 * (mo + 1.5 * rows * nv), 4.0) * 1.06
+    tile = p.cg * p.taps[1] * (p.taps[2] * step + 2.0) + STORE * sums + TILE_START
+    work = ceil_div(p.og, mo) * ceil_div(band, rows) * across * tile
+    copied = p.cg * (band + reach_h) * columns
+    units = ceil_div(p.n * bands, tasks) if tasks else 0
+    moved = p.n * (p.cg * p.size[1] * p.size[2] + p.og * height * width) * p.itemsize
+    far = moved / max(1, tasks) / (NEAR if moved < machine().l2 else FAR)
+    cycles = units * (work + COPY * copied) + 0.5 * far
+    cycles += CALL + PACK * p.og * p.cg * p.tap_count + (HAND_OVER if tasks > 1 else 0.0)
+    return RowsPlan(mo, rows, nv, band, bands, tasks, columns, cycles)

@@ -1,0 +1,255 @@
+"""Convolution along rows of pixels: the tasks, in LLVM IR throughout.
+
+    pack     w[o-tile][c][i][j][mo]
+    rows     for each band of rows of an image
+               copy what it reads, [C, rows, columns], with the padding as zeros
+               for each tile of mo output channels, rows and nv vectors of pixels
+                 for c, i, j     rows x nv loads of x, mo broadcasts of w, mo x rows x nv multiply-adds
+
+Vectors lie along one row of pixels, so that a few channels fill them. In the copy all loads are inside, and
+none needs a mask. Where a length is no multiple of a tile's, the last tile starts earlier and computes again
+what the one before it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from llvmlite import ir
+
+from ...cpu.loops import for_range, share, word
+from ...cpu.vector_ir import Vectors, i64, minimum, offset, pointer
+from . import row_words as words
+
+Get = Callable[[int], ir.Value]
+
+
+def emit_pack(
+    builder: ir.IRBuilder, block: ir.Value, index: ir.Value, dtype: str, lanes: int, mo: int, arrays: int
+) -> None:
+    """A task that packs its share of the tiles of output channels."""
+    b, v = builder, Vectors(builder, dtype, lanes)
+    get: Get = partial(word, b, block)
+    channels, taps_h, taps_w = get(words.CHANNELS), get(words.TAPS_H), get(words.TAPS_W)
+    steps = [get(step) for step in (words.W_O, words.W_C, words.W_H, words.W_W)]
+    source, target = b.add(get(1), get(words.W_FIRST)), get(arrays)
+    last = b.sub(get(words.OUT), i64(mo))
+    tile_bytes = b.mul(b.mul(channels, b.mul(taps_h, taps_w)), i64(mo * v.itemsize))
+
+    def tile(o: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+        at = b.add(source, b.mul(minimum(b, b.mul(o, i64(mo)), last), steps[0]))
+
+        def channel(c: ir.Value, to: list[ir.Value]) -> list[ir.Value]:
+            def row(i: ir.Value, to: list[ir.Value]) -> list[ir.Value]:
+                taps = b.add(at, b.add(b.mul(c, steps[1]), b.mul(i, steps[2])))
+
+                def tap(j: ir.Value, to: list[ir.Value]) -> list[ir.Value]:
+                    read = b.add(taps, b.mul(j, steps[3]))
+                    for m in range(mo):
+                        number = b.load(pointer(b, read), typ=v.element)
+                        number.align = 1
+                        b.store(number, offset(b, pointer(b, to[0]), m * v.itemsize)).align = 1
+                        read = b.add(read, steps[0])
+                    return [b.add(to[0], i64(mo * v.itemsize))]
+
+                return for_range(b, i64(0), taps_w, to, tap)
+
+            return for_range(b, i64(0), taps_h, to, row)
+
+        for_range(b, i64(0), channels, [b.add(target, b.mul(o, tile_bytes))], channel)
+        return []
+
+    for_range(b, *share(b, get(words.TILES_O), index, get(words.PACK_TASKS)), [], tile)
+
+
+def emit_rows(
+    builder: ir.IRBuilder,
+    block: ir.Value,
+    index: ir.Value,
+    dtype: str,
+    lanes: int,
+    mo: int,
+    rows: int,
+    nv: int,
+    taps_w: int,
+    dilation_w: int,
+    activation: str | None,
+    arrays: int,
+    biased: bool,
+) -> None:
+    """A task that computes its share of the bands of all images.
+
+    `arrays` of the call are x, w, bias, ..., y; `taps_w` taps of a row are unrolled, `dilation_w` apart.
+    """
+    b, v = builder, Vectors(builder, dtype, lanes)
+    get: Get = partial(word, b, block)
+    bands, band_rows, places = get(words.BANDS), get(words.BAND), get(words.PLACES_H)
+    room = b.add(get(arrays), b.add(get(words.PACKED), b.mul(index, get(words.TASK_BYTES))))
+
+    def band(unit: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+        n, place = b.udiv(unit, bands), b.urem(unit, bands)
+        top = minimum(b, b.mul(place, band_rows), b.sub(places, band_rows))
+        _copy(b, v, get, room, n, top)
+        y = b.add(get(arrays - 1), b.add(b.mul(n, get(words.Y_N)), b.mul(top, get(words.Y_H))))
+        _tiles(b, v, get, (mo, rows, nv, taps_w, dilation_w), activation, arrays, biased, room, y)
+        return []
+
+    for_range(b, *share(b, b.mul(get(words.N), bands), index, get(words.TASKS)), [], band)
+
+
+def _copy(b: ir.IRBuilder, v: Vectors, get: Get, room: ir.Value, n: ir.Value, top: ir.Value) -> None:
+    """Copies what a band reads, from row `top - padding` of image n on; what is outside counts as zero."""
+    columns, rows, height, row_bytes = (
+        get(words.COLUMNS),
+        get(words.ROWS),
+        get(words.SIZE_H),
+        get(words.X_H),
+    )
+    pitch = b.mul(columns, i64(v.nbytes))
+    first_row = b.sub(top, get(words.LO_H))
+    # Rows first .. end of the copy are in the image.
+    first = minimum(b, rows, _at_least_zero(b, b.sub(i64(0), first_row)))
+    end = b.sub(height, first_row)
+    end = _at_least(b, minimum(b, rows, end), first)
+    image = b.add(get(0), b.mul(n, get(words.X_N)))
+
+    def column(k: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+        start = b.sub(b.mul(k, i64(v.lanes)), get(words.LO_W))
+        mask = b.and_(v.tail_mask(b.sub(get(words.SIZE_W), start)), b.not_(v.tail_mask(b.sub(i64(0), start))))
+        into, out_of = b.mul(k, i64(v.nbytes)), b.mul(start, i64(v.itemsize))
+
+        def channel(c: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            to = b.add(room, b.add(into, b.mul(b.mul(c, rows), pitch)))
+            at = b.add(b.add(image, out_of), b.add(b.mul(c, get(words.X_C)), b.mul(first_row, row_bytes)))
+
+            def zeros(r: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+                v.store(v.zero, pointer(b, b.add(to, b.mul(r, pitch))))
+                return []
+
+            def inside(r: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+                got = v.load_masked(pointer(b, b.add(at, b.mul(r, row_bytes))), mask)
+                v.store(got, pointer(b, b.add(to, b.mul(r, pitch))))
+                return []
+
+            for_range(b, i64(0), first, [], zeros)
+            for_range(b, first, end, [], inside)
+            for_range(b, end, rows, [], zeros)
+            return []
+
+        for_range(b, i64(0), get(words.CHANNELS), [], channel)
+        return []
+
+    for_range(b, i64(0), columns, [], column)
+
+
+def _at_least(b: ir.IRBuilder, value: ir.Value, least: ir.Value) -> ir.Value:
+    return b.select(b.icmp_signed(">", value, least), value, least)
+
+
+def _at_least_zero(b: ir.IRBuilder, value: ir.Value) -> ir.Value:
+    return _at_least(b, value, i64(0))
+
+
+def _tiles(
+    b: ir.IRBuilder,
+    v: Vectors,
+    get: Get,
+    tile: tuple[int, int, int, int, int],
+    activation: str | None,
+    arrays: int,
+    biased: bool,
+    room: ir.Value,
+    y: ir.Value,
+) -> None:
+    """All tiles of a band; `y` is the address of its first row."""
+    mo, rows, nv, taps_w, _ = tile
+    channels, taps_h, width = get(words.CHANNELS), get(words.TAPS_H), get(words.PLACES_W)
+    pitch = b.mul(get(words.COLUMNS), i64(v.nbytes))
+    last_o, last_h = b.sub(get(words.OUT), i64(mo)), b.sub(get(words.BAND), i64(rows))
+    weights_bytes = b.mul(b.mul(channels, taps_h), i64(taps_w * mo * v.itemsize))
+    y_c, y_h = get(words.Y_C), get(words.Y_H)
+
+    def outs(o: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+        w = b.add(get(arrays), b.mul(o, weights_bytes))
+        first_o = minimum(b, b.mul(o, i64(mo)), last_o)
+        to_o = b.add(y, b.mul(first_o, y_c))
+        starts = [v.zero] * mo
+        if biased:
+            step = get(words.B_STEP)
+            at = b.add(get(2), b.mul(first_o, step))
+            starts = []
+            for _m in range(mo):
+                starts.append(v.broadcast(pointer(b, at)))
+                at = b.add(at, step)
+
+        def down(h: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            first_h = minimum(b, b.mul(h, i64(rows)), last_h)
+            to_h = b.add(to_o, b.mul(first_h, y_h))
+            line = b.add(room, b.mul(first_h, pitch))
+
+            def along(q: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+                shift = b.mul(q, i64(nv * v.nbytes))
+                start = [value for value in starts for _k in range(rows * nv)]
+                sums = _sums(b, v, get, tile, b.add(line, shift), w, pitch, start)
+                left = b.sub(width, b.mul(q, i64(nv * v.lanes)))
+                masks = [v.tail_mask(left, k * v.lanes) for k in range(nv)]
+                to_m = b.add(to_h, shift)
+                for m in range(mo):
+                    to = to_m
+                    for r in range(rows):
+                        for k in range(nv):
+                            value = sums[(m * rows + r) * nv + k]
+                            if activation is not None:
+                                from ...cpu.vector_math import activation as apply
+
+                                value = apply(v, activation, value)
+                            v.store_masked(value, offset(b, pointer(b, to), k * v.nbytes), masks[k])
+                        to = b.add(to, y_h)
+                    to_m = b.add(to_m, y_c)
+                return []
+
+            for_range(b, i64(0), get(words.TILES_W), [], along)
+            return []
+
+        for_range(b, i64(0), get(words.TILES_H), [], down)
+        return []
+
+    for_range(b, i64(0), get(words.TILES_O), [], outs)
+
+
+def _sums(
+    b: ir.IRBuilder,
+    v: Vectors,
+    get: Get,
+    tile: tuple[int, int, int, int, int],
+    x: ir.Value,
+    w: ir.Value,
+    pitch: ir.Value,
+    start: list[ir.Value],
+) -> list[ir.Value]:
+    """The sums of a tile over channels and taps, from `start` on."""
+    mo, rows, nv, taps_w, dilation_w = tile
+    next_row, plane = b.mul(get(words.DIL_H), pitch), b.mul(get(words.ROWS), pitch)
+    lines = [b.mul(pitch, i64(r)) for r in range(rows)]
+
+    def row(_i: ir.Value, state: list[ir.Value]) -> list[ir.Value]:
+        at, weights, *sums = state
+        for j in range(taps_w):
+            pixels = [
+                v.load(offset(b, pointer(b, b.add(at, line)), k * v.nbytes + j * dilation_w * v.itemsize))
+                for line in lines
+                for k in range(nv)
+            ]
+            for m in range(mo):
+                weight = v.broadcast(offset(b, pointer(b, weights), (j * mo + m) * v.itemsize))
+                for p, pixel in enumerate(pixels):
+                    sums[m * rows * nv + p] = v.fma(pixel, weight, sums[m * rows * nv + p])
+        return [b.add(at, next_row), b.add(weights, i64(taps_w * mo * v.itemsize)), *sums]
+
+    def channel(_c: ir.Value, state: list[ir.Value]) -> list[ir.Value]:
+        at, weights, *sums = state
+        _, weights, *sums = for_range(b, i64(0), get(words.TAPS_H), [at, weights, *sums], row)
+        return [b.add(at, plane), weights, *sums]
+
+    return for_range(b, i64(0), get(words.CHANNELS), [x, w, *start], channel)[2:]
