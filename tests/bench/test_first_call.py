@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import kernelwright as kw
-from kernelwright.bench.first_call import EXAMPLES, FirstCall, FreshProcessError, _fresh
+from kernelwright.bench.first_call import EXAMPLES, FirstCall, FreshProcessError, fresh
 
 
 def test_the_record_comes_back_and_speaks() -> None:
@@ -35,7 +35,7 @@ def test_each_example_is_a_call_that_runs(op: str) -> None:
 
 
 def test_a_fresh_process_reports_its_times() -> None:
-    assert _fresh("print('{\"call_s\": 0.5}')", dict(os.environ), 30) == {"call_s": 0.5}
+    assert fresh("print('{\"call_s\": 0.5}')", dict(os.environ), 30) == {"call_s": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -47,4 +47,4 @@ def test_a_fresh_process_reports_its_times() -> None:
 )
 def test_a_fresh_process_that_fails_says_why(code: str, timeout: float, words: str) -> None:
     with pytest.raises(FreshProcessError, match=words):
-        _fresh(code, dict(os.environ), timeout)
+        fresh(code, dict(os.environ), timeout)
