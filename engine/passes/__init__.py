@@ -25,6 +25,7 @@ class Switches:
         constants: what depends on constants alone is computed now.
         zeros: what changes nothing is left out.
         algebra: fewer or cheaper operations with the same results.
+        folding: batch norms by constant statistics go into the weights before them.
         epilogues: sums and activations become the ending of what they follow.
         prepack: constant weights are packed.
         fusion: pointwise operations become programs.
@@ -38,6 +39,7 @@ class Switches:
     constants: bool = True
     zeros: bool = True
     algebra: bool = True
+    folding: bool = True
     epilogues: bool = True
     prepack: bool = True
     fusion: bool = True
