@@ -86,7 +86,7 @@ def torch_inference(network: Network, x: np.ndarray[Any, Any], compiled: bool = 
 
         with config.patch(freezing=True), torch.no_grad():
             run = torch.compile(model)
-            run(given)  # type: ignore[no-untyped-call]
+            run(given)
 
     def call() -> Any:
         with torch.inference_mode(not compiled), torch.no_grad():
