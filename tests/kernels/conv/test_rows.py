@@ -69,7 +69,7 @@ def specs_of(op: str, sample: Sample) -> tuple[tuple[TensorSpec, ...], dict[str,
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_random_problems_are_right(op: str, dtype: str) -> None:
     kernel = kernel_of(op)
-    for seed in range(6):
+    for seed in range(4):
         sample = random_sample(op, dtype, seed)
         verdict = check_kernel(kernel, sample, threads=1 + seed % 3)
         assert verdict.ok, f"{sample}: {verdict.text}"
