@@ -26,7 +26,10 @@ from .grad_geometry import Convolution, Image
 from .tasks import row_words as words
 
 DTYPES = ("float32", "float64")
-MOST_TAPS = 8  # of a row: each has its accumulators
+MOST_TAPS = 16  # of a row: they are unrolled
+# Taps of a row that have accumulators at a time; where there is padding each has a mask too, for which there
+# are seven registers.
+AT_ONCE, AT_ONCE_MASKED = 8, 5
 MOST_OUT = 8  # output channels of a tile
 NEAREST = 24 * 1024  # bytes of grad and x at a time, which stay in L1
 LEAST_BAND = 8  # rows of a band, beside which its start is cheap
@@ -57,9 +60,10 @@ def rows_supports(specs: Specs, attrs: Attrs) -> str | None:
 
 @dataclass(frozen=True)
 class Plan:
-    """A tile of `mo` output channels; images at a time, or bands of rows of one; tasks; cycles expected."""
+    """A tile of `mo` output channels by taps; images at a time, or bands of rows of one; tasks; cycles."""
 
     mo: int
+    at_once: int
     images: int
     band: int
     bands: int
@@ -67,12 +71,20 @@ class Plan:
     cycles: float
 
 
+def padded(conv: Convolution, x: Image, grad: Image) -> bool:
+    """Whether rows of x have padding beside them."""
+    reach = (conv.kernel[2] - 1) * conv.dilation[2]
+    return conv.pad[2] > 0 or grad.size[2] + reach > x.size[2]
+
+
 @lru_cache(maxsize=1024)
 def plan(conv: Convolution, x: Image, grad: Image, itemsize: int, threads: int) -> Plan:
     """The largest tile that registers hold, tiles of one size."""
     lanes, registers = vector_bytes() // itemsize, 32 if many_registers() else 16
     taps_h, taps_w = conv.kernel[1:]
-    most = max(1, min(MOST_OUT, conv.o, (registers - 2) // (taps_w + 1)))
+    parts = ceil_div(taps_w, AT_ONCE_MASKED if padded(conv, x, grad) else AT_ONCE)
+    at_once = ceil_div(taps_w, parts)
+    most = max(1, min(MOST_OUT, conv.o, (registers - 2) // (at_once + 1)))
     tiles = ceil_div(conv.o, most)
     mo = ceil_div(conv.o, tiles)
     # A row of each channel of grad that a tile reads, and of x.
@@ -84,17 +96,17 @@ def plan(conv: Convolution, x: Image, grad: Image, itemsize: int, threads: int) 
     tasks = min(x.n, threads_worth(conv.o * conv.c * conv.taps * grad.pixels, threads))
     sums = mo * taps_w
     # A load in three of x crosses a line and counts twice.
-    step = max(0.5 * sums, 0.5 * (mo + 1.5 * taps_w), 4.0) * 1.1 + 1.0
+    step = max(0.5 * sums, 0.5 * (parts * mo + 1.5 * taps_w), 4.0 * parts) * 1.1 + parts
     share = ceil_div(x.n, tasks)
     vectors = ceil_div(grad.size[2], lanes)
     passes = tiles * conv.c * taps_h
-    work = passes * share * vectors * (grad.size[1] * step + bands * ROW_START)
+    work = passes * share * vectors * (grad.size[1] * step + parts * bands * ROW_START)
     work += passes * ceil_div(share, images) * bands * (vectors * VECTOR_START + 1.5 * sums + 20.0)
     work += passes * sums * (SUM / tasks + tasks)
     moved = (conv.c * x.pixels + conv.o * grad.pixels) * itemsize
     far = 0.5 * moved / tasks / (NEAR if moved < machine().l2 else FAR)
     cycles = CALL + PACE * work + far + (2 * HAND_OVER if tasks > 1 else 0.0)
-    return Plan(mo, images, band, bands, tasks, cycles)
+    return Plan(mo, at_once, images, band, bands, tasks, cycles)
 
 
 def rows_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
@@ -160,8 +172,9 @@ def rows(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     for name, value in facts.items():
         block[getattr(words, name)] = value
     name, tile = f"convolution weight gradient for {dtype}", (dtype, lanes, how.mo, conv.kernel[2])
+    summing = (*tile, how.at_once, conv.dilation[2], padded(conv, x, grad))
     phases = [
-        (address_of(emit_sums, (*tile, conv.dilation[2]), name), how.tasks),
+        (address_of(emit_sums, summing, name), how.tasks),
         (address_of(emit_gather, tile, name), gatherers),
     ]
     return bind_phases(block, 3, phases, how.tasks * task_bytes)

@@ -11,9 +11,10 @@ from .problem import Problem
 
 MOST_TAPS = 16  # of a row: they are unrolled
 MOST_OUT, MOST_ROWS, MOST_VECTORS = 8, 8, 4  # of a tile
-TILE_START = 40.0  # cycles to start and end a tile (measured)
+TILE_START = 20.0  # cycles to start and end a tile (measured)
 STORE = 1.5  # cycles to store a vector under a mask (measured)
 COPY = 3.0  # cycles to copy a vector of the image (measured)
+OVERLAP = 0.3  # of the time to move the arrays that is not hidden behind the sums (measured)
 PACK = 2.0  # cycles to pack a weight (measured)
 
 
@@ -73,6 +74,6 @@ def _plan(p: Problem, lanes: int, worth: int, mo: int, rows: int, nv: int) -> Ro
     units = ceil_div(p.n * bands, tasks) if tasks else 0
     moved = p.n * (p.cg * p.size[1] * p.size[2] + p.og * height * width) * p.itemsize
     far = moved / max(1, tasks) / (NEAR if moved < machine().l2 else FAR)
-    cycles = units * (work + COPY * copied) + 0.5 * far
+    cycles = units * (work + COPY * copied) + OVERLAP * far
     cycles += CALL + PACK * p.og * p.cg * p.tap_count + (HAND_OVER if tasks > 1 else 0.0)
     return RowsPlan(mo, rows, nv, band, bands, tasks, columns, cycles)

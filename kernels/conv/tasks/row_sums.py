@@ -33,9 +33,15 @@ def emit_sums(
     lanes: int,
     mo: int,
     taps_w: int,
+    at_once: int,
     dilation_w: int,
+    padded: bool,
 ) -> None:
-    """A task that sums its share of the images."""
+    """A task that sums its share of the images.
+
+    `at_once` taps of a row have accumulators at a time; `padded` says whether rows of x have padding beside
+    them.
+    """
     b, v = builder, Vectors(builder, dtype, lanes)
     get: Get = partial(word, b, block)
     channels, taps_h, tiles = get(words.CHANNELS), get(words.TAPS_H), get(words.TILES_O)
@@ -67,10 +73,13 @@ def emit_sums(
                 x = b.add(get(0), b.mul(c, get(words.X_C)))
 
                 def row(i: ir.Value, to: list[ir.Value]) -> list[ir.Value]:
-                    sums = _row_of_taps(b, v, get, (mo, taps_w, dilation_w), (x, grad), i, part)
-                    for s, value in enumerate(sums):
-                        at = offset(b, pointer(b, to[0]), s * v.nbytes)
-                        v.store(v.add(v.load(at), value), at)
+                    for tap in range(0, taps_w, at_once):
+                        some = range(tap, min(tap + at_once, taps_w))
+                        sums = _row_of_taps(b, v, get, (mo, some, dilation_w, padded), (x, grad), i, part)
+                        for s, value in enumerate(sums):
+                            place = s // len(some) * taps_w + some[s % len(some)]
+                            at = offset(b, pointer(b, to[0]), place * v.nbytes)
+                            v.store(v.add(v.load(at), value), at)
                     return [b.add(to[0], i64(each))]
 
                 return for_range(b, i64(0), taps_h, to, row)
@@ -87,16 +96,16 @@ def _row_of_taps(
     b: ir.IRBuilder,
     v: Vectors,
     get: Get,
-    tile: tuple[int, int, int],
+    tile: tuple[int, range, int, bool],
     arrays: tuple[ir.Value, ir.Value],
     i: ir.Value,
     part: tuple[ir.Value, ir.Value, ir.Value, ir.Value],
 ) -> list[ir.Value]:
-    """The sums of mo output channels and the taps of row i, of one input channel.
+    """The sums of mo output channels and some taps of row i, of one input channel.
 
     `part` is what is summed over: images, from one to another, and rows of grad.
     """
-    mo, taps_w, dilation_w = tile
+    mo, taps, dilation_w, padded = tile
     x, grad = arrays
     x_h, y_h, y_c = get(words.X_H), get(words.Y_H), get(words.Y_C)
     lo_w, width = get(words.LO_W), get(words.SIZE_W)
@@ -113,7 +122,7 @@ def _row_of_taps(
         there = v.tail_mask(b.sub(get(words.PLACES_W), at))
         start = b.sub(at, lo_w)
         masks = []
-        for j in range(taps_w):
+        for j in taps if padded else ():
             left = b.add(start, i64(j * dilation_w))
             inside = b.and_(v.tail_mask(b.sub(width, left)), b.not_(v.tail_mask(b.sub(i64(0), left))))
             masks.append(b.and_(there, inside))
@@ -131,19 +140,22 @@ def _row_of_taps(
                     grads.append(v.load_masked(pointer(b, at), there))
                     if m + 1 < mo:
                         at = b.add(at, y_c)
-                for j, mask in enumerate(masks):
+                for t, j in enumerate(taps):
+                    mask = masks[t] if padded else there
                     beside = offset(b, pointer(b, at_x), j * dilation_w * v.itemsize)
                     value = v.load_masked(beside, mask)
                     for m in range(mo):
-                        old = sums[m * taps_w + j]
-                        sums[m * taps_w + j] = v.select(mask, v.fma(value, grads[m], old), old)
+                        old = sums[m * len(taps) + t]
+                        total = v.fma(value, grads[m], old)
+                        # Without padding, both factors of the lanes that are left out are 0.
+                        sums[m * len(taps) + t] = v.select(mask, total, old) if padded else total
                 return [b.add(at_x, x_h), b.add(at_grad, y_h), *sums]
 
             return for_range(b, first, end, [from_x, from_grad, *sums], row)[2:]
 
         return for_range(b, part[0], part[1], sums, image)
 
-    return for_range(b, i64(0), get(words.VECTORS), [v.zero] * (mo * taps_w), vector)
+    return for_range(b, i64(0), get(words.VECTORS), [v.zero] * (mo * len(taps)), vector)
 
 
 def emit_gather(
