@@ -119,12 +119,13 @@ def _inline(
     name = getattr(function, "__name__", "function")
     wanted = [argnums] if isinstance(argnums, int) else list(argnums)
     args = list(args)
+    if not all(-len(args) <= number < len(args) for number in wanted):
+        raise GradientError(
+            f"kw.grad: argnums is {argnums}, but {name} is called with {len(args)} arguments."
+        )
+    wanted = [number % len(args) for number in wanted]
     sources, structures = [], []
-    for number in wanted:
-        if not -len(args) <= number < len(args):
-            raise GradientError(
-                f"kw.grad: argnums is {argnums}, but {name} is called with {len(args)} arguments."
-            )
+    for number in dict.fromkeys(wanted):
         leaves, structure = tree.flatten(args[number], f"argument {number}")
         starts = [
             _start(x, trace, path)
@@ -142,10 +143,11 @@ def _inline(
     else:
         grads = [None for _ in flat]
     found = iter(_or_zeros(g, x) for g, x in zip(grads, flat, strict=True))
-    trees = [
-        s.unflatten([next(found) for _ in starts]) for s, starts in zip(structures, sources, strict=True)
-    ]
-    return result, trees[0] if isinstance(argnums, int) else tuple(trees)
+    trees = {
+        number: s.unflatten([next(found) for _ in starts])
+        for number, s, starts in zip(dict.fromkeys(wanted), structures, sources, strict=True)
+    }
+    return result, trees[wanted[0]] if isinstance(argnums, int) else tuple(trees[n] for n in wanted)
 
 
 def _start(x: Any, trace: Trace, path: str) -> Tracer:

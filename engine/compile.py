@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels.errors import DonatedError, DTypeError, NonFiniteError
-from ..kernels.settings import current
-from ..kernels.spec import TensorSpec
+from ..kernels import settings
+from ..kernels.errors import DonatedError, DTypeError, NonFiniteError, TraceError
+from ..kernels.settings import Settings, current
+from ..kernels.spec import TensorSpec, extent
 from . import passes, tree
 from .array import Array
+from .eager import overlaps
 from .graph import Graph
 from .plan import Plan, make_plan
 from .trace import active_trace, traced
@@ -47,15 +49,15 @@ class _Entry:
         plan: the plan.
         structure: of what the function returns.
         donated: the numbers of the leaves whose memory is given away.
-        home: where plans for the settings that it was made under are kept.
+        under, epoch: the settings and the state of kernels and tuning that it was made under.
         taken, fits, run: the structure of positional arguments, the look at their leaves, and the plan's run,
-            for quick calls.
+            for quick calls; the structure is None where there were keyword arguments.
         plain: whether the arguments are leaves.
     """
 
-    __slots__ = ("donated", "fits", "home", "plain", "plan", "run", "single", "structure", "taken")
-
-    home: Any
+    __slots__ = (
+        "donated", "epoch", "fits", "plain", "plan", "run", "single", "structure", "taken", "under",
+    )  # fmt: skip
 
     def __init__(self, plan: Plan, structure: Any, donated: Sequence[int] = (), taken: Any = None):
         from .guard import guard
@@ -64,7 +66,7 @@ class _Entry:
         self.structure = structure
         self.donated = tuple(donated)
         self.single = structure is tree.LEAF
-        self.taken, self.home = taken, None
+        self.taken, self.under, self.epoch = taken, current(), settings.epoch
         self.plain = taken is not None and taken.flat
         self.fits = guard(plan.specs, Array, self.donated)
         self.run = plan.quick()
@@ -87,6 +89,9 @@ class Compiled:
         self.traces = 0
         self._latest: _Entry | None = None
         self._lock = threading.RLock()
+        # Kept here and not in the memo of the settings: they go when the function does.
+        self._plans: dict[Settings, OrderedDict[Any, _Entry]] = {}
+        self._epoch = settings.epoch
 
     @property
     def plan(self) -> Plan:
@@ -106,17 +111,19 @@ class Compiled:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         entry = self._latest
-        if entry is None or kwargs or _watching or current().memo.get(self) is not entry.home:
+        if entry is None or kwargs or _watching or current() is not entry.under:
+            return self._slow(args, kwargs)
+        if settings.epoch != entry.epoch:
             return self._slow(args, kwargs)
         leaves: Any = args
         if not entry.plain:
             taken: list[Any] = []
-            if not entry.taken.take(args, taken):
+            if entry.taken is None or not entry.taken.take(args, taken):
                 return self._slow(args, kwargs)
             leaves = tuple(taken)
         try:
             arrays = tuple([x._data for x in leaves])
-        except (AttributeError, DonatedError):
+        except (AttributeError, DonatedError, TraceError):
             return self._slow(args, kwargs)
         if not entry.fits(arrays, leaves):
             return self._slow(args, kwargs)
@@ -150,26 +157,31 @@ class Compiled:
         return found
 
     def _entry(self, structure: Any, specs: tuple[TensorSpec, ...], donated: Sequence[int]) -> _Entry:
-        plans = current().memo.setdefault(self, OrderedDict())
         key = (structure, specs)
         with self._lock:
-            entry: _Entry | None = plans.get(key)
+            if self._epoch != settings.epoch:
+                self._plans.clear()
+            plans = self._plans.setdefault(current(), OrderedDict())
+            entry = plans.get(key)
             if entry is None:
-                entry = self._made(structure, specs, donated)
-                # Families of kernels that were loaded meanwhile have emptied the memo.
-                plans = entry.home = current().memo.setdefault(self, plans)
-                plans[key] = entry
+                entry = plans[key] = self._made(structure, specs, donated)
                 if len(plans) > MOST_PLANS:
                     plans.popitem(last=False)
             else:
                 plans.move_to_end(key)
+            # Families of kernels that were loaded meanwhile change nothing for what was planned before.
+            for other in plans.values():
+                other.epoch = settings.epoch
+            self._epoch = settings.epoch
         return entry
 
     def _made(self, structure: Any, specs: tuple[TensorSpec, ...], donated: Sequence[int]) -> _Entry:
         self.traces += 1
         graph, result, _ = trace_tree(self.function, structure, specs, self.name)
         graph = passes.run(graph, self.switches)
-        return _Entry(make_plan(graph, specs, donated), result, donated, structure.children[0])
+        positional, named = structure.children
+        plan = make_plan(graph, specs, donated)
+        return _Entry(plan, result, donated, None if named.children else positional)
 
 
 def compile(
@@ -256,22 +268,46 @@ def _check_donated(name: str, leaves: Sequence[Any], arrays: Sequence[Any], dona
     """Refuse donated memory that somebody else would still see."""
     if not donated:
         return
-    places: dict[int, int] = {}
-    for number, array in enumerate(arrays):
-        at = array.__array_interface__["data"][0] if array.nbytes else -1 - number
-        if at in places and (number in donated or places[at] in donated):
-            raise DonatedError(
-                f"{name}: the same memory is given as leaf {places[at]} and leaf {number} of the "
-                "arguments, and one of them is donated: results would overwrite what is still read. Give "
-                "a copy: x.copy()."
-            )
-        places[at] = number
+    given = set(donated)
+    reached: list[tuple[int, int]] = []  # the end, and the number, of those that may reach to where we are
+    for start, end, number in sorted(_bounds(arrays)):
+        reached = [one for one in reached if one[0] > start]
+        for _, other in reached:
+            if (number in given or other in given) and overlaps(arrays[number], arrays[other]):
+                first, second = sorted((number, other))
+                raise DonatedError(
+                    f"{name}: the same memory is given as leaf {first} and leaf {second} of the "
+                    "arguments, and one of them is donated: results would overwrite what is still read. Give "
+                    "a copy: x.copy()."
+                )
+        reached.append((end, number))
     for number in donated:
-        if not isinstance(leaves[number], Array):
+        if type(leaves[number]) is not Array:
+            kind = type(leaves[number]).__name__
             raise DonatedError(
-                f"{name}: leaf {number} of the arguments is donated and a NumPy array, which you could go on "
-                "using; write kw.array(x)."
+                f"{name}: leaf {number} of the arguments is donated and no Array but a {kind}, which you "
+                "could go on using; write kw.array(x)."
             )
+
+
+def _bounds(arrays: Sequence[Any]) -> list[tuple[int, int, int]]:
+    """The first byte, the one behind the last, and the number of each array that has any."""
+    found = []
+    for number, array in enumerate(arrays):
+        if array.size:
+            at = array.__array_interface__["data"][0]
+            before, after = extent(array.shape, array.strides, array.itemsize)
+            found.append((at + before, at + after, number))
+    return found
+
+
+def _may_be_written(array: Any) -> bool:
+    """Whether neither an array nor what it is a view of is a constant of some plan, which is read-only."""
+    while isinstance(array, np.ndarray):
+        if not array.flags.writeable:
+            return False
+        array = getattr(array.base, "held", array.base)
+    return True
 
 
 def _finished(entry: _Entry, leaves: Sequence[Any], arrays: Sequence[Any]) -> Any:
@@ -279,7 +315,7 @@ def _finished(entry: _Entry, leaves: Sequence[Any], arrays: Sequence[Any]) -> An
     plan, donated = entry.plan, entry.donated
     ready = list(arrays)
     for number in donated:
-        if not ready[number].flags.writeable:
+        if not _may_be_written(ready[number]):
             ready[number] = ready[number].copy()
     results = _watched(plan, ready, donated) if _watching else plan.run(ready)
     for number in donated:
@@ -325,7 +361,7 @@ def _watched(plan: Plan, arrays: list[Any], donated: Sequence[int]) -> list[Any]
 
     try:
         return plan.run_each(arrays, look)
-    except NonFiniteError:
+    except BaseException:
         for number, kept in before.items():
             arrays[number][...] = kept
         raise

@@ -18,17 +18,18 @@ from ..kernels.cpu.compile import compiled
 from ..kernels.cpu.launch import TUPLE_HEAD, objects_show_their_data
 from ..kernels.cpu.memory import load_word
 from ..kernels.cpu.steps import HEAD_WORDS
-from ..kernels.spec import TensorSpec, row_major
+from ..kernels.spec import TensorSpec, extent, row_major
 
 # Words of an array's object: its class, and behind the head the address of its data, the number of its axes,
 # their lengths and strides, what it is a view of, its dtype, and flags.
-CLASS, DATA, AXES, LENGTHS, STRIDES, DTYPE, FLAGS = (HEAD_WORDS + i for i in (-1, 0, 1, 2, 3, 5, 6))
+CLASS, DATA, AXES, LENGTHS, STRIDES, BASE, DTYPE, FLAGS = (HEAD_WORDS + i for i in range(-1, 7))
 INT = 0xFFFFFFFF
 CONTIGUOUS, ALIGNED, WRITEABLE = 0x1, 0x100, 0x400  # NumPy's flags
 
 # Words of what is wanted of an array: the address of its dtype, flags that must be set, the number of axes,
-# and whether strides count; then lengths and strides.
-WANTED = 4
+# whether strides count, and the bytes that it reaches before and behind its first element; then lengths and
+# strides.
+WANTED = 6
 
 
 @njit(no_cfunc_wrapper=True)
@@ -57,11 +58,24 @@ def arrays_fit(given, count, kind, holders, holder, wanted, donated, n):  # type
                     return 0
         at += WANTED + 2 * axes
     for i in range(n):
-        number = load_word(donated, i)
-        mine = load_word(load_word(given, number), DATA)
-        for j in range(count):
-            if j != number and load_word(load_word(given, j), DATA) == mine:
+        number, at = load_word(donated, 2 * i), load_word(donated, 2 * i + 1)
+        x = load_word(given, number)
+        # What it is a view of may be a constant of another plan.
+        base = load_word(x, BASE)
+        while base != 0:
+            if load_word(base, CLASS) != kind or load_word(base, FLAGS) & WRITEABLE == 0:
                 return 0
+            base = load_word(base, BASE)
+        first = load_word(x, DATA)
+        end = first + load_word(wanted, at + 5)
+        first += load_word(wanted, at + 4)
+        at = 0
+        for j in range(count):
+            there = load_word(load_word(given, j), DATA)
+            low, high = there + load_word(wanted, at + 4), there + load_word(wanted, at + 5)
+            if j != number and low < end and first < high:
+                return 0
+            at += WANTED + 2 * load_word(wanted, at + 2)
     return 1
 
 
@@ -85,14 +99,17 @@ def guard(
         donated: the numbers of those that are written, which must lie where no other lies.
     """
     words: list[int] = []
+    starts: list[int] = []
     for number, spec in enumerate(specs):
         flags = ALIGNED | (CONTIGUOUS if spec.layout is None else 0)
         flags |= WRITEABLE if number in donated else 0
         strides = row_major(spec.shape, spec.itemsize) if spec.layout is None else spec.strides
+        starts.append(len(words))
         words += [id(spec.np_dtype), flags, spec.ndim, spec.layout is not None]
+        words += extent(spec.shape, strides, spec.itemsize)
         words += [*spec.shape, *strides]
     table = np.array(words, np.int64)
-    written = np.array([n for n in donated if specs[n].size], np.int64)
+    written = np.array([(n, starts[n]) for n in donated if specs[n].size], np.int64).reshape(-1, 2)
     if not objects_show_themselves():
         return lambda arrays, leaves: False
     run, count, held = _look(), len(specs), (table, written)
@@ -130,6 +147,7 @@ def objects_show_themselves() -> bool:
     flags = word(me, FLAGS) & INT
     return (
         (word(me, CLASS), word(me, DTYPE), word(me, AXES) & INT) == (_CLASS, id(probe.dtype), 2)
+        and word(me, BASE) == id(probe.base)
         and [word(word(me, LENGTHS), i) for i in range(2)] == [3, 3]
         and [word(word(me, STRIDES), i) for i in range(2)] == [20, 8]
         and flags & (CONTIGUOUS | ALIGNED | WRITEABLE) == ALIGNED

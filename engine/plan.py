@@ -59,6 +59,9 @@ class Plan:
         self._stand_ins = _StandIns(low, specs)
         self._new = [(allocator(*_shape_of(low, b)), *_shape_of(low, b)) for b in low.new]
         self._results = [_number(place, len(specs)) for place in low.outputs]
+        # Results in donated memory may have another shape than the argument had.
+        given = [place for place in low.outputs if place.buffer.kind == "input"]
+        self._as_given = all(p.spec.shape == self.specs[p.buffer.number].shape for p in given)
         self._runs = _Runs(self, steps)
         self.scratch_bytes = self._runs.scratch_bytes
         self.segments = self._runs.segments
@@ -71,7 +74,7 @@ class Plan:
         arrays = (*given, *[allocate(shape, dtype) for allocate, shape, dtype in self._new])
         with self._lock:
             self._runs.all(arrays)
-        return [arrays[number] for number in self._results]
+        return self._made(arrays)
 
     def quick(self) -> Callable[[tuple[NDArray[Any], ...]], Arrays]:
         """`run` of a tuple of arrays, with everything looked up that can be."""
@@ -96,7 +99,14 @@ class Plan:
             for number, call in enumerate(self.calls):
                 self._runs.one(number, arrays)
                 after(number, [self.array_at(place, arrays) for place in call.outputs])
-        return [arrays[number] for number in self._results]
+        return self._made(arrays)
+
+    def _made(self, arrays: Sequence[NDArray[Any]]) -> Arrays:
+        """The results, of a call with these arguments and new arrays."""
+        if self._as_given:
+            return [arrays[number] for number in self._results]
+        shapes = [place.spec.shape for place in self.low.outputs]
+        return [arrays[number].reshape(shape) for number, shape in zip(self._results, shapes, strict=True)]
 
     def array_at(self, place: Place, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """The array that lies at a place, in a call with these arguments and results."""
@@ -279,11 +289,18 @@ class _Runs:
         return self._in_turn
 
     def _in_turn(self, arrays: tuple[NDArray[Any], ...]) -> None:
-        for segment in self.segments:
-            if isinstance(segment, tuple):
-                self._native(arrays, *segment)
-            else:
-                self._through_python(segment, arrays)
+        # What goes through Python may fail, when steps before it have written to donated memory already.
+        kept = [(arrays[number], arrays[number].copy()) for number in self._plan.low.donated]
+        try:
+            for segment in self.segments:
+                if isinstance(segment, tuple):
+                    self._native(arrays, *segment)
+                else:
+                    self._through_python(segment, arrays)
+        except BaseException:
+            for array, before in kept:
+                array[...] = before
+            raise
 
     def one(self, number: int, arrays: tuple[NDArray[Any], ...]) -> None:
         """Run a single call."""

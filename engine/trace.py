@@ -59,7 +59,7 @@ class Trace:
         if not self.lifts:
             if isinstance(array, Array):
                 # The graph holds the memory itself: NumPy refuses whoever would change it now.
-                data.flags.writeable = False
+                _freeze(data)
             elif data.base is not None or data.flags.writeable:
                 data = data.copy()
                 data.flags.writeable = False
@@ -72,6 +72,13 @@ class Trace:
             self._lifted_values[id(data)] = known
             self.lifted.append(array if isinstance(array, Array) else Array(data))
         return known
+
+
+def _freeze(array: Any) -> None:
+    """Make an array, and what it is a view of, read-only."""
+    while isinstance(array, np.ndarray):
+        array.flags.writeable = False
+        array = getattr(array.base, "held", array.base)
 
 
 class _Active(local):

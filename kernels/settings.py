@@ -260,8 +260,14 @@ def _flag_from_environment(variable: str) -> bool | None:
     raise ConfigError(f"the environment variable {variable} is {text!r}; write {variable}=1 or =0.")
 
 
+epoch = 0
+"""Grows whenever kernels or tuning results change."""
+
+
 def clear_memos() -> None:
     """Forget every launch that was worked out: kernels or tuning results have changed."""
+    global epoch
     with _LOCK:
+        epoch += 1
         for settings in _INTERNED.values():
             settings.memo.clear()

@@ -87,7 +87,7 @@ class Recorder:
 
 
 active: Recorder | None = None
-_lock = threading.Lock()
+_lock = threading.RLock()  # a launch that is written down may make a plan of its own
 
 
 def recording() -> Recorder | None:
@@ -103,12 +103,12 @@ def record(launch: Callable[..., None], arrays: Sequence[Any]) -> list[Step]:
     """
     global active
     with _lock:
-        active = Recorder()
+        before, active = active, (mine := Recorder())
         try:
             launch(*arrays)
-            steps, rooms = active.steps, active.rooms
         finally:
-            active = None
+            active = before
+    steps, rooms = mine.steps, mine.rooms
     for step in steps:
         step.keep = (step.keep, rooms)
     return steps

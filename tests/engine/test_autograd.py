@@ -146,3 +146,11 @@ def test_check_grads_passes_right_rules_and_refuses_wrong_ones(monkeypatch: pyte
     monkeypatch.setitem(gradients.RULES, "exp", lambda grads, inputs, outputs, attrs: (grads[0] * 2,))
     with pytest.raises(WrongResultError, match="finite differences have"):
         kw.check_grads(lambda x: kw.exp(x), some(5))
+
+
+def test_an_argument_may_be_named_twice_and_from_the_end() -> None:
+    x, y = kw.array([1.0, 2.0]), kw.array([3.0, 5.0])
+    first, second, third = kw.grad(lambda x, y: (x * y).sum(), (1, -1, 0))(x, y)
+    np.testing.assert_array_equal(np.asarray(first), np.asarray(x))
+    np.testing.assert_array_equal(np.asarray(second), np.asarray(x))
+    np.testing.assert_array_equal(np.asarray(third), np.asarray(y))

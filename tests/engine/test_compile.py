@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
 import pytest
 
 import kernelwright as kw
+from kernelwright.kernels import dispatch
 from kernelwright.kernels.errors import DonatedError, DTypeError, NonFiniteError, TraceError
 
 
@@ -188,6 +191,35 @@ def test_debug_nans_names_the_op_and_the_line_and_saves_the_parameters() -> None
     same(q, before + 1)
 
 
+def test_an_argument_by_name_without_arrays_is_told_from_one_left_out() -> None:
+    bias = some(4, seed=3)
+    f = kw.compile(lambda x, b=bias: x if b is None else x + b)
+    x = some(4)
+    same(f(x, b=None), x)
+    same(f(x), np.asarray(x) + np.asarray(bias))
+    same(f(x, b=None), x)
+
+
+def test_a_compiled_function_goes_with_its_plans() -> None:
+    f = kw.compile(lambda x: x * 2 + 1)
+    f(some(10))
+    function, plan = weakref.ref(f), weakref.ref(f.plan)
+    del f
+    gc.collect()
+    assert function() is None
+    assert plan() is None
+
+
+def test_many_other_calls_do_not_make_a_plan_be_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_MEMO_LIMIT", 2)
+    f, x = kw.compile(lambda x: x * 2), some(10)
+    f(x)
+    for n in range(1, 6):
+        kw.tanh(some(n))
+    f(x)
+    assert f.traces == 1
+
+
 def test_two_threads_may_call_one_function_at_once() -> None:
     @kw.compile
     def f(x: kw.Array, w: kw.Array) -> kw.Array:
@@ -211,7 +243,9 @@ def test_two_threads_may_call_one_function_at_once() -> None:
 
 def test_compiled_functions_and_sizes_of_0_and_1_fit_into_each_other() -> None:
     inner = kw.compile(lambda x: x * 3)
+    inner(some(4))
     outer = kw.compile(lambda x: inner(x) + 1)
+    same(outer(some(4)), np.asarray(some(4)) * 3 + 1)
     for shape in ((), (0,), (1,), (3, 0, 2), (5, 1)):
         x = some(*shape)
         np.testing.assert_allclose(np.asarray(outer(x)), np.asarray(x) * 3 + 1, rtol=1e-6)
