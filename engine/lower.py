@@ -3,6 +3,7 @@
 view ops (reshape, transpose, slice, ...) become places and cost nothing
 an elementwise op may write over an input that nobody reads afterwards
 a result that is all of a buffer makes that buffer an output; any other result is copied
+an image that a convolution reads through strides is copied first, where its model says that this pays
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from .graph import CONSTANT, Graph, Node, Value, make_node
 from .memory import Buffer, Place
 
 _NEVER = 1 << 60
+# Ops that read an image once for each tap: strides there cost many times what they cost a copy.
+_READ_OFTEN = ("conv", "conv_input_grad", "conv_weight_grad")
+_COPIED_PER_S = 2e9  # bytes; measured: [8, 64, 64, 3] floats out of [8, 3, 64, 64] at twice that
 
 
 @dataclass(eq=False)
@@ -104,6 +108,7 @@ class _Lowering:
         self.result = Lowered(graph, donated=frozenset(donated))
         self.graph = graph
         self.places = self.result.places
+        self.copies: dict[Value, Place] = {}
         self.order = schedule(graph, donated)
         self.roots = _roots(graph)
         self.last = self._last_uses()
@@ -157,6 +162,8 @@ class _Lowering:
 
     def _call(self, step: int, node: Node) -> None:
         inputs = tuple(None if v is None else self.places[v] for v in node.inputs)
+        if node.op.name in _READ_OFTEN:
+            inputs = self._without_strides(step, node, inputs)
         taken: set[Buffer] = set()
         outputs = []
         for value in node.outputs:
@@ -170,6 +177,30 @@ class _Lowering:
         specs = (*(ABSENT if p is None else p.spec for p in inputs), *(p.spec for p in outputs))
         choice = dispatch.choose(node.op, specs, node.attrs)
         self.result.calls.append(Call(node, choice, inputs, tuple(outputs)))
+
+    def _without_strides(
+        self, step: int, node: Node, inputs: tuple[Place | None, ...]
+    ) -> tuple[Place | None, ...]:
+        """The places of a step's inputs, of which one may be that of a copy made now or before."""
+        for i, (value, place) in enumerate(zip(node.inputs, inputs, strict=True)):
+            if value is None or place is None or place.spec.layout is None:
+                continue
+            if place.buffer.kind == "constant":
+                continue  # prepacked where that pays
+            cost = 0.0 if value in self.copies else value.spec.nbytes / _COPIED_PER_S
+            specs = [ABSENT if p is None else p.spec for p in inputs]
+            outputs = [v.spec for v in node.outputs]
+            now = _predicted(node, (*specs, *outputs))
+            specs[i] = value.spec
+            then = _predicted(node, (*specs, *outputs))
+            if now is None or then is None or then + cost >= now:
+                continue
+            if value not in self.copies:
+                buffer = Buffer("arena", value.spec.nbytes, first=step, last=step, label="copy")
+                self.result.buffers.append(buffer)
+                self.copies[value] = self._copied(value, place, buffer)
+            return (*inputs[:i], self.copies[value], *inputs[i + 1 :])
+        return inputs
 
     def _reused(
         self,
@@ -221,10 +252,14 @@ class _Lowering:
 
     def _copy(self, value: Value, place: Place) -> Place:
         """A copy of a result that is part of something else, or in memory that is not to be handed out."""
-        op = get_op("transpose")
-        attrs = {"axes": tuple(range(value.spec.ndim))}
         buffer = Buffer("output", value.spec.nbytes, len(self.result.new), label="copy")
         self.result.new.append(buffer)
+        return self._copied(value, place, buffer)
+
+    def _copied(self, value: Value, place: Place, buffer: Buffer) -> Place:
+        """A call that copies a value, row-major, into a buffer of its size."""
+        op = get_op("transpose")
+        attrs = {"axes": tuple(range(value.spec.ndim))}
         to = Place(buffer, 0, value.spec)
         node = make_node(op, (value,), attrs, value.node.where)
         choice = dispatch.choose(op, (place.spec, to.spec), attrs)
@@ -243,6 +278,14 @@ class _Lowering:
             for used in (*made.inputs, *made.outputs):
                 if used is not None and used.buffer.kind == "arena":
                     used.buffer.last = max(used.buffer.last, step)
+
+
+def _predicted(node: Node, specs: Sequence[TensorSpec]) -> float | None:
+    """Seconds that the kernel chosen for a call should take; None where no model says."""
+    choice = dispatch.choose(node.op, specs, node.attrs)
+    if choice.kernel is None or choice.fallback is not None:
+        return None
+    return choice.kernel.predict(choice.specs, choice.attrs, choice.config, choice.threads)
 
 
 def _same_places(x: TensorSpec, y: TensorSpec) -> bool:
