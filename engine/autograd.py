@@ -105,7 +105,7 @@ def checkpoint(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _alias(x: Tracer) -> Tracer:
-    made = recorded(structural.ALIAS, (x,), {"number": structural.fresh()})
+    made = recorded(structural.ALIAS, (x,), {"number": x._trace.fresh()})
     assert made is not None
     return made[0]  # type: ignore[return-value]
 
@@ -242,6 +242,7 @@ class _Again:
     """Values of checkpointed regions, computed a second time when the gradient gets there."""
 
     def __init__(self, trace: Trace, path: set[Node]):
+        self._trace = trace
         self._of_node: dict[Node, Graph] = {}
         self._twins: dict[Graph, dict[Value, Value]] = {}
         for region in trace.regions:
@@ -263,7 +264,7 @@ class _Again:
         if region not in self._twins:
             starts = {}
             for value in region.inputs:
-                number = {"number": structural.fresh()}
+                number = {"number": self._trace.fresh()}
                 starts[value] = make_node(structural.BARRIER, (value, g), number, value.node.where).outputs[0]
             values = [v for inner in region.nodes for v in inner.outputs]
             now = substituted(region, starts, values)

@@ -128,9 +128,13 @@ class Compiled:
         if not entry.fits(arrays, leaves):
             return self._slow(args, kwargs)
         # Arrays as in the last call: nothing to work out.
-        results = entry.run(arrays)
         for number in entry.donated:
             leaves[number].__class__ = DonatedArray
+        try:
+            results = entry.run(arrays)
+        except BaseException:
+            _give_back(leaves, entry.donated)
+            raise
         return Array(results[0]) if entry.single else entry.structure.unflatten(map(Array, results))
 
     def _slow(self, args: Any, kwargs: Any) -> Any:
@@ -317,10 +321,21 @@ def _finished(entry: _Entry, leaves: Sequence[Any], arrays: Sequence[Any]) -> An
     for number in donated:
         if not _may_be_written(ready[number]):
             ready[number] = ready[number].copy()
-    results = _watched(plan, ready, donated) if _watching else plan.run(ready)
+    # First: another thread must not read what is being overwritten.
     for number in donated:
         leaves[number].__class__ = DonatedArray
+    try:
+        results = _watched(plan, ready, donated) if _watching else plan.run(ready)
+    except BaseException:
+        _give_back(leaves, donated)
+        raise
     return entry.structure.unflatten(map(Array, results))
+
+
+def _give_back(leaves: Sequence[Any], donated: Sequence[int]) -> None:
+    """After a call that failed: its donated Arrays are what they were."""
+    for number in donated:
+        leaves[number].__class__ = Array
 
 
 _watching: list[str] = []

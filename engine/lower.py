@@ -90,13 +90,16 @@ def schedule(graph: Graph, donated: Collection[int]) -> list[Node]:
         return order
     results = set(graph.outputs)
     at = {node: i for i, node in enumerate(order)}
+    roots = _roots(graph)
+    users: dict[Value, list[Node]] = {}  # of donated memory, also through views
+    for node in order:
+        for root in {roots[v] for v in node.inputs if v is not None}:
+            users.setdefault(root, []).append(node)
     early: dict[Node, float] = {}
     for node in order:
         if node.op.in_place and any(v in given for v in node.inputs) and results & set(node.outputs):
             made = [at[v.node] for v in node.inputs if v is not None and v.node in at]
-            readers = [
-                at[user] for v in node.inputs if v in given for user in graph.users[v] if user is not node
-            ]
+            readers = [at[user] for v in node.inputs if v in given for user in users[v] if user is not node]
             ready = max([-1, *made, *readers])
             if ready < at[node]:
                 early[node] = ready + 0.5

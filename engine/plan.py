@@ -7,7 +7,9 @@ Python comes in between only for an op without a kernel.
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -55,6 +57,7 @@ class Plan:
         self.seconds: list[float] = []
         self.threads = current().threads
         self._lock = threading.Lock()
+        _plans.add(self)
         self._arena = empty_aligned((max(self.arena_bytes, 1),), np.uint8)
         self._stand_ins = _StandIns(low, specs)
         self._new = [(allocator(*_shape_of(low, b)), *_shape_of(low, b)) for b in low.new]
@@ -80,13 +83,13 @@ class Plan:
         """`run` of a tuple of arrays, with everything looked up that can be."""
         if self._timed or len(self._new) != 1 or self._results != [len(self.specs)]:
             return self.run
-        ((allocate, shape, dtype),), lock, run = self._new, self._lock, self._runs.all
+        ((allocate, shape, dtype),), run = self._new, self._runs.all
 
         def quick(given: tuple[NDArray[Any], ...]) -> Arrays:
             """One new result: no list is worth making."""
             made = allocate(shape, dtype)
             arrays = (*given, made)
-            with lock:
+            with self._lock:
                 run(arrays)
             return [made]
 
@@ -119,6 +122,19 @@ class Plan:
 
     def __str__(self) -> str:
         return plan_text(self)
+
+
+_plans: weakref.WeakSet[Plan] = weakref.WeakSet()
+
+
+def _forget_after_fork() -> None:
+    """In a forked child nobody is in the middle of a plan: the thread that was is not there."""
+    for plan in _plans:
+        plan._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 def make_plan(graph: Graph, specs: Sequence[TensorSpec] | None = None, donated: Collection[int] = ()) -> Plan:
@@ -165,6 +181,14 @@ class _Holder:
 def _number(place: Place, arguments: int) -> int:
     """Which of a call's arguments and new arrays lies at a place."""
     return place.buffer.number + (arguments if place.buffer.kind == "output" else 0)
+
+
+_UNWRITTEN = 0xA5
+
+
+def _first_bytes(array: Any) -> NDArray[np.uint8]:
+    """Some bytes of a row-major array."""
+    return array.reshape(-1).view(np.uint8)[:64]  # type: ignore[no-any-return]
 
 
 class _StandIns:
@@ -234,7 +258,12 @@ class _Runs:
         arrays = [None if p is None else self._stand_in(p) for p in (*call.inputs, *call.outputs)]
         if call.choice.kernel is None or call.choice.fallback is not None:
             return launch
-        return steps.record(launch, arrays) or launch
+        # A launch that computes in Python besides, and so writes now, cannot be steps alone.
+        starts = [_first_bytes(array) for array in arrays[len(call.inputs) :]]
+        for start in starts:
+            start[:] = _UNWRITTEN
+        found = steps.record(launch, arrays)
+        return found if found and all((start == _UNWRITTEN).all() for start in starts) else launch
 
     def _stand_in(self, place: Place) -> NDArray[Any]:
         plan, buffer = self._plan, place.buffer

@@ -50,5 +50,5 @@ _numbers = itertools.count()
 
 
 def fresh() -> int:
-    """A number that no other node has: the node is equal to none."""
+    """A number that no other node has, for a pass: the node is equal to none."""
     return next(_numbers)

@@ -44,6 +44,7 @@ class Trace:
         self.lifts = lifts
         self.lifted: list[Array] = []
         self.places = 0
+        self.marks = 0
         self.regions: list[Graph] = []
         self._lifted_values: dict[int, Value] = {}
 
@@ -52,6 +53,13 @@ class Trace:
         value = input_value(self.places, spec, name)
         self.places += 1
         return Tracer(value, self)
+
+    def fresh(self) -> int:
+        """A number that no other mark of this trace has; the same when the function is traced again, so that
+        the graph is the same. Those of `structural.fresh` are 0 or more.
+        """
+        self.marks -= 1
+        return self.marks
 
     def captured(self, array: Any) -> Value:
         """An array from outside that the function uses: a constant of the graph, or another input."""

@@ -57,7 +57,11 @@ class Joins:
     def join(self, sets: Sequence[int]) -> int:
         """Make one set of several; the number of it."""
         first, *others = dict.fromkeys(sets)
+        # What comes before all of these knows already all that comes behind them, and the other way round.
+        all_before, all_behind = self.before[first], self.behind[first]
         for other in others:
+            all_before &= self.before[other]
+            all_behind &= self.behind[other]
             self.bits[first] |= self.bits.pop(other)
             self.before[first] |= self.before[other]
             self.behind[first] |= self.behind[other]
@@ -67,13 +71,20 @@ class Joins:
         self.members[first].sort(key=self.place.__getitem__)
         bits = self.bits[first]
         before, behind = self.before[first] | bits, self.behind[first] | bits
-        for one, own in self.bits.items():
-            if one != first:
-                if behind & own:
-                    self.before[one] |= before
-                if before & own:
-                    self.behind[one] |= behind
+        for one in self._sets(behind & ~all_behind & ~bits):
+            self.before[one] |= before
+        for one in self._sets(before & ~all_before & ~bits):
+            self.behind[one] |= behind
         return first
+
+    def _sets(self, bits: int) -> set[int]:
+        """The sets that have a node among these."""
+        found = set()
+        while bits:
+            one = self.head[(bits & -bits).bit_length() - 1]
+            found.add(one)
+            bits &= ~self.bits[one]
+        return found
 
 
 @dataclass(eq=False)

@@ -154,3 +154,14 @@ def test_an_argument_may_be_named_twice_and_from_the_end() -> None:
     np.testing.assert_array_equal(np.asarray(first), np.asarray(x))
     np.testing.assert_array_equal(np.asarray(second), np.asarray(x))
     np.testing.assert_array_equal(np.asarray(third), np.asarray(y))
+
+
+def test_a_gradient_outside_of_compiled_functions_is_planned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    f = kw.grad(lambda x: (kw.checkpoint(kw.tanh)(x) * x).sum())
+    x = kw.array([1.0, 2.0])
+    expected = np.asarray(f(x))
+    f(x)  # kernels that the first call has loaded void what was planned before
+    made: list[Any] = []
+    monkeypatch.setattr("kernelwright.engine.compile.make_plan", lambda *args: made.append(args))
+    np.testing.assert_array_equal(np.asarray(f(x)), expected)
+    assert not made

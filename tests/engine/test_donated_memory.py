@@ -93,6 +93,20 @@ def test_a_call_that_fails_has_taken_nothing() -> None:
     same(p, before)
 
 
+def test_an_update_waits_for_what_reads_its_parameter_through_a_view() -> None:
+    @kw.compile(donate=0)
+    def step(w: Any, x: Any, g: Any) -> Any:
+        y = kw.tanh(x @ w.T)
+        return w - 0.1 * g, y, kw.exp(x).sum()
+
+    w = some(64, 64)
+    before, place = np.asarray(w).copy(), np.asarray(w).__array_interface__["data"]
+    x, g = some(8, 64, seed=1), some(64, 64, seed=2)
+    new, y, _ = step(w, x, g)
+    assert np.asarray(new).__array_interface__["data"] == place
+    np.testing.assert_allclose(np.asarray(y), np.tanh(np.asarray(x) @ before.T), rtol=1e-4, atol=1e-5)
+
+
 def _random(rng: np.random.Generator, values: list[Any]) -> Any:
     """One more value, made of those that are there."""
     pick = lambda: values[rng.integers(len(values))]  # noqa: E731

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 import kernelwright as kw
+from kernelwright.engine.passes import Switches
+from kernelwright.kernels import registry
 
 PROFILED = """
 import numpy as np
@@ -20,6 +23,29 @@ f = kw.compile(lambda x, w: kw.relu(x @ w).sum(0))
 for _ in range(3):
     f(kw.array(np.ones((64, 64), np.float32)), kw.array(np.ones((64, 64), np.float32)))
 print(f.plan)
+"""
+
+
+FORKING = """
+import os, threading
+import numpy as np
+import kernelwright as kw
+f = kw.compile(lambda x: kw.tanh(x @ x))
+x = kw.array(np.ones((300, 300), np.float32))
+f(x)
+done = []
+other = threading.Thread(target=lambda: [f(x) for _ in iter(lambda: bool(done), True)])
+other.start()
+failed = 0
+for _ in range(5):
+    child = os.fork()
+    if child == 0:
+        f(x)
+        os._exit(0)
+    failed += os.waitpid(child, 0)[1] != 0
+done.append(1)
+other.join()
+os._exit(failed)
 """
 
 
@@ -107,3 +133,33 @@ def test_the_arena_of_a_training_step_is_as_small_as_lifetimes_allow() -> None:
         "parameters stay in place"
     )
     assert all(np.isfinite(np.asarray(w)).all() for w in ws)
+
+
+def test_a_kernel_that_also_computes_in_python_is_not_taken_for_its_launches_alone() -> None:
+    def wanted(x: Any) -> Any:
+        return x - np.log(np.exp(x).sum(-1, keepdims=True)) + 1
+
+    def bound(specs: Any, attrs: Any, config: Any, threads: int) -> Any:
+        def launch(x: Any, out: Any) -> None:
+            powers = np.asarray(kw.exp(kw.asarray(x)))
+            np.copyto(out, x - np.log(powers.sum(-1, keepdims=True)))
+
+        return launch
+
+    before = registry.registered()
+    kw.kernel("log_softmax", rank=50, binds=True)(bound)
+    (declared,) = registry.registered() - before
+    try:
+        f = kw.compile(lambda x: kw.log_softmax(x, -1) + 1, switches=Switches.none())
+        x = some(3, 4)
+        with np.errstate(all="ignore"):  # what is written down is tried on memory without numbers
+            np.testing.assert_allclose(np.asarray(f(x)), wanted(np.asarray(x)), rtol=1e-5)
+        assert "1 of them through Python" in str(f.plan)
+    finally:
+        registry.unregister(declared)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_forked_in_the_middle_of_a_plan_runs_it() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKING], check=False, timeout=120)
+    assert done.returncode == 0
