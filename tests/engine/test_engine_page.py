@@ -5,10 +5,11 @@ KERNELWRIGHT_UPDATE_PAGES=1 writes the printouts into the page.
 
 from __future__ import annotations
 
-import contextlib
-import io
+import json
 import os
 import re
+import subprocess
+import sys
 from dataclasses import fields
 
 from project_tree import ROOT
@@ -19,18 +20,36 @@ PAGE = ROOT / "docs" / "engine.md"
 BLOCK = re.compile(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", re.S)
 
 
+RUN = """
+import contextlib, io, json, sys
+scope = {"__name__": "page"}
+printed = []
+for code in json.load(sys.stdin):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(code, "page.py", "exec"), scope)
+    printed.append(out.getvalue())
+json.dump(printed, sys.stdout)
+"""
+
+
 def _printed() -> list[tuple[str, str]]:
-    """(what the page shows, what its code prints) for each piece of code with a printout."""
-    scope: dict[str, object] = {"__name__": "page"}
-    found = []
-    for code, shown in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
-        out = io.StringIO()
-        # The lines that nodes remember are those of this file.
-        with contextlib.redirect_stdout(out):
-            exec(compile(code, "page.py", "exec"), scope)
-        if shown:
-            found.append((shown, out.getvalue()))
-    return found
+    """(what the page shows, what its code prints) for each piece of code with a printout.
+
+    In a process of its own: nodes that other tests still hold would be older, and stand in another order.
+    """
+    pieces = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
+    done = subprocess.run(
+        [sys.executable, "-c", RUN],
+        input=json.dumps([code for code, _ in pieces]),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    return [(shown, now) for (_, shown), now in zip(pieces, printed, strict=True) if shown]
 
 
 def _kernels_left_out(text: str) -> list[str]:
