@@ -20,6 +20,7 @@ from ..kernels.explain import Explanation
 from ..kernels.op import Op, get_op
 from ..kernels.spec import TensorSpec, row_major
 from .array import Array
+from .views import view_at
 
 _ndarray, _may_share = np.ndarray, np.may_share_memory
 Operand = Array | NDArray[Any]
@@ -137,15 +138,6 @@ def _bound(
     return launch, [(allocator(s.shape, s.np_dtype), s.shape, s.np_dtype) for s in outputs]
 
 
-class _Memory:
-    """Memory of an array, at another place and in another shape, as NumPy asks for it."""
-
-    __slots__ = ("__array_interface__", "held")
-
-    __array_interface__: dict[str, Any]
-    held: NDArray[Any]
-
-
 def _viewer(
     spec: TensorSpec, start: int, shape: tuple[int, ...], strides: tuple[int, ...]
 ) -> Callable[[NDArray[Any]], NDArray[Any]]:
@@ -154,19 +146,8 @@ def _viewer(
     repeats = any(stride == 0 and length > 1 for stride, length in zip(strides, shape, strict=True))
 
     def view(x: NDArray[Any]) -> NDArray[Any]:
-        known = x.__array_interface__
-        at, read_only = known["data"]
-        memory = _Memory()
-        memory.held = x
-        memory.__array_interface__ = {
-            **known,
-            # Elements that stand for several must not be written.
-            "data": (at + start, read_only or repeats),
-            "shape": shape,
-            "strides": strides,
-        }
-        made = np.asarray(memory)
-        return made if made.dtype == dtype else made.view(dtype)
+        # Elements that stand for several must not be written.
+        return view_at(x, start, shape, strides, dtype, repeats or not x.flags.writeable)
 
     # The short way, for memory that Python's buffers can describe.
     if spec.layout is None and spec.dtype != "bfloat16" and not repeats and 0 not in shape:

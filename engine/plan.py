@@ -25,6 +25,7 @@ from .graph import Graph
 from .lower import Call, Lowered, lowered
 from .memory import Buffer, Place, lower_bound, place_buffers
 from .show import plan_text
+from .views import view_at
 
 Arrays = list[NDArray[Any]]
 _GUARD = 128  # bytes around a stand-in, so that no address belongs to two of them
@@ -159,23 +160,7 @@ def _shape_of(low: Lowered, buffer: Buffer) -> tuple[tuple[int, ...], Any]:
 
 def _viewed(memory: Any, offset: int, spec: TensorSpec) -> NDArray[Any]:
     """The array of `spec` whose first element lies `offset` bytes behind that of `memory`."""
-    holder = _Holder()
-    holder.memory = memory
-    holder.__array_interface__ = {
-        "data": (memory.__array_interface__["data"][0] + offset, False),
-        "shape": spec.shape,
-        "strides": spec.strides,
-        "typestr": f"|V{spec.itemsize}" if spec.dtype == "bfloat16" else spec.np_dtype.str,
-        "version": 3,
-    }
-    return np.asarray(holder).view(spec.np_dtype)
-
-
-class _Holder:
-    """Memory that an array keeps alive."""
-
-    __array_interface__: dict[str, Any]
-    memory: Any
+    return view_at(memory, offset, spec.shape, spec.strides, spec.np_dtype)
 
 
 def _number(place: Place, arguments: int) -> int:

@@ -14,15 +14,14 @@ from typing import Any
 from ...kernels.conv.geometry import Ints, Pairs, parts, transposed_size
 from ...kernels.conv.op import CONV, CONV_INPUT_GRAD
 from ...kernels.errors import ShapeError
-from ...kernels.op import Op
 from ...kernels.prepack import Packed
 from ..array import Array
 from ..eager import Operand, call
+from .prepared import Prepared, prepared_by
 
 Steps = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[tuple[int, int]]
 Weight = Operand | Packed
-Prepared = tuple[Op, tuple[Any, ...], dict[str, Any]]
 
 _WORDS = {1: "conv1d", 2: "conv2d", 3: "conv3d"}
 
@@ -337,15 +336,6 @@ def _pairs(name: str, padding: Any, axes: int, taps: Ints, stride: Ints, dilatio
     return pairs
 
 
-def _prepared_by(prepare: Callable[..., Prepared], axes: int) -> Callable[..., Prepared]:
-    """What `explain` calls: the arguments of the public function, but `out`."""
-
-    def prepared(*args: Any, **kwargs: Any) -> Prepared:
-        return prepare(axes, *args, **kwargs)
-
-    return prepared
-
-
 _functions: list[tuple[Any, Callable[..., Prepared], int]] = [
     *((function, _prepare, axes) for axes, function in enumerate((conv1d, conv2d, conv3d), 1)),
     *(
@@ -354,4 +344,4 @@ _functions: list[tuple[Any, Callable[..., Prepared], int]] = [
     ),
 ]
 for _function, _of, _rank in _functions:
-    _function.prepare = _prepared_by(_of, _rank)
+    _function.prepare = prepared_by(_of, _rank)

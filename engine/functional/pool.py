@@ -13,16 +13,15 @@ from operator import index
 from typing import Any
 
 from ...kernels.errors import ShapeError
-from ...kernels.op import Op
 from ...kernels.pool.op import AVG_POOL, MAX_POOL, MAX_POOL_INDICES
 from ...kernels.pool.windows import parts
 from ..array import Array, asarray
 from ..eager import Operand, call, call_all
+from .prepared import Prepared, prepared_by
 from .shape import reshape
 
 Steps = int | Sequence[int]
 Places = int | Sequence[int | None] | None
-Prepared = tuple[Op, tuple[Any, ...], dict[str, Any]]
 
 
 def max_pool1d(
@@ -462,15 +461,6 @@ def _places(name: str, axes: int, x: Any, output_size: Any, layout: str) -> tupl
     return places
 
 
-def _prepared_by(prepare: Callable[..., Prepared], axes: int) -> Callable[..., Prepared]:
-    """What `explain` calls: the arguments of the public function, but `out`."""
-
-    def prepared(*args: Any, **kwargs: Any) -> Prepared:
-        return prepare(axes, *args, **kwargs)
-
-    return prepared
-
-
 _functions: list[tuple[Any, Callable[..., Prepared], int]] = [
     *(
         (function, _prepare_max, axes)
@@ -482,4 +472,4 @@ _functions: list[tuple[Any, Callable[..., Prepared], int]] = [
     ),
 ]
 for _function, _of, _rank in _functions:
-    _function.prepare = _prepared_by(_of, _rank)
+    _function.prepare = prepared_by(_of, _rank)

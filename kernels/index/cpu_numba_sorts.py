@@ -1,4 +1,4 @@
-"""sort, topk, searchsorted: on keys, whole numbers without a sign whose order is that of the elements.
+"""sort and topk: on keys, whole numbers without a sign whose order is that of the elements.
 
     keys        a float's bits, turned over where it is negative, else with the sign bit set; both zeros are
                 one key and every NaN the largest; a descending order turns all bits over
@@ -34,7 +34,7 @@ from ..op import Attrs, Specs
 from ..registry import kernel
 from ..shape.common import ANY_DTYPE
 from ..spec import TensorSpec
-from .walks import around_axis, few_axes, joined, offset_of, table_of, tasks_for
+from .walks import around_axis, few_axes, offset_of, table_of, tasks_for
 
 FEW = 48
 VERY_FEW = 16  # of so many, the first ones are kept in order all the time
@@ -71,11 +71,11 @@ def _read(keys, src, step, n, item):
                 keys[i] = bits1[i]
     else:
         for i in range(n):
-            keys[i] = _bits(src + i * step, item)
+            keys[i] = bits_of(src + i * step, item)
 
 
 @part()
-def _bits(src, item):
+def bits_of(src, item):
     """The bits of an element."""
     if item == 4:
         return types.uint64(load4(src))
@@ -87,7 +87,7 @@ def _bits(src, item):
 
 
 @part()
-def _turn(keys, n, item, mode, flip, infinity):
+def turn_keys(keys, n, item, mode, flip, infinity):
     """Bits into keys."""
     one = types.uint64(1)
     sign = one << types.uint64(8 * item - 1)
@@ -319,7 +319,7 @@ def _first_keys(scrap, room, most, src, x_step, n, k, item, mode, flip, infinity
         if limited and plain and count == BLOCK and not _some_pass(src + first * 4, bound, flip == 0):
             continue
         _read(keys, src + first * x_step, x_step, count, item)
-        _turn(keys, count, item, mode, flip, infinity)
+        turn_keys(keys, count, item, mode, flip, infinity)
         if k <= VERY_FEW:
             held, limit = _insert_few(room, most, held, k, item, keys, first, count, limit)
             limited = held == k
@@ -341,7 +341,7 @@ def _all_keys(room, most, src, x_step, n, item, mode, flip, infinity):
     """All keys of a row, as words where they fit; returns how many bits of them count, or 0 for pairs."""
     keys, places = array_at(types.uint64, room, n), array_at(types.uint64, room + 8 * most, n)
     _read(keys, src, x_step, n, item)
-    _turn(keys, n, item, mode, flip, infinity)
+    turn_keys(keys, n, item, mode, flip, infinity)
     least, bits = types.uint64(0), 8 * item
     if item == 8 and mode != FLOAT:
         # Whole numbers of 64 bits are mostly near each other: their distance from the least one may fit.
@@ -430,75 +430,3 @@ def sort(specs: Specs, attrs: Attrs, config: Any, threads: int) -> Callable[...,
 @kernel("topk", dtypes=ANY_DTYPE, supports=_rows_support, binds=True, name="buffer")
 def topk(specs: Specs, attrs: Attrs, config: Any, threads: int) -> Callable[..., None]:
     return _bind_rows(specs, attrs["axis"], attrs["k"], attrs["largest"], threads)
-
-
-# --- searchsorted -------------------------------------------------------------------------------------------
-
-
-@part()
-def _key(src, keys, item, mode, infinity):
-    """The key of an element, by way of a place in scratch."""
-    keys[0] = _bits(src, item)
-    _turn(keys, 1, item, mode, 0, infinity)
-    return keys[0]
-
-
-@part()
-def search_task(block, index):
-    """`task(block, index)` of searchsorted: its share of the lines of x."""
-    rows, x, out, at = load_word(block, 0), load_word(block, 1), load_word(block, 2), block + 8 * 4
-    item, mode, infinity = load_word(at, ITEM), load_word(at, MODE), load_word(at, INFINITY)
-    lines, n, length, axes = load_word(at, 4), load_word(at, 5), load_word(at, 6), load_word(at, 7)
-    table, x_step, out_step, row_step = (
-        load_word(at, 8),
-        load_word(at, 9),
-        load_word(at, 10),
-        load_word(at, 11),
-    )
-    right, tasks = load_word(at, 12), load_word(at, 13)
-    room = array_at(types.uint64, load_word(block, 3) + 64 * index, 1)
-    for number in range(index * lines * n // tasks, (index + 1) * lines * n // tasks):
-        line, i = number // n, number % n
-        src = x + offset_of(block, table, line, axes, 1) + i * x_step
-        row = rows + offset_of(block, table, line, axes, 3)
-        wanted = _key(src, room, item, mode, infinity)
-        low, high = 0, length
-        while low < high:
-            middle = (low + high) // 2
-            key = _key(row + middle * row_step, room, item, mode, infinity)
-            if key < wanted or (right and key == wanted):
-                low = middle + 1
-            else:
-                high = middle
-        store_word(out + offset_of(block, table, line, axes, 2) + i * out_step, 0, low)
-
-
-def _search_axes(specs: Specs) -> list[tuple[int, ...]]:
-    rows, x, out = specs
-    shared = (0,) * (x.ndim - 1) if rows.ndim == 1 else rows.strides[:-1]
-    axes = zip(x.shape[:-1], x.strides[:-1], out.strides[:-1], shared, strict=True)
-    return joined(list(axes))
-
-
-@kernel(
-    "searchsorted",
-    dtypes=ANY_DTYPE,
-    supports=lambda specs, attrs: few_axes(_search_axes(specs)) if specs[1].ndim else None,
-    binds=True,
-    name="halves",
-)
-def searchsorted(specs: Specs, attrs: Attrs, config: Any, threads: int) -> Callable[..., None]:
-    rows, x, out = specs
-    axes = _search_axes(specs) if x.ndim else []
-    table = table_of(axes)
-    lines = int(np.prod([axis[0] for axis in axes], dtype=np.int64))
-    n, x_step, out_step = (x.shape[-1], x.strides[-1], out.strides[-1]) if x.ndim else (1, 0, 0)
-    tasks = tasks_for(64 * x.size, x.size, threads)
-    block = np.zeros(4 + 14, np.int64)
-    block[4:] = [
-        *key_words(x, False),
-        *(lines, n, rows.shape[-1], len(axes), table.ctypes.data, x_step, out_step, rows.strides[-1]),
-        *(int(attrs["right"]), tasks),
-    ]
-    phases = [(address_of_task(search_task, (), "searchsorted"), tasks)]
-    return bind_phases(block, 3, phases, 64 * tasks, table)
