@@ -3,8 +3,7 @@
     emit(builder, block, index, *key)  ->  IR  ->  optimised, O2  ->  object code, kept  ->  an address
 
 What is emitted is the body of `void task(i64 block, i64 index)`, the form of task that `launch.bind_phases`
-runs. Numba has no part in it: there is nothing to type, and vectors stay as they were written. A small kernel
-takes about 15 ms to make and 0.2 ms to load (AMD Zen 5, November 2026).
+runs. Numba has no part in it: there is nothing to type, and vectors stay as they were written.
 
 An object file's name is a digest of the source of the emitter's file and of all that it imports, of the key,
 of the CPU and of the versions of Python and llvmlite, so that a change of any is another file
