@@ -62,13 +62,19 @@ def max_pool(x: AnyArray, **attrs: Any) -> tuple[AnyArray, AnyArray]:
         none = lowered(np.zeros(values.shape[:-1]), layout, x.ndim)
         return none, none
     values = np.where(exist, values, -np.inf)
-    # Where all is minus infinity, the first element that exists.
-    taps = np.where(values.max(-1) == -np.inf, exist.argmax(-1), values.argmax(-1))
+    taps = np.where(values.max(-1) == -np.inf, _first_taps(axes), values.argmax(-1))
     bad = np.isnan(values)
     last = values.shape[-1] - 1 - bad[..., ::-1].argmax(-1)
     taps = np.where(bad.any(-1), last, taps)
     y = np.take_along_axis(values, taps[..., None], -1)[..., 0]
     return lowered(y, layout, x.ndim), lowered(taps, layout, x.ndim)
+
+
+def _first_taps(axes: Sequence[Axis]) -> NDArray[np.int64]:
+    """The tap that a window chooses where all is minus infinity: the first whose element exists, along each
+    axis by itself, so that it is defined for windows of nothing but padding too: [OD, OH, OW]."""
+    d, h, w = (axis.seen()[1].argmax(-1) for axis in axes)
+    return np.asarray((d[:, None, None] * axes[1].taps + h[:, None]) * axes[2].taps + w)
 
 
 def max_pool_grad(dy: AnyArray, taps: AnyArray, **attrs: Any) -> tuple[AnyArray]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 import kernelwright as kw
@@ -55,7 +55,13 @@ def calls(draw: Any) -> tuple[tuple[int, ...], dict[str, Any]]:
     return shape, attrs
 
 
+# A window that lies between the elements: nothing but padding.
+BETWEEN = {"kernel_size": (1, 2, 2), "stride": (1, 1, 2), "padding": ((0, 0), (1, 0), (1, 0)), "ceil_mode": True}
+BETWEEN |= {"layout": "NCHW", "dilation": (1, 1, 2)}
+
+
 @settings(max_examples=60)
+@example(((1, 1, 1, 1, 1), BETWEEN), 0)
 @given(calls(), st.integers(0, 2**32))
 def test_random_windows_are_right(call: tuple[tuple[int, ...], dict[str, Any]], seed: int) -> None:
     shape, attrs = call
