@@ -254,13 +254,14 @@ def launcher(specs: Specs, *steps: Step, otherwise: Callable[[], Sequence[Step]]
 
 def loaded(wanted: Variant, index: int) -> Any:
     """The compiled kernel for a device, compiled and loaded at the first call. The device is current."""
-    key = (wanted, index, id(_runtime))
+    capability = runtime().capability(index)
+    key = (wanted, index, capability)
     kernel = _kernels.get(key)
     if kernel is None:
         with _lock:
             kernel = _kernels.get(key)
             if kernel is None:
-                kernel = compile_variant(wanted, runtime().capability(index))
+                kernel = compile_variant(wanted, capability)
                 _kernels[key] = kernel
     return kernel
 
