@@ -30,6 +30,8 @@ class Array(Operators):
     __array_priority__ = 1000
 
     _data: NDArray[Any]
+    on_cuda = False
+    """Whether the buffer is on a GPU."""
 
     def __init__(self, data: NDArray[Any]) -> None:
         self._data = data

@@ -32,6 +32,7 @@ class CudaArray(Array):
     """
 
     __slots__ = ("_tensor",)
+    on_cuda = True
 
     def __init__(self, tensor: Any) -> None:
         self._tensor = tensor
@@ -177,18 +178,19 @@ def run(op: Op, inputs: Sequence[Any], attrs: Mapping[str, Any], out: Any = None
         NoKernelError: when no CUDA kernel supports the call: nothing is copied to the CPU behind your back.
         ShapeError, DTypeError, DeviceError, LayoutError, OverlapError: before anything is written.
     """
-    names = (*op.inputs, *("?" for _ in inputs))
-    tensors = [
-        value._tensor if type(value) is CudaArray else tensor_of(op, name, value)
-        for name, value in zip(names, inputs, strict=False)
-    ]
-    target = None if out is None else tensor_of(op, "out", out)
-    key: list[Any] = [op, CudaArray, target is None, *attrs, *attrs.values()]
-    for tensor in (*tensors, target):
+    tensors: list[Any] = []
+    key: list[Any] = [op, CudaArray, out is None, *attrs, *attrs.values()]
+    for value in inputs if out is None else (*inputs, out):
+        if type(value) is CudaArray:
+            tensor = value._tensor
+        else:
+            tensor = tensor_of(op, (*op.inputs, "out")[min(len(tensors), len(op.inputs))], value)
+        tensors.append(tensor)
         if tensor is None:
             key.append(None)
         else:
             key += (tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
+    target = None if out is None else tensors.pop()
     launch, outputs = dispatch.recall(op, tuple(key), attrs, lambda: _bound(op, tensors, attrs, target))
     if target is not None:
         if any(tensor is not None and _ends_overlap(tensor, target) for tensor in tensors):
@@ -197,9 +199,9 @@ def run(op: Op, inputs: Sequence[Any], attrs: Mapping[str, Any], out: Any = None
         return (CudaArray(target),)
     if not outputs:
         return (CudaArray(launch(tensors[0])),)
-    made = [make(*shape_and_place) for make, *shape_and_place in outputs]
+    made = [make(shape, dtype, device) for make, shape, dtype, device in outputs]
     launch(*tensors, *made)
-    return tuple(map(CudaArray, made))
+    return tuple([CudaArray(tensor) for tensor in made])
 
 
 def _bound(

@@ -79,10 +79,10 @@ def _run(
         elif array is None:
             key.append(None)
         else:
+            if getattr(array, "on_cuda", False) or (hasattr(array, "is_cuda") and _any_on_cuda(inputs, out)):
+                return _cuda().run(op, inputs, attrs, out)  # type: ignore[no-any-return]
             if isinstance(array, Array) and (traced := _recorded(op, inputs, attrs, out)) is not None:
                 return traced
-            if (isinstance(array, Array) or hasattr(array, "is_cuda")) and _any_on_cuda(inputs, out):
-                return _cuda().run(op, inputs, attrs, out)  # type: ignore[no-any-return]
             array = operand(op, (*op.inputs, "out")[len(arrays)], array)
             key += (array.shape, array.strides, array.dtype, array.flags.aligned)
         arrays.append(array)
