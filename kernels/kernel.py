@@ -223,6 +223,11 @@ def make_kernel(
             f"{label}: with binds=True the function is fn(specs, attrs, config, threads), got "
             f"({', '.join(code.co_varnames[: code.co_argcount])})."
         )
+    if not binds and device.partition(":")[0] == "cuda":
+        raise RegistrationError(
+            f"{label}: a kernel on {device!r} is declared with binds=True: fn(specs, attrs, config, threads) "
+            "returns what launches it over torch tensors (kernels/cuda/launch.py)."
+        )
     if not binds and code.co_argcount <= len(op.inputs):
         raise RegistrationError(
             f"{label}: {op.signature()} has {len(op.inputs)} inputs, and the outputs follow them; write "

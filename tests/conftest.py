@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import child_tests
+import pytest
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -13,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # from one run to the next: they are keyed by their source, so that a run compiles only what has changed.
 BUILD = ROOT / "build"
 CACHE = Path(os.environ.setdefault("KERNELWRIGHT_CACHE_DIR", str(BUILD / "test-cache")))
+os.environ.setdefault("TRITON_CACHE_DIR", str(CACHE / "triton"))
 os.environ.setdefault("KERNELWRIGHT_NUM_THREADS", "2")
 for _pool in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_pool, "2")
@@ -25,8 +28,26 @@ os.environ.pop("KERNELWRIGHT_KERNELS", None)
 os.environ.pop("KERNELWRIGHT_STRICT", None)
 os.environ.pop("KERNELWRIGHT_EXTRA_ERROR", None)
 
-# The first call of a kernel compiles it, which no deadline can know. The same cases every time, so that a change
-# is judged by what it does; fresh ones, to find what nobody has thought of, with KERNELWRIGHT_TEST_FRESH=1.
-settings.register_profile("fresh", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+# The first call of a kernel compiles it, which no deadline can know. The same cases every time, so that a
+# change is judged by what it does; fresh ones, to find what nobody has thought of, with
+# KERNELWRIGHT_TEST_FRESH=1.
+settings.register_profile(
+    "fresh", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.register_profile("same", settings.get_profile("fresh"), derandomize=True)
 settings.load_profile("fresh" if os.environ.get("KERNELWRIGHT_TEST_FRESH") else "same")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", f"{child_tests.MARK}: runs in a child process, in Triton's interpreter"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    return child_tests.run_elsewhere(pyfuncitem)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    child_tests.write_down(report)

@@ -1,0 +1,241 @@
+"""From a call's tensors to kernels that run: the path of every CUDA call, a few microseconds long.
+
+A `CudaLaunch` is made once for a problem, by a kernel's binding function. The first call with tensors at new
+addresses works everything out: whether the addresses are aligned, which compiled kernels serve, their
+descriptors and argument lists. After that a call looks up its addresses, and hands what it finds to the
+driver, on torch's current stream of the tensors' device. Nothing waits for the device.
+
+Compiled kernels are kept for the whole process by what they depend on (`step.Variant`), so that a call with
+other lengths of the same kind compiles nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from threading import RLock
+from typing import Any
+
+from ..errors import LayoutError, RegistrationError
+from ..op import Specs
+from .build import compile_variant, is_interpreted
+from .device import facts, number
+from .step import ALIGNMENT, Arg, Descriptor, Step, Variant, Workspace, variant
+
+_MOST_READY = 64  # argument lists kept by one launch: addresses alternate in loops, and rarely among more
+Ready = tuple[Callable[[int], None], ...]
+
+
+class TorchRuntime:
+    """What a launch needs of the process: torch's device, stream and allocator; tests put in another."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self._torch = torch
+        self._stream = torch._C._cuda_getCurrentRawStream
+        self._device = torch._C._cuda_getDevice
+
+    def stream(self, index: int) -> int:
+        """The handle of torch's current stream of a device."""
+        stream: int = self._stream(index)
+        return stream
+
+    def current(self) -> int:
+        """The number of the current device of this thread."""
+        device: int = self._device()
+        return device
+
+    def on(self, index: int) -> Any:
+        """A context in which a device is the current one."""
+        return self._torch.cuda.device(index)
+
+    def workspace(self, piece: Workspace, index: int) -> Any:
+        """A tensor for a workspace, from torch's allocator; set to zeros on the current stream if asked."""
+        make = self._torch.zeros if piece.zero else self._torch.empty
+        return make(piece.shape, dtype=torch_dtype(piece.dtype), device=f"cuda:{index}")
+
+    def number(self, device: str) -> int:
+        """The number of a device that a spec names."""
+        return number(device)
+
+    def capability(self, index: int) -> int:
+        """Its compute capability."""
+        return facts(f"cuda:{index}").capability
+
+
+_runtime: Any = None
+_kernels: dict[tuple[Variant, int, int], Any] = {}
+_lock = RLock()
+
+
+def runtime() -> Any:
+    """The runtime in force."""
+    global _runtime
+    if _runtime is None:
+        _runtime = TorchRuntime()
+    return _runtime
+
+
+def set_runtime(other: Any) -> Any:
+    """Put another runtime in force (None: torch's, made at the next call), and return the one before."""
+    global _runtime
+    before, _runtime = _runtime, other
+    return before
+
+
+class CudaLaunch:
+    """A call of known specs, ready for its tensors: `launch(*inputs, *outputs)`, torch tensors on the device.
+
+    Attributes:
+        specs: of the tensors.
+        steps: what it launches, in order.
+        otherwise: makes the steps for tensors whose addresses are no multiples of 16 bytes, where `steps`
+            have descriptors; None where they have none.
+    """
+
+    def __init__(
+        self, specs: Specs, steps: Sequence[Step], otherwise: Callable[[], Sequence[Step]] | None = None
+    ) -> None:
+        self.specs = specs
+        self.steps = tuple(steps)
+        self.otherwise = otherwise
+        pieces = {id(piece): piece for step in self.steps for piece in step.workspaces()}
+        self.workspaces = tuple(pieces.values())
+        self._ready: dict[tuple[int, ...], Ready] = {}
+        self._index: int | None = None
+        self._interpreted = any(is_interpreted(step.fn) for step in self.steps)
+
+    def __call__(self, *tensors: Any) -> None:
+        if self._interpreted:
+            self._interpret(tensors)
+            return
+        run = _runtime or runtime()
+        index = self._index
+        if index is None:
+            index = self._index = run.number(self._device())
+        if run.current() != index:
+            with run.on(index):
+                self._run(run, index, tensors)
+        else:
+            self._run(run, index, tensors)
+
+    def _run(self, run: Any, index: int, tensors: Sequence[Any]) -> None:
+        held = [run.workspace(piece, index) for piece in self.workspaces] if self.workspaces else ()
+        key = tuple([0 if tensor is None else tensor.data_ptr() for tensor in (*tensors, *held)])
+        ready = self._ready.get(key)
+        if ready is None:
+            ready = self._prepare(key, index)
+        stream = run.stream(index)
+        for go in ready:
+            go(stream)
+
+    def chosen(self, aligned: tuple[bool, ...]) -> tuple[Step, ...]:
+        """The steps for tensors of which each one is, or is not, at an address that is a multiple of 16."""
+        odd = [d.index for step in self.steps for d in step.descriptors() if not aligned[d.index]]
+        if not odd:
+            return self.steps
+        if self.otherwise is None:
+            raise LayoutError(
+                f"tensor {odd[0]} of the call ({self.specs[odd[0]]}) starts at an address that is no "
+                f"multiple of {ALIGNMENT} bytes; write x.clone() to get it aligned."
+            )
+        return tuple(self.otherwise())
+
+    def variants(self, aligned: bool = True) -> list[Variant]:
+        """What is compiled for the steps."""
+        places = (aligned,) * len(self.specs)
+        return [variant(step, self.specs, places) for step in self.chosen(places)]
+
+    def _device(self) -> str:
+        return next(spec.device for spec in self.specs if spec.present)
+
+    def _prepare(self, key: tuple[int, ...], index: int) -> Ready:
+        pointers, rest = key[: len(self.specs)], key[len(self.specs) :]
+        pieces = {id(piece): pointer for piece, pointer in zip(self.workspaces, rest, strict=True)}
+        aligned = tuple(pointer % ALIGNMENT == 0 for pointer in pointers)
+        steps = self.chosen(aligned)
+        if steps is not self.steps and any(id(w) not in pieces for step in steps for w in step.workspaces()):
+            raise RegistrationError("the steps for unaligned tensors use the workspaces of the others.")
+        made = tuple(self._bound(step, aligned, pointers, pieces, index) for step in steps)
+        if len(self._ready) >= _MOST_READY:
+            self._ready.clear()
+        self._ready[key] = made
+        return made
+
+    def _bound(
+        self,
+        step: Step,
+        aligned: tuple[bool, ...],
+        pointers: tuple[int, ...],
+        pieces: dict[int, int],
+        index: int,
+    ) -> Callable[[int], None]:
+        from .driver import bound
+
+        kernel = loaded(variant(step, self.specs, aligned), index)
+        values = []
+        for name in step.fn.arg_names:
+            value = step.args[name]
+            if isinstance(value, Arg):
+                value = pointers[value.index] if self.specs[value.index].present else None
+            elif isinstance(value, Workspace):
+                value = pieces[id(value)]
+            elif isinstance(value, Descriptor):
+                shape, strides = value.extent(self.specs)
+                value = (pointers[value.index], shape, strides, value.block)
+            values.append(value)
+        return bound(kernel, step.grid, values)
+
+    def _interpret(self, tensors: Sequence[Any]) -> None:
+        """Run the steps in Triton's interpreter, over tensors on the CPU."""
+        run = _runtime or runtime()
+        held = {id(piece): run.workspace(piece, 0) for piece in self.workspaces}
+        for step in self.chosen(tuple(t is None or t.data_ptr() % ALIGNMENT == 0 for t in tensors)):
+            values = {}
+            for name, value in step.args.items():
+                if isinstance(value, Arg):
+                    value = tensors[value.index]
+                elif isinstance(value, Workspace):
+                    value = held[id(value)]
+                elif isinstance(value, Descriptor):
+                    from triton.tools.tensor_descriptor import TensorDescriptor
+
+                    shape, strides = value.extent(self.specs)
+                    value = TensorDescriptor(
+                        tensors[value.index], list(shape), list(strides), list(value.block)
+                    )
+                values[name] = value
+            with run.launching(step):
+                step.fn[step.grid](**values)
+
+
+def launcher(specs: Specs, *steps: Step, otherwise: Callable[[], Sequence[Step]] | None = None) -> CudaLaunch:
+    """What a Triton kernel's binding function returns.
+
+    Args:
+        specs: of the call's inputs, then its outputs: those it was given.
+        *steps: the launches, in order, on one stream.
+        otherwise: makes the steps for tensors at addresses that are no multiples of 16 bytes; needed where
+            `steps` have descriptors. It uses the same `Workspace` objects.
+    """
+    return CudaLaunch(specs, steps, otherwise)
+
+
+def loaded(wanted: Variant, index: int) -> Any:
+    """The compiled kernel for a device, compiled and loaded at the first call. The device is current."""
+    key = (wanted, index, id(_runtime))
+    kernel = _kernels.get(key)
+    if kernel is None:
+        with _lock:
+            kernel = _kernels.get(key)
+            if kernel is None:
+                kernel = compile_variant(wanted, runtime().capability(index))
+                _kernels[key] = kernel
+    return kernel
+
+
+def torch_dtype(name: str) -> Any:
+    """torch's dtype of that name."""
+    import torch
+
+    return getattr(torch, name)

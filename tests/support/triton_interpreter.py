@@ -1,0 +1,267 @@
+"""Triton's interpreter with a guard: what a CUDA kernel computes, checked on the CPU.
+
+A test file whose tests are marked with `interpreted` runs in a child process with TRITON_INTERPRET=1, which
+has to stand before a kernel's file is imported (conftest.py does that; each test reports what it did there).
+Such a test calls `check(kernel, sample, ...)`.
+
+What the interpreter gets wrong by itself is mended or refused here: memory accesses outside the call's
+tensors raise, bfloat16 operands of `tl.dot` are widened, and other arithmetic in bfloat16 raises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kernelwright.kernels.accuracy import Verdict
+from kernelwright.kernels.cuda import check as cuda_check
+from kernelwright.kernels.cuda import device as cuda_device
+from kernelwright.kernels.cuda import launch as cuda_launch
+from kernelwright.kernels.cuda.step import Step, Workspace
+from kernelwright.kernels.kernel import Config, Kernel
+from kernelwright.kernels.op import Sample
+from kernelwright.kernels.registry import kernels_for
+from kernelwright.kernels.spec import TensorSpec
+
+interpreted = pytest.mark.triton_interpreter
+
+_NOBODY, _ATOMIC = -1, -2
+
+
+class OutOfBoundsError(AssertionError):
+    """A kernel touched memory that is not its own."""
+
+
+class RaceError(AssertionError):
+    """Two programs of one launch touched the same element, one of them writing, and nothing ordered them."""
+
+
+class _Region:
+    """Memory that a kernel may read, and perhaps write; who has written each byte in this launch."""
+
+    def __init__(self, tensor: Any, writable: bool) -> None:
+        self.low = tensor.data_ptr()
+        reach = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+        self.high = self.low + ((reach + 1) * tensor.element_size() if tensor.numel() else 0)
+        self.writable = writable
+        self.owners = np.full(self.high - self.low if writable else 0, _NOBODY, np.int64)
+
+
+class Guard:
+    """Stands between the interpreter and memory, and refuses what a GPU kernel must not do.
+
+    Args:
+        tensors: of the call, inputs first; None where one was left out.
+        outputs: how many of the last ones are outputs.
+        ordered: whether the kernel orders its programs itself (flags, atomic counters): then a program may
+            read what another has written.
+    """
+
+    def __init__(self, tensors: Sequence[Any], outputs: int, ordered: bool = False) -> None:
+        first = len(tensors) - outputs
+        self.regions = [_Region(t, i >= first) for i, t in enumerate(tensors) if t is not None]
+        self.ordered = ordered
+        self.accesses = 0
+
+    def add(self, tensor: Any) -> None:
+        """Let the kernel use a workspace."""
+        self.regions.append(_Region(tensor, True))
+
+    def begin(self) -> None:
+        """A launch begins: what the one before it wrote may be read."""
+        for region in self.regions:
+            region.owners[:] = _NOBODY
+
+    def check(self, what: str, pointers: Any, mask: Any, size: int) -> None:
+        """Refuse an access of `size` bytes at each of the pointers that is not masked out."""
+        at = np.asarray(pointers).ravel().astype(np.int64)
+        if mask is not None:
+            at = at[np.broadcast_to(np.asarray(mask), np.shape(pointers)).ravel().astype(bool)]
+        if not at.size:
+            return
+        self.accesses += at.size
+        left = np.ones(at.shape, bool)
+        for region in self.regions:
+            inside = (at >= region.low) & (at + size <= region.high)
+            if what != "load" and not region.writable:
+                continue
+            if region.writable and inside.any():
+                self._own(what, region, at[inside] - region.low, size)
+            left &= ~inside
+        if left.any():
+            raise OutOfBoundsError(
+                f"{what}: {int(left.sum())} of {at.size} addresses lie outside of what the kernel may "
+                f"{'read' if what == 'load' else 'write'}, the first {self._near(int(at[left][0]))}"
+            )
+
+    def _own(self, what: str, region: _Region, offsets: Any, size: int) -> None:
+        import triton.runtime.interpreter as interpreter
+
+        x, y, z = interpreter.interpreter_builder.grid_idx
+        me = (int(x) << 40) | (int(y) << 20) | int(z)
+        owners = region.owners[offsets]
+        if what == "atomic":
+            region.owners[offsets] = _ATOMIC
+            return
+        others = (owners != _NOBODY) & (owners != me) & (owners != _ATOMIC)
+        if others.any() and not self.ordered:
+            raise RaceError(
+                f"{what}: {int(others.sum())} elements that another program of the launch has written"
+            )
+        if what == "store":
+            region.owners[offsets] = me
+
+    def _near(self, address: int) -> str:
+        gaps = [(max(r.low - address, address - r.high, 0), i) for i, r in enumerate(self.regions)]
+        gap, place = min(gaps)
+        region = self.regions[place]
+        side = (
+            "before" if address < region.low else "behind the end of" if address >= region.high else "inside"
+        )
+        return f"{gap} bytes {side} tensor {place} ({region.high - region.low} bytes)"
+
+
+class _GuardedMemory:
+    """Triton's `_interpreter` module with every access checked first."""
+
+    def __init__(self, real: Any, guard: Guard) -> None:
+        self._real, self._guard = real, guard
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def load(self, pointers: Any, mask: Any, other: Any, dtype: Any) -> Any:
+        self._guard.check("load", pointers, mask, np.dtype(dtype).itemsize)
+        return self._real.load(pointers, mask, other, dtype)
+
+    def store(self, pointers: Any, values: Any, mask: Any) -> Any:
+        self._guard.check("store", pointers, mask, values.dtype.itemsize)
+        return self._real.store(pointers, values, mask)
+
+    def atomic_rmw(self, op: Any, pointers: Any, values: Any, mask: Any, order: Any) -> Any:
+        self._guard.check("atomic", pointers, mask, values.dtype.itemsize)
+        return self._real.atomic_rmw(op, pointers, values, mask, order)
+
+    def atomic_cas(self, pointers: Any, expected: Any, values: Any, order: Any) -> Any:
+        self._guard.check("atomic", pointers, None, values.dtype.itemsize)
+        return self._real.atomic_cas(pointers, expected, values, order)
+
+
+class InterpreterRuntime:
+    """The launch path's runtime (see `cuda.launch.TorchRuntime`) while the interpreter runs kernels."""
+
+    def __init__(self, guard: Guard, backwards: bool) -> None:
+        self.guard, self.backwards = guard, backwards
+        self.steps: list[Step] = []
+
+    def workspace(self, piece: Workspace, index: int) -> Any:
+        import torch
+
+        made = torch.zeros(piece.shape, dtype=cuda_launch.torch_dtype(piece.dtype))
+        if not piece.zero:
+            # What another kernel has left there: bytes that are NaN in every floating-point dtype.
+            made.view(torch.uint8).reshape(-1).fill_(0xFF)
+        self.guard.add(made)
+        return made
+
+    @contextlib.contextmanager
+    def launching(self, step: Step) -> Iterator[None]:
+        self.steps.append(step)
+        self.guard.begin()
+        with _patched(self.guard, step.grid if self.backwards else None):
+            yield
+
+
+@contextlib.contextmanager
+def _patched(guard: Guard, backwards: tuple[int, ...] | None) -> Iterator[None]:
+    import triton.language as tl
+    import triton.runtime.interpreter as interpreter
+
+    builder = interpreter.InterpreterBuilder
+    before = (interpreter._interpreter, builder.create_dot, builder.binary_op, builder.set_grid_idx)
+    real, dot, binary, place = before
+
+    def widened(handle: Any) -> Any:
+        if handle.dtype.scalar != tl.bfloat16:
+            return handle
+        data = interpreter._convert_float(handle.data, tl.bfloat16, tl.float32, None).view(np.float32)
+        return interpreter.TensorHandle(data, tl.float32)
+
+    def wide_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
+        return dot(self, widened(a), widened(b), *rest)
+
+    def checked(self: Any, lhs: Any, rhs: Any, op: Any) -> Any:
+        if tl.bfloat16 in (lhs.dtype.scalar, rhs.dtype.scalar):
+            raise AssertionError(
+                "arithmetic in bfloat16, which the interpreter gets wrong: .to(tl.float32) first"
+            )
+        return binary(self, lhs, rhs, op)
+
+    def reversed_place(self: Any, x: int, y: int, z: int) -> None:
+        gx, gy, gz = (*(backwards or ()), 1, 1)[:3]
+        place(self, gx - 1 - x, gy - 1 - y, gz - 1 - z)
+
+    interpreter._interpreter = _GuardedMemory(real, guard)
+    builder.create_dot, builder.binary_op = wide_dot, checked
+    if backwards is not None:
+        builder.set_grid_idx = reversed_place
+    try:
+        yield
+    finally:
+        interpreter._interpreter = real
+        _, builder.create_dot, builder.binary_op, builder.set_grid_idx = before
+
+
+def check(
+    kernel: Kernel | str,
+    sample: Sample,
+    config: Config | None = None,
+    outputs: Sequence[TensorSpec] | None = None,
+    *,
+    capability: int = 90,
+    ordered: bool = False,
+    backwards: bool = False,
+) -> Verdict:
+    """Run a CUDA kernel in the interpreter on one sample, and judge it; see `cuda.check.check`.
+
+    Args:
+        kernel: the kernel, or its id.
+        sample: the call.
+        config: its configuration; its default for the call unless given.
+        outputs: specs of the outputs on "cuda"; row-major unless given.
+        capability: of the chip that the kernel is to think it is on.
+        ordered: whether its programs order themselves; else one that reads or writes what another has written
+            raises RaceError.
+        backwards: run the programs in the opposite order.
+
+    Raises:
+        NoKernelError: when the kernel does not support the call.
+        triton's InterpreterError: around an OutOfBoundsError or a RaceError, whose name is in its text.
+    """
+    found = kernel if isinstance(kernel, Kernel) else kernel_by_id(kernel)
+
+    @contextlib.contextmanager
+    def prepared(tensors: Sequence[Any], count: int) -> Iterator[None]:
+        guard = Guard(tensors, count, ordered)
+        runtime = InterpreterRuntime(guard, backwards)
+        before = cuda_launch.set_runtime(runtime)
+        try:
+            yield
+        finally:
+            cuda_launch.set_runtime(before)
+        assert runtime.steps, f"{found.id} launched nothing on {sample!r}"
+
+    with cuda_device.assume(capability), np.errstate(all="ignore"):
+        return cuda_check.check(found, sample, config, outputs, device="cpu", prepared=prepared)
+
+
+def kernel_by_id(name: str) -> Kernel:
+    """The registered CUDA kernel with that id: `"matmul/cuda_triton/persistent"`."""
+    kernels = kernels_for(name.partition("/")[0], "cuda")
+    found = [kernel for kernel in kernels if kernel.id == name]
+    assert found, f"no CUDA kernel is called {name!r}; there are {', '.join(k.id for k in kernels)}"
+    return found[0]
