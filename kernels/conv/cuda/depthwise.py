@@ -1,13 +1,15 @@
 """Depthwise convolution: each channel with a filter of its own. No matrix product, bound by memory.
 
-    y[n, p, q, o] = act(sum over taps of x[n, p moved, q moved, o / multiplier] w[o, tap] + bias[o] + residual)
+    y[n, p, q, o] = act(sum over taps of x[n, p moved, q moved, o / multiplier] w[o, tap] + bias + residual)
 
 A program computes PH rows by BW columns of BC channels. It walks over the rows of x that these need and loads
-each of them KW times, one column further each time; what it loaded serves all rows of y that reach it, so that
-3 x 3 taps cost 3 (PH + 2) / PH loads an output instead of 9, all but the first from the L1. Weights stay in
-registers. Which axis neighbouring threads lie along follows from the strides: channels in NHWC, columns in NCHW.
+each of them KW times, one column further each time; what it loaded serves all rows of y that reach it, so
+that 3 x 3 taps cost 3 (PH + 2) / PH loads an output instead of 9, all but the first from the L1. Weights stay
+in registers; where there are too many, PH is 1 and taps are read one after the other. Which axis neighbouring
+threads lie along follows from the strides: channels in NHWC, columns in NCHW.
 """
 
+# ruff: noqa: RUF005 -- Triton has no (*a, b)
 from __future__ import annotations
 
 import triton
@@ -45,45 +47,57 @@ def depthwise(
     d = rest % rows_d
     n = rest // rows_d
     o_ok, v_ok = o < outs, v < rows_w
+    channels = x + n.to(tl.int64) * (x_n_step.to(tl.int64) * VEC)
     if X_DENSE:
-        channels = x + n.to(tl.int64) * (x_n_step.to(tl.int64) * VEC) + o.to(tl.int64)
+        channels += o.to(tl.int64)
     else:
-        channels = x + n.to(tl.int64) * (x_n_step.to(tl.int64) * VEC) + (o // MULTIPLIER).to(tl.int64) * x_c_step
+        channels += (o // MULTIPLIER).to(tl.int64) * x_c_step
+    x_d_wide, x_h_wide = x_d_step.to(tl.int64) * VEC, x_h_step.to(tl.int64) * VEC
+    x_w_wide = x_w_step.to(tl.int64) * VEC
     filters = w + w_start.to(tl.int64) + o.to(tl.int64) * w_o_step
-    ROWS: tl.constexpr = KH if PH == 1 else (PH - 1) * SH + KH
-    STEP: tl.constexpr = DH if PH == 1 else 1
     acc = ()
     for _ in tl.static_range(PH):
         acc = acc + (tl.zeros((BW, BC), tl.float32),)
-    for t_d in tl.static_range(KD):
-        at_d = d * SD - pad_d + t_d * DD
-        in_d = (at_d >= 0) & (at_d < x_d)
-        weights = ()
-        for tap in tl.static_range(KH * KW):
-            at = filters + (w_d_step.to(tl.int64) * t_d + w_h_step.to(tl.int64) * (tap // KW))
-            at += w_w_step.to(tl.int64) * (tap % KW)
-            weights = weights + (tl.load(at, mask=o_ok, other=0.0),)
-        for i in tl.static_range(ROWS):
-            at_h = h * SH - pad_h + i * STEP
-            in_h = in_d & (at_h >= 0) & (at_h < x_h)
-            row = at_d.to(tl.int64) * (x_d_step.to(tl.int64) * VEC) + at_h.to(tl.int64) * (x_h_step.to(tl.int64) * VEC)
-            for t_w in tl.static_range(KW):
-                at_w = v * SW - pad_w + t_w * DW
-                ok = in_h & (at_w >= 0) & (at_w < x_w)
-                if X_COLUMNS:
-                    columns = row + at_w
-                else:
-                    columns = row + at_w.to(tl.int64) * (x_w_step.to(tl.int64) * VEC)
-                at = channels[None, :] + columns[:, None]
-                value = tl.load(at, mask=ok[:, None] & o_ok[None, :], other=0.0).to(tl.float32)
-                new = ()
-                for p in tl.static_range(PH):
-                    if i - p * SH >= 0 and i - p * SH < KH:
-                        factor = weights[(i - p * SH) * KW + t_w].to(tl.float32)
-                        new = new + (acc[p] + value * factor[None, :],)
-                    else:
-                        new = new + (acc[p],)
-                acc = new
+    if PH == 1:  # filters of any size: taps one after the other
+        sums = acc[0]
+        for tap in range(KD * KH * KW):
+            t_w, t_h, t_d = tap % KW, tap // KW % KH, tap // (KW * KH)
+            at_d, at_h = d * SD - pad_d + t_d * DD, h * SH - pad_h + t_h * DH
+            at_w = v * SW - pad_w + t_w * DW
+            ok = (at_d >= 0) & (at_d < x_d) & (at_h >= 0) & (at_h < x_h) & (at_w >= 0) & (at_w < x_w)
+            row = at_d.to(tl.int64) * x_d_wide + at_h.to(tl.int64) * x_h_wide
+            columns = row + at_w.to(tl.int64) * (1 if X_COLUMNS else x_w_wide)
+            value = tl.load(channels[None, :] + columns[:, None], mask=ok[:, None] & o_ok[None, :], other=0.0)
+            at = filters + (t_d * w_d_step.to(tl.int64) + t_h * w_h_step.to(tl.int64))
+            factor = tl.load(at + t_w * w_w_step.to(tl.int64), mask=o_ok, other=0.0).to(tl.float32)
+            sums += value.to(tl.float32) * factor[None, :]
+        acc = (sums,)
+    else:
+        for t_d in tl.static_range(KD):
+            at_d = d * SD - pad_d + t_d * DD
+            in_d = (at_d >= 0) & (at_d < x_d)
+            weights = ()
+            for tap in tl.static_range(KH * KW):
+                at = filters + (w_d_step.to(tl.int64) * t_d + w_h_step.to(tl.int64) * (tap // KW))
+                weights = weights + (tl.load(at + w_w_step.to(tl.int64) * (tap % KW), mask=o_ok, other=0.0),)
+            for i in tl.static_range((PH - 1) * SH + KH):
+                at_h = h * SH - pad_h + i
+                in_h = in_d & (at_h >= 0) & (at_h < x_h)
+                row = at_d.to(tl.int64) * x_d_wide + at_h.to(tl.int64) * x_h_wide
+                for t_w in tl.static_range(KW):
+                    at_w = v * SW - pad_w + t_w * DW
+                    ok = in_h & (at_w >= 0) & (at_w < x_w)
+                    columns = row + at_w.to(tl.int64) * (1 if X_COLUMNS else x_w_wide)
+                    at = channels[None, :] + columns[:, None]
+                    value = tl.load(at, mask=ok[:, None] & o_ok[None, :], other=0.0).to(tl.float32)
+                    new = ()
+                    for p in tl.static_range(PH):
+                        if i - p * SH >= 0 and i - p * SH < KH:
+                            factor = weights[(i - p * SH) * KW + t_w].to(tl.float32)
+                            new = new + (acc[p] + value * factor[None, :],)
+                        else:
+                            new = new + (acc[p],)
+                    acc = new
     for p in tl.static_range(PH):
         finish(
             acc[p], bias, residual, y, n, d, h + p, v, o, v_ok & (h + p < rows_h), o_ok,
@@ -104,10 +118,10 @@ def depthwise_back(
     KD: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
     SD: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
     DD: tl.constexpr, DH: tl.constexpr, DW: tl.constexpr,
-    VOLUME: tl.constexpr, DENSE: tl.constexpr, VEC: tl.constexpr, HAS_BIAS: tl.constexpr, TURNED: tl.constexpr,
-    BM: tl.constexpr, BC: tl.constexpr,
+    VOLUME: tl.constexpr, DENSE: tl.constexpr, VEC: tl.constexpr, HAS_BIAS: tl.constexpr,
+    TURNED: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """The gradient for the input of a depthwise convolution with a stride: BM pixels of one class by BC channels.
+    """The gradient for the input of a depthwise convolution with a stride: BM pixels of a class, BC channels.
 
     Classes are as in `implicit`: a program skips the taps that its class does not meet.
     """

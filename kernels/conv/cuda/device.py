@@ -51,10 +51,10 @@ def finish(
     UNIT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, RESIDUAL_DENSE: tl.constexpr,
     ACTIVATION: tl.constexpr, TURNED: tl.constexpr,
 ):  # fmt: skip
-    """Sums z: [pixels, channels] and what comes after them: bias, residual, activation, one rounding, a store.
+    """Sums z: [pixels, channels] and what comes after: bias, residual, activation, one rounding, a store.
 
-    TURNED is for images whose pixels lie side by side, not their channels: z is turned before it is stored, so
-    that neighbouring threads write neighbouring elements. RESIDUAL_DENSE says that its channels lie as in dst.
+    TURNED is for images whose pixels lie side by side, not their channels: z is turned before it is stored,
+    so that neighbouring threads write neighbouring elements. RESIDUAL_DENSE: its channels lie as dst's do.
     """
     if HAS_BIAS:
         z += tl.load(bias + o.to(tl.int64) * bias_step, mask=o_ok, other=0.0).to(tl.float32)[None, :]

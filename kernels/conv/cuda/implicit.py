@@ -1,6 +1,7 @@
 """The implicit matrix product of convolution: forward, and the gradient for the input.
 
-    dst[m, o] = act(sum over taps t and channels k of src[m moved by t, k] w[t, k, o] + bias[o] + residual[m, o])
+    dst[m, o] = act(sum over taps t and channels k of src[m moved by t, k] w[t, k, o]
+                    + bias[o] + residual[m, o])
 
 Rows m are pixels of dst, all images in one; nothing is unfolded in memory. A program computes a tile of BM
 rows by BN channels: it loops over blocks of BK channels and, innermost, over the taps, so that a pixel which
@@ -28,10 +29,12 @@ from .device import finish, pixel
 
 
 @triton.jit
-def axis_of_class(cls, pad, TAPS: tl.constexpr, STRIDE: tl.constexpr, DILATION: tl.constexpr, BACK: tl.constexpr):
+def axis_of_class(
+    cls, pad, TAPS: tl.constexpr, STRIDE: tl.constexpr, DILATION: tl.constexpr, BACK: tl.constexpr
+):
     """For one axis: where row 0 reads with its first tap, the number of taps, and the first tap.
 
-    Backward, element h = cls + i * STRIDE meets tap r where (h + pad - r * DILATION) is whole steps of STRIDE.
+    Backward, element h = cls + i * STRIDE meets tap r where h + pad - r * DILATION is whole steps of STRIDE.
     """
     if not BACK:
         base = -pad
@@ -55,7 +58,7 @@ def axis_of_class(cls, pad, TAPS: tl.constexpr, STRIDE: tl.constexpr, DILATION: 
 
 @triton.jit
 def tile_of(pid, tiles_m, tiles_o, GROUP: tl.constexpr):
-    """Tile number pid: GROUP tiles of rows take turns over all tiles of channels, so that both stay in the L2."""
+    """Tile number pid: GROUP tiles of rows take turns over all tiles of channels, so that both stay in L2."""
     in_group = GROUP * tiles_o
     first = pid // in_group * GROUP
     rows = min(tiles_m - first, GROUP)
@@ -78,6 +81,7 @@ def implicit(
     ED: tl.constexpr, EH: tl.constexpr, EW: tl.constexpr,
     BACK: tl.constexpr, VOLUME: tl.constexpr, CHECKED: tl.constexpr, EVEN: tl.constexpr,
     VEC_SRC: tl.constexpr, VEC_W: tl.constexpr, VEC_DST: tl.constexpr, W_BY_OUTS: tl.constexpr,
+    W_BOXES: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, RESIDUAL_DENSE: tl.constexpr,
     ACTIVATION: tl.constexpr, TURNED: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr,
@@ -133,12 +137,13 @@ def implicit(
     src_rows += n.to(tl.int64) * (src_n_step.to(tl.int64) * VEC_SRC) + at_h * src_h_wide + at_w * src_w_wide
     if VOLUME:
         src_rows += at_d * src_d_wide
-    w_wide = w_step.to(tl.int64) * VEC_W
-    w_start = w + group.to(tl.int64) * (w_group_step.to(tl.int64) * VEC_W)
-    w_start += tap_d.to(tl.int64) * w_d_step * VEC_W + tap_h.to(tl.int64) * w_h_step * VEC_W
-    w_start += tap_w.to(tl.int64) * w_w_step * VEC_W
-    if not W_BY_OUTS:
-        w_columns = w_start + o * w_wide
+    if not W_BOXES:
+        w_wide = w_step.to(tl.int64) * VEC_W
+        w_start = w + group.to(tl.int64) * (w_group_step.to(tl.int64) * VEC_W)
+        w_start += tap_d.to(tl.int64) * w_d_step * VEC_W + tap_h.to(tl.int64) * w_h_step * VEC_W
+        w_start += tap_w.to(tl.int64) * w_w_step * VEC_W
+        if not W_BY_OUTS:
+            w_columns = w_start + o * w_wide
 
     blocks = tl.cdiv(channels, BK)
     taps = count_d * count_h * count_w
@@ -174,13 +179,22 @@ def implicit(
             a_ok = a_ok & (kc < channels)[None, :]
             b_ok = b_ok & (kc < channels)[:, None]
         a = tl.load((src_rows + moved)[:, None] + wide_kc[None, :], mask=a_ok, other=0.0)
-        w_moved = (t_d * (ED if BACK else 1)).to(tl.int64) * w_d_step * VEC_W
-        w_moved += (t_h * (EH if BACK else 1)).to(tl.int64) * w_h_step * VEC_W
-        w_moved += (t_w * (EW if BACK else 1)).to(tl.int64) * w_w_step * VEC_W
-        if W_BY_OUTS:
-            b = tl.load((w_start + w_moved + kc * w_wide)[:, None] + o.to(tl.int64)[None, :], mask=b_ok, other=0.0)
+        if W_BOXES:
+            row_d, row_h = tap_d + t_d * (ED if BACK else 1), tap_h + t_h * (EH if BACK else 1)
+            tap = (row_d * KH + row_h) * KW + tap_w + t_w * (EW if BACK else 1)
+            if W_BY_OUTS:
+                b = w.load([group * channels + c, tap * outs + tile_o * BN])
+            else:
+                b = w.load([group * outs + tile_o * BN, tap * channels + c]).T
         else:
-            b = tl.load((w_columns + w_moved)[None, :] + wide_kc[:, None], mask=b_ok, other=0.0)
+            w_moved = (t_d * (ED if BACK else 1)).to(tl.int64) * w_d_step * VEC_W
+            w_moved += (t_h * (EH if BACK else 1)).to(tl.int64) * w_h_step * VEC_W
+            w_moved += (t_w * (EW if BACK else 1)).to(tl.int64) * w_w_step * VEC_W
+            if W_BY_OUTS:
+                from_w = (w_start + w_moved + kc * w_wide)[:, None] + o.to(tl.int64)[None, :]
+            else:
+                from_w = (w_columns + w_moved)[None, :] + wide_kc[:, None]
+            b = tl.load(from_w, mask=b_ok, other=0.0)
         acc = tl.dot(a, b, acc, input_precision=PRECISION)
         t_w += 1
         wrap = t_w == count_w
@@ -204,9 +218,29 @@ def implicit(
         to_d = d * (SD if BACK else 1) + cls_d
         if BACK:
             row_ok &= (to_h < dst_h) & (to_w < dst_w) & (to_d < dst_d)
-        finish(
-            acc, bias, residual, dst, n, to_d, to_h, to_w, group * outs + o, row_ok, o_ok,
-            dst_n_step, dst_d_step, dst_h_step, dst_w_step, dst_o_step,
-            residual_n_step, residual_d_step, residual_h_step, residual_w_step, residual_o_step, bias_step,
-            VEC_DST, HAS_BIAS, HAS_RESIDUAL, RESIDUAL_DENSE, ACTIVATION, TURNED,
-        )  # fmt: skip
+        if BN < 256:
+            finish(
+                acc, bias, residual, dst, n, to_d, to_h, to_w, group * outs + o, row_ok, o_ok,
+                dst_n_step, dst_d_step, dst_h_step, dst_w_step, dst_o_step,
+                residual_n_step, residual_d_step, residual_h_step, residual_w_step, residual_o_step,
+                bias_step,
+                VEC_DST, HAS_BIAS, HAS_RESIDUAL, RESIDUAL_DENSE, ACTIVATION, TURNED,
+            )  # fmt: skip
+        else:  # one half after the other: together with what is added, they would not fit the registers
+            left, right = tl.split(tl.permute(tl.reshape(acc, (BM, 2, BN // 2)), (0, 2, 1)))
+            o = tile_o * BN + tl.arange(0, BN // 2)
+            finish(
+                left, bias, residual, dst, n, to_d, to_h, to_w, group * outs + o, row_ok, o < outs,
+                dst_n_step, dst_d_step, dst_h_step, dst_w_step, dst_o_step,
+                residual_n_step, residual_d_step, residual_h_step, residual_w_step, residual_o_step,
+                bias_step,
+                VEC_DST, HAS_BIAS, HAS_RESIDUAL, RESIDUAL_DENSE, ACTIVATION, TURNED,
+            )  # fmt: skip
+            o += BN // 2
+            finish(
+                right, bias, residual, dst, n, to_d, to_h, to_w, group * outs + o, row_ok, o < outs,
+                dst_n_step, dst_d_step, dst_h_step, dst_w_step, dst_o_step,
+                residual_n_step, residual_d_step, residual_h_step, residual_w_step, residual_o_step,
+                bias_step,
+                VEC_DST, HAS_BIAS, HAS_RESIDUAL, RESIDUAL_DENSE, ACTIVATION, TURNED,
+            )  # fmt: skip

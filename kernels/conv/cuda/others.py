@@ -10,9 +10,14 @@ from ...cuda.step import Arg, Step, Workspace
 from ...kernel import Config
 from .depthwise import depthwise, depthwise_back, depthwise_weights
 from .problem import Images, Problem, by_axis, divisions, magic, only, steps_of, window_constants
-from .products import ending, precision, readable, result_unit
+from .products import Held, ending, precision, readable, result_unit
 from .sums import part_sums, pixel_sums
 from .weights import weight_grad, weight_sums
+
+
+def _step(fn: Any, grid: tuple[int, ...], values: dict[str, Any], warps: int, stages: int) -> Step:
+    """A launch with those of the values that the function takes."""
+    return Step(fn, grid, only(fn, values), warps=warps, stages=stages, any_int=True)
 
 
 def depthwise_steps(p: Problem, config: Config) -> list[Step]:
@@ -35,8 +40,6 @@ def _depthwise_step(
 ) -> Step:
     c = p.conv
     ph, bw, bc = config["ph"], config["bw"], config["bc"]
-    if c.dilation[1] != 1:
-        ph = 1
     values: dict[str, Any] = {
         **{name.replace("dst_", "y_"): value for name, value in ending(p, dst, unit).items()},
         **window_constants(c),
@@ -61,7 +64,7 @@ def _depthwise_step(
     }
     n, (d, h, w) = dst.n, dst.size
     grid = (n * d * -(-h // ph) * -(-w // bw) * -(-p.outs // bc),)
-    return Step(depthwise, grid, only(depthwise, values), warps=config["warps"], stages=1)
+    return _step(depthwise, grid, values, config["warps"], 1)
 
 
 def depthwise_input_steps(p: Problem, config: Config) -> list[Step]:
@@ -101,7 +104,7 @@ def depthwise_input_steps(p: Problem, config: Config) -> list[Step]:
     }
     classes = c.stride[0] * c.stride[1] * c.stride[2]
     grid = (-(-p.outs // bc) * -(-rows // bm) * classes,)
-    return [Step(depthwise_back, grid, only(depthwise_back, values), warps=config["warps"], stages=1)]
+    return [_step(depthwise_back, grid, values, config["warps"], 1)]
 
 
 def _grad_values(p: Problem, x: Images, unit_x: int, unit_grad: int) -> dict[str, Any]:
@@ -139,7 +142,7 @@ def _sums_step(p: Problem, parts: Workspace, splits: int) -> Step:
         **_dw_steps(p),
         "BN": block,
     }
-    return Step(weight_sums, (p.outs * -(-columns // block),), only(weight_sums, values))
+    return _step(weight_sums, (p.outs * -(-columns // block),), values, 4, 1)
 
 
 def _dw_steps(p: Problem) -> dict[str, int]:
@@ -151,14 +154,15 @@ def weight_steps(p: Problem, config: Config) -> list[Step]:
     """The launches of `weight_grad`: images laid out where need be, the products, the sum of the parts."""
     c = p.conv
     before: list[Step] = []
+    held = Held()
     x, grad = p.x, p.y
     x_at: Arg | Workspace = Arg(x.index)
     grad_at: Arg | Workspace = Arg(grad.index)
     if c.c >= 8:  # with fewer channels, elements are read one by one in any case
-        more, x, x_at = readable(p, x)
+        more, x, x_at = readable(p, x, held, "x")
         before += more
     if c.o >= 8:
-        more, grad, grad_at = readable(p, grad)
+        more, grad, grad_at = readable(p, grad, held, "grad")
         before += more
     p = replace(p, x=x, y=grad)
     unit_x, unit_grad = x.unit(p.itemsize, c.c), grad.unit(p.itemsize, c.o)
@@ -190,7 +194,7 @@ def weight_steps(p: Problem, config: Config) -> list[Step]:
         "BK": bk,
     }
     grid = (-(-columns // bn) * -(-c.o // bo) * c.groups * splits,)
-    step = Step(weight_grad, grid, only(weight_grad, values), warps=config["warps"], stages=config["stages"])
+    step = _step(weight_grad, grid, values, config["warps"], config["stages"])
     return [*before, step, *([_sums_step(p, parts, splits)] if parts is not None else [])]
 
 
@@ -215,7 +219,7 @@ def depthwise_weight_steps(p: Problem, config: Config) -> list[Step]:
         "BC": bc,
     }
     grid = (c.kernel[0] * c.kernel[1] * -(-p.outs // bc) * parts,)
-    step = Step(depthwise_weights, grid, only(depthwise_weights, values), warps=config["warps"], stages=2)
+    step = _step(depthwise_weights, grid, values, config["warps"], 2)
     return [step, _sums_step(p, sums, parts)]
 
 
@@ -238,7 +242,7 @@ def bias_steps(grad: Images, out_step: int, itemsize: int, config: Config) -> li
         "BC": bc,
     }
     blocks = -(-grad.channels // bc)
-    first = Step(pixel_sums, (parts * blocks,), only(pixel_sums, values), warps=config["warps"])
+    first = _step(pixel_sums, (parts * blocks,), values, config["warps"], 3)
     rest = {"sums": sums, "out": Arg(1), "channels": grad.channels, "parts": parts, "out_step": out_step}
-    last = Step(part_sums, (-(-grad.channels // 32),), {**rest, "BP": 32, "BC": 32})
+    last = _step(part_sums, (-(-grad.channels // 32),), {**rest, "BP": 32, "BC": 32}, 4, 1)
     return [first, last]

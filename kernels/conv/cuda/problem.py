@@ -1,4 +1,4 @@
-"""A convolution's call as the Triton kernels see it: three spatial axes, steps in elements, and what is aligned.
+"""A convolution's call as the Triton kernels see it: three spatial axes, steps in elements, alignments.
 
 An image of one or two spatial axes is one of three whose first axes have one element and one tap.
 """
@@ -54,7 +54,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Weight:
-    """Where the elements of w: [O, C / groups, *K] are: steps in elements along o, c, and the axes of a filter."""
+    """Where the elements of w: [O, C / groups, *K] are: steps in elements along o, c and a filter's axes."""
 
     o: int
     c: int
@@ -120,9 +120,7 @@ class Problem:
         """Whether no tap of y reaches outside of x."""
         c = self.conv
         axes = zip(self.x.size, self.y.size, c.kernel, c.stride, c.dilation, c.pad, strict=True)
-        return all(
-            lo == 0 and (places - 1) * s + (k - 1) * d < size for size, places, k, s, d, lo in axes
-        )
+        return all(lo == 0 and (places - 1) * s + (k - 1) * d < size for size, places, k, s, d, lo in axes)
 
 
 def images_of(index: int, spec: TensorSpec, layout: str) -> Images:

@@ -1,4 +1,4 @@
-"""The launches of convolutions that are matrix products: forward and for the input, with what goes before them."""
+"""The launches of convolutions that are matrix products: forward and for the input, and what goes before."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from math import gcd, prod
 from typing import Any
 
-from ...cuda.step import Arg, Step, Workspace
+from ...cuda.step import Arg, Descriptor, Step, Workspace
 from ...kernel import Config
 from .gather import gather
 from .implicit import implicit
@@ -24,7 +24,7 @@ from .problem import (
 from .sums import add_parts, laid_out
 
 _TILE = 64  # pixels and channels that a program lays out anew: 8 KB of 16-bit numbers
-_GROUP = 8  # tiles of rows that take turns: 8 x 128 rows of 64 channels are 128 KB, a few hundred of them in an L2
+_GROUP = 8  # tiles of rows that take turns: the choice of Triton's own matmul tutorial
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,36 @@ def class_taps(p: Problem, cls: int) -> int:
     return met
 
 
-def product_steps(p: Problem, config: Config, back: bool = False) -> list[Step]:
-    """The launches of `implicit`: images and weights laid out where need be, the product, the sum of its parts."""
+class Held:
+    """The workspaces of one call: the same objects, in whatever way its steps are made."""
+
+    def __init__(self) -> None:
+        self._pieces: dict[str, Workspace] = {}
+
+    def piece(self, name: str, size: int, dtype: str) -> Workspace:
+        """The workspace of that name, made when it is first asked for."""
+        return self._pieces.setdefault(name, Workspace((size,), dtype))
+
+
+def product_steps(
+    p: Problem, config: Config, back: bool = False, boxes: bool = False, held: Held | None = None
+) -> list[Step]:
+    """The launches of `implicit`: what is laid out anew before, the product, and the sum of its parts.
+
+    Args:
+        p: the problem.
+        config: tile and step (bm, bn, bk), splits, warps, stages, and tf32.
+        back: for the gradient of x.
+        boxes: whether the copy engine may load the weight; it does where the weight's order allows.
+        held: the call's workspaces.
+    """
+    held = held or Held()
     to = ways(p, back)
-    before, src, src_at = readable(p, to.src)
-    packing, w, w_at = readable_weight(p, to)
+    before, src, src_at = readable(p, to.src, held, "src")
+    packing, w, w_at = readable_weight(p, to, held)
     before += packing
+    if boxes:
+        w_at = _boxed(p, to, w, w_at, config)
     unit = result_unit(p, to.dst, to.outs)
     w_by_outs = w.w_terms != 1
     along = (w.w_terms if w_by_outs else w.w_outs, *w.taps, w.group)
@@ -94,7 +118,8 @@ def product_steps(p: Problem, config: Config, back: bool = False) -> list[Step]:
     per_launch = max(1, min(to.dst.n, MOST_ROWS // max(to.rows, 1)))
     parts = None
     if splits > 1:
-        parts = Workspace((splits * to.classes * to.dst.n * to.rows * p.conv.groups * to.outs,), "float32")
+        size = splits * to.classes * to.dst.n * to.rows * p.conv.groups * to.outs
+        parts = held.piece("parts", size, "float32")
     result = ending(p, to.dst, unit)
     e = [s // gcd(s, d) if back else 1 for s, d in zip(p.conv.stride, p.conv.dilation, strict=True)]
     values: dict[str, Any] = {
@@ -124,6 +149,7 @@ def product_steps(p: Problem, config: Config, back: bool = False) -> list[Step]:
         "VEC_SRC": vec_src,
         "VEC_W": vec_w,
         "W_BY_OUTS": w_by_outs,
+        "W_BOXES": isinstance(w_at, Descriptor),
         "SPLIT": splits > 1,
         "PRECISION": precision(p, config),
         "BM": bm,
@@ -136,10 +162,34 @@ def product_steps(p: Problem, config: Config, back: bool = False) -> list[Step]:
         rows = min(per_launch, to.dst.n - first) * to.rows
         tiles = -(-rows // bm) * -(-to.outs // bn) * p.conv.groups * splits * to.classes
         args = only(implicit, {**values, "first": first, "rows": rows})
-        steps.append(Step(implicit, (tiles,), args, warps=config["warps"], stages=config["stages"]))
+        steps.append(
+            Step(implicit, (tiles,), args, warps=config["warps"], stages=config["stages"], any_int=True)
+        )
     if parts is not None:
         steps.append(_sum_step(p, to, parts, splits, values))
     return [*before, *steps]
+
+
+def _boxed(
+    p: Problem, to: Ways, w: Packed, w_at: Arg | Workspace, config: Config
+) -> Arg | Workspace | Descriptor:
+    """The weight as a matrix for the copy engine, or as it is where its order or its size does not fit.
+
+    Rows are outs and columns (tap, term), or the other way round rows terms and columns (tap, out). A box
+    does not end with the terms of a tap, so their number has to be whole boxes.
+    """
+    c, bn, bk = p.conv, config["bn"], config["bk"]
+    by_outs = w.w_terms != 1
+    inner, rows = (to.outs, c.groups * to.terms) if by_outs else (to.terms, c.groups * to.outs)
+    row = w.w_terms if by_outs else w.w_outs
+    dense = (inner * c.kernel[1] * c.kernel[2], inner * c.kernel[2], inner)
+    taps = all(k == 1 or step == full for k, step, full in zip(c.kernel, w.taps, dense, strict=True))
+    in_order = taps and (rows == 1 or row == inner * c.taps) and (c.groups == 1 or not to.back or by_outs)
+    if not in_order or not to.terms or to.terms % bk or inner * c.taps * p.itemsize % 16:
+        return w_at
+    index = w_at.index if isinstance(w_at, Arg) else w_at
+    block = (bk, bn) if by_outs else (bn, bk)
+    return Descriptor(index, block, (rows, inner * c.taps), (inner * c.taps, 1))
 
 
 def _checked(p: Problem, to: Ways) -> bool:
@@ -194,7 +244,7 @@ def _sum_step(p: Problem, to: Ways, parts: Workspace, splits: int, values: dict[
         "BN": bn,
     }
     grid = (-(-rows // bm) * -(-outs // bn) * to.classes,)
-    return Step(add_parts, grid, only(add_parts, args))
+    return Step(add_parts, grid, only(add_parts, args), any_int=True)
 
 
 # --- What goes before the product ---------------------------------------------------------------------------
@@ -210,17 +260,17 @@ class Packed:
     group: int
 
 
-def readable(p: Problem, images: Images) -> tuple[list[Step], Images, Arg | Workspace]:
-    """`images` with their channels side by side: as they are, or laid out anew."""
+def readable(p: Problem, images: Images, held: Held, name: str) -> tuple[list[Step], Images, Arg | Workspace]:
+    """`images` with channels side by side: as they are, or laid out anew in the workspace of that name."""
     if images.c_step == 1:
         return [], images, Arg(images.index)
-    step, out, there = layout_step(p, images)
+    step, out, there = layout_step(p, images, held, name)
     return [step], there, out
 
 
-def layout_step(p: Problem, images: Images) -> tuple[Step, Workspace, Images]:
+def layout_step(p: Problem, images: Images, held: Held, name: str) -> tuple[Step, Workspace, Images]:
     """The launch that lays images out as [n, *S, C] without gaps, where to, and how they are there."""
-    out = Workspace((images.n * images.pixels * images.channels,), p.dtype)
+    out = held.piece(name, images.n * images.pixels * images.channels, p.dtype)
     rows = images.n * images.pixels
     args = {
         "x": Arg(images.index),
@@ -237,10 +287,10 @@ def layout_step(p: Problem, images: Images) -> tuple[Step, Workspace, Images]:
     c = images.channels
     steps = (d * h * w * c if images.n > 1 else 0, h * w * c if d > 1 else 0, w * c if h > 1 else 0)
     there = replace(images, steps=(*steps, c if w > 1 else 0), c_step=1)
-    return Step(laid_out, grid, only(laid_out, args)), out, there
+    return Step(laid_out, grid, only(laid_out, args), any_int=True), out, there
 
 
-def readable_weight(p: Problem, to: Ways) -> tuple[list[Step], Packed, Arg | Workspace]:
+def readable_weight(p: Problem, to: Ways, held: Held) -> tuple[list[Step], Packed, Arg | Workspace]:
     """The weight with the product's terms side by side, or for 16-bit numbers its outs; else laid out anew.
 
     Tensor cores read 16-bit numbers either way, and 32-bit numbers with the terms side by side alone.
@@ -253,7 +303,7 @@ def readable_weight(p: Problem, to: Ways) -> tuple[list[Step], Packed, Arg | Wor
     n_step, c_step = (p.w.c, p.w.o) if swapped else (p.w.o, p.w.c)
     n, channels = (c.c, p.outs) if swapped else (p.outs, c.c)
     weights = Images(p.w_index, n, channels, c.kernel, (n_step, *p.w.taps), c_step)
-    step, out, there = layout_step(p, weights)
+    step, out, there = layout_step(p, weights, held, "w")
     row = c.taps * channels
     taps = (there.steps[1], there.steps[2], there.steps[3])
     if swapped:
@@ -310,5 +360,5 @@ def gather_steps(p: Problem, config: Config) -> list[Step]:
         rows = min(per_launch, p.y.n - first) * p.y.pixels
         grid = (-(-rows // bm) * -(-c.o // bn) * c.groups,)
         args = only(gather, {**values, "first": first, "rows": rows})
-        steps.append(Step(gather, grid, args, warps=config["warps"], stages=config["stages"]))
+        steps.append(Step(gather, grid, args, warps=config["warps"], stages=config["stages"], any_int=True))
     return steps

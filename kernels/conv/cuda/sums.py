@@ -18,7 +18,7 @@ def laid_out(
     x, out, rows, channels, rd, rd_mul, rd_shift, rh, rh_mul, rh_shift, rw, rw_mul, rw_shift,
     x_n_step, x_d_step, x_h_step, x_w_step, x_c_step, BM: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """out[m, c] = x at pixel m, channel c. Read with pixels side by side, written with channels side by side."""
+    """out[m, c] = x at pixel m, channel c: read along pixels, written along channels."""
     blocks = tl.cdiv(channels, BC)
     m = tl.program_id(0) // blocks * BM + tl.arange(0, BM)
     c = tl.program_id(0) % blocks * BC + tl.arange(0, BC)
@@ -41,7 +41,7 @@ def add_parts(
     HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, RESIDUAL_DENSE: tl.constexpr,
     ACTIVATION: tl.constexpr, TURNED: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """dst from parts: [splits, classes, rows, outs]; S* are the steps of a class, 1 where there is one class."""
+    """dst from parts: [splits, classes, rows, outs]; S* are the steps of a class, 1 where there is but one."""
     outs = outs * VEC_DST
     classes: tl.constexpr = SD * SH * SW
     tiles_o, tiles_m = tl.cdiv(outs, BN), tl.cdiv(rows, BM)
@@ -77,7 +77,7 @@ def pixel_sums(
     n_step, d_step, h_step, w_step, c_step,
     DENSE: tl.constexpr, VEC: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """sums[part, c]: grad's channel c over the part's pixels, in float32. DENSE: channels lie side by side."""
+    """sums[part, c]: grad's channel c over the part's pixels, float32. DENSE: channels lie side by side."""
     channels = channels * VEC
     blocks = tl.cdiv(channels, BC)
     part = tl.program_id(0) // blocks
@@ -113,5 +113,6 @@ def part_sums(sums, out, channels, parts, out_step, BP: tl.constexpr, BC: tl.con
     for start in range(0, parts, BP):
         p = start + tl.arange(0, BP)
         ok = (p < parts)[:, None] & (c < channels)[None, :]
-        total += tl.load(sums + (p.to(tl.int64)[:, None] * channels + c.to(tl.int64)[None, :]), mask=ok, other=0.0)
+        at = p.to(tl.int64)[:, None] * channels + c.to(tl.int64)[None, :]
+        total += tl.load(sums + at, mask=ok, other=0.0)
     tl.store(out + c.to(tl.int64) * out_step, tl.sum(total, 0).to(out.dtype.element_ty), mask=c < channels)

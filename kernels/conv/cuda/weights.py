@@ -54,6 +54,7 @@ def weight_grad(
     Numbers and steps of x and grad are in units of VEC_X and VEC_GRAD elements.
     """
     outs = outs * VEC_GRAD
+    vectors = tl.maximum(channels, 1)  # of channels; there may be none
     channels = channels * VEC_X
     columns = columns * VEC_X
     tiles_o, tiles_j = tl.cdiv(outs, BO), tl.cdiv(columns, BN)
@@ -75,8 +76,8 @@ def weight_grad(
         grad_columns += o.to(tl.int64) * grad_o_step
     if ONE_TAP:  # a number; a tile that reads 16 bytes of channels at a time
         tap = divided(tile_j * BN, c_mul, c_shift)
-    else:
-        tap = divided(j, c_mul, c_shift)
+    else:  # by a division that the compiler understands: it finds that VEC_X columns in a row have one tap
+        tap = (j // VEC_X) // vectors
     c = j - tap * channels
     t_w, t_h, t_d = tap % KW * DW, tap // KW % KH * DH, tap // (KW * KH) * DD
     moved = t_h.to(tl.int64) * x_h_wide + t_w.to(tl.int64) * x_w_wide
@@ -84,11 +85,6 @@ def weight_grad(
         moved += t_d.to(tl.int64) * x_d_wide
     if X_DENSE:
         moved = moved + c.to(tl.int64)
-        if not ONE_TAP:
-            moved = tl.max_contiguous(tl.multiple_of(moved, VEC_X), VEC_X)
-            t_w, t_h = tl.max_constancy(t_w, VEC_X), tl.max_constancy(t_h, VEC_X)
-            t_d = tl.max_constancy(t_d, VEC_X)
-            j_ok = tl.max_constancy(j_ok, VEC_X)
     else:
         moved = moved + c.to(tl.int64) * x_c_step
 
@@ -119,10 +115,12 @@ def weight_grad(
                     rows_ok &= (at_d + t_d).to(tl.uint32, bitcast=True) < x_d.to(tl.uint32)
                 ok &= rows_ok[:, None]
             else:
-                ok &= (at_h[:, None] + t_h[None, :]).to(tl.uint32, bitcast=True) < x_h.to(tl.uint32)
-                ok &= (at_w[:, None] + t_w[None, :]).to(tl.uint32, bitcast=True) < x_w.to(tl.uint32)
+                # Not as one unsigned comparison: the compiler could not see that runs of columns agree.
+                to_h, to_w = at_h[:, None] + t_h[None, :], at_w[:, None] + t_w[None, :]
+                ok &= (to_h >= 0) & (to_h < x_h) & (to_w >= 0) & (to_w < x_w)
                 if VOLUME:
-                    ok &= (at_d[:, None] + t_d[None, :]).to(tl.uint32, bitcast=True) < x_d.to(tl.uint32)
+                    to_d = at_d[:, None] + t_d[None, :]
+                    ok &= (to_d >= 0) & (to_d < x_d)
         columns_x = tl.load(from_x[:, None] + moved[None, :], mask=ok, other=0.0)
         acc = tl.dot(tl.trans(g), columns_x, acc, input_precision=PRECISION)
 
