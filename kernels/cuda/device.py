@@ -173,16 +173,21 @@ def number(device: str) -> int:
         DeviceError: when there is no such device.
     """
     count = _count()
-    given = device.partition(":")[2]
-    if not count:
-        raise DeviceError(f"there is no {device!r} here: {missing_reason()}.")
-    if not given:
+    if count and not device.partition(":")[2]:
         import torch
 
         return int(torch.cuda.current_device())
-    if int(given) >= count:
+    return counted(device, count)
+
+
+def counted(device: str, count: int) -> int:
+    """The number of `"cuda:<number>"` (0 of `"cuda"`) among `count` devices; DeviceError beyond them."""
+    given = int(device.partition(":")[2] or 0)
+    if not count:
+        raise DeviceError(f"there is no {device!r} here: {missing_reason()}.")
+    if given >= count:
         raise DeviceError(f"there is no {device!r} here; torch sees {count} CUDA devices, from 'cuda:0' on.")
-    return int(given)
+    return given
 
 
 def missing_reason() -> str:
