@@ -203,7 +203,7 @@ def _consider(
     kernel: Kernel, specs: Specs, attrs: Attrs, under: Settings, measured: tuning.Measured
 ) -> Candidate:
     reason = kernel.why_not(specs, attrs)
-    if reason is None and kernel.error is not None and not under.allows_extra_error(specs[0].dtype):
+    if reason is None and kernel.error is not None and not _may_err(kernel, specs[0].dtype, under):
         reason = kernel.error.refusal(under.extra_error)
     if reason is not None:
         return Candidate(kernel, reason_not=reason)
@@ -213,6 +213,14 @@ def _consider(
         return Candidate(
             kernel, reason_not=f"its configs() or model() raised {type(error).__name__}: {error}"
         )
+
+
+def _may_err(kernel: Kernel, dtype: str, under: Settings) -> bool:
+    """Whether a kernel that declares an extra error may run."""
+    if kernel.error is None or not kernel.error.explicit:
+        return under.allows_extra_error(dtype)
+    named = under.backend in (kernel.name, kernel.id) and under.extra_error is None
+    return under.extra_error is True or named
 
 
 def _best_option(
