@@ -150,7 +150,8 @@ class CudaLaunch:
 
     def chosen(self, aligned: tuple[bool, ...]) -> tuple[Step, ...]:
         """The steps for tensors of which each one is, or is not, at an address that is a multiple of 16."""
-        odd = [d.index for step in self.steps for d in step.descriptors() if not aligned[d.index]]
+        described = {d.index for step in self.steps for d in step.descriptors()}
+        odd = [index for index in described if isinstance(index, int) and not aligned[index]]
         if not odd:
             return self.steps
         if self.otherwise is None:
@@ -213,7 +214,8 @@ class CudaLaunch:
                 value = pieces[id(value)]
             elif isinstance(value, Descriptor):
                 shape, strides = value.extent(self.specs)
-                value = (pointers[value.index], shape, strides, value.block)
+                at = pieces[id(value.index)] if isinstance(value.index, Workspace) else pointers[value.index]
+                value = (at, shape, strides, value.block)
             values.append(value)
         return bound(kernel, step.grid, values)
 
@@ -232,9 +234,8 @@ class CudaLaunch:
                     from triton.tools.tensor_descriptor import TensorDescriptor
 
                     shape, strides = value.extent(self.specs)
-                    value = TensorDescriptor(
-                        tensors[value.index], list(shape), list(strides), list(value.block)
-                    )
+                    base = held[id(value.index)] if isinstance(value.index, Workspace) else tensors[value.index]
+                    value = TensorDescriptor(base, list(shape), list(strides), list(value.block))
                 values[name] = value
             with run.launching(step):
                 step.fn[step.grid](**values)
