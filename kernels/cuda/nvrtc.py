@@ -257,6 +257,18 @@ def loaded(code: Code, device: int, arch: str) -> Function:
     return found
 
 
+def require() -> None:
+    """What a file of kernels calls first: where CuPy is not installed, they are left out with that reason.
+
+    Raises:
+        ModuleNotFoundError: then.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("cupy") is None:
+        raise ModuleNotFoundError("No module named 'cupy'", name="cupy")
+
+
 def problem() -> str | None:
     """Why CUDA C++ cannot be compiled here, and what to install; None when it can."""
     try:

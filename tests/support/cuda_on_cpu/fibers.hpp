@@ -8,6 +8,7 @@
 #include <cstdlib>
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 #if !defined(__x86_64__)
@@ -95,9 +96,12 @@ inline void prepare(Fiber& fiber, void (*start)()) {
     fiber.stack = static_cast<char*>(memory);
     fiber.size = STACK;
   }
+#if defined(__SANITIZE_ADDRESS__)
+  __asan_unpoison_memory_region(fiber.stack, STACK);  // start() of the run before never returned
+#endif
   fiber.fake = nullptr;
 #if defined(__x86_64__)
-  void** top = reinterpret_cast<void**>(fiber.stack + STACK) - 2;  // start() finds the stack as after a call
+  void** top = reinterpret_cast<void**>(fiber.stack + STACK) - 1;  // start() finds the stack as after a call
   *--top = reinterpret_cast<void*>(start);
   for (int saved = 0; saved < 6; saved++) *--top = nullptr;
   fiber.top = top;
