@@ -37,7 +37,7 @@ from kernelwright.kernels.spec import TensorSpec, extent
 
 HEADERS = Path(__file__).parent / "cuda_on_cpu"
 FORWARD, REVERSE, SHUFFLED, LANES = range(4)  # enum Order in device.cuh
-OPTIONS = ("-std=c++17", "-O1", "-g1", "-w", "-fno-omit-frame-pointer")
+OPTIONS = ("-std=c++17", "-Og", "-g1", "-w", "-fno-omit-frame-pointer")
 SECONDS = 120  # that a program may take: a kernel that never ends is a result too
 
 
@@ -53,10 +53,10 @@ class Schedule:
 SCHEDULES = (
     Schedule(FORWARD, late=False),
     Schedule(REVERSE, late=True),
-    Schedule(SHUFFLED, late=False, seed=1),
-    Schedule(LANES, late=True),
-    Schedule(SHUFFLED, late=True, seed=2),
+    Schedule(LANES, late=False),
+    Schedule(SHUFFLED, late=True, seed=1),
 )
+HUGE = 2**28  # bytes from which on a buffer is only there where it has numbers
 
 
 class RunError(AssertionError):
@@ -73,6 +73,19 @@ def need_compiler() -> None:
 
 
 @dataclass
+class Memory:
+    """A buffer: how many bytes, and (offset, contents) of the pieces that are written before and read after."""
+
+    nbytes: int
+    pieces: list[tuple[int, np.ndarray]] = field(repr=False)
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> Memory:
+        """A contiguous array by itself."""
+        return cls(array.nbytes, [(0, array.reshape(-1).view(np.uint8))])
+
+
+@dataclass
 class Job:
     """One launch: a kernel, its grid, its buffers, and the words of its argument.
 
@@ -84,7 +97,7 @@ class Job:
     code: Code
     grid: int
     words: Sequence[int | tuple[int, int] | None]
-    buffers: Sequence[np.ndarray]
+    buffers: Sequence[Memory]
     shared: int | None = None
 
 
@@ -134,7 +147,7 @@ def program(codes: Sequence[Code]) -> Path:
 
 
 def run(jobs: Sequence[Job], schedules: Sequence[Schedule] = SCHEDULES) -> list[list[list[np.ndarray]]]:
-    """Run every job under every schedule: [job][schedule] -> its buffers afterwards.
+    """Run every job under every schedule: [job][schedule] -> the pieces of its buffers, one after the other.
 
     Raises:
         RunError: when a kernel does what a GPU would not forgive.
@@ -163,8 +176,9 @@ def run(jobs: Sequence[Job], schedules: Sequence[Schedule] = SCHEDULES) -> list[
         for _ in schedules:
             found[-1].append([])
             for buffer in job.buffers:
-                found[-1][-1].append(memory[at : at + buffer.nbytes])
-                at += buffer.nbytes
+                length = sum(piece.size for _, piece in buffer.pieces)
+                found[-1][-1].append(memory[at : at + length])
+                at += length
     assert at == memory.size
     return found
 
@@ -177,7 +191,9 @@ def _encoded(job: Job, entry: int, schedule: Schedule) -> bytes:
     head += (schedule.order, schedule.seed, schedule.late, 8 * len(words), len(job.buffers), len(addresses))
     parts = [struct.pack(f"<14q{len(words)}q", *head, *words)]
     for buffer in job.buffers:
-        parts += [struct.pack("<q", buffer.nbytes), buffer.tobytes()]
+        parts.append(struct.pack("<2q", buffer.nbytes, len(buffer.pieces)))
+        for offset, piece in buffer.pieces:
+            parts += [struct.pack("<2q", offset, piece.size), piece.tobytes()]
     parts += [struct.pack("<3q", *address) for address in addresses]
     return b"".join(parts)
 
@@ -203,26 +219,65 @@ def kernel_by_id(name: str) -> Kernel:
     return found
 
 
+class Place:
+    """Memory for one array of a call: of its exact extent, NaN wherever it has no element.
+
+    Args:
+        spec: of the array.
+        shifted: whether it begins one element beside a multiple of 16 bytes.
+        array: what it holds; NaN unless given.
+    """
+
+    def __init__(self, spec: TensorSpec, shifted: bool, array: np.ndarray | None) -> None:
+        self.spec = spec
+        low, high = extent(spec.shape, spec.strides, spec.itemsize)
+        self.start = (spec.itemsize if shifted else 0) - low
+        self.huge = high - low >= HUGE
+        if self.huge:  # a piece for each element
+            values = np.full(spec.shape, np.iinfo(_bits(spec)).max, _bits(spec)) if array is None else array.view(_bits(spec))
+            pieces = [
+                (self.start + int(np.dot(index, spec.strides)), np.array([values[index]]).view(np.uint8))
+                for index in np.ndindex(spec.shape)
+            ]
+        else:
+            pieces = [(0, np.full(self.start + high, 0xFF, np.uint8))]
+            if array is not None:
+                self._view(pieces[0][1])[...] = array.view(_bits(spec))
+        self.memory = Memory(self.start + high, pieces)
+        self.before = np.concatenate([piece for _, piece in pieces]) if pieces else np.zeros(0, np.uint8)
+
+    def _view(self, memory: np.ndarray) -> np.ndarray:
+        start = self.start if self.spec.size else 0
+        return np.ndarray(self.spec.shape, _bits(self.spec), memory.data, start, self.spec.strides)
+
+    def array(self, memory: np.ndarray) -> np.ndarray:
+        """The array in what a run has left of the memory."""
+        if self.huge:
+            return memory.view(self.spec.np_dtype).reshape(self.spec.shape)
+        return self._view(memory).view(self.spec.np_dtype)
+
+    def gaps_untouched(self, memory: np.ndarray) -> bool:
+        """Whether nothing was written beside the elements."""
+        if self.huge:
+            return True
+        covered = np.zeros(memory.size, np.uint8)
+        self._view(covered)[...] = np.iinfo(_bits(self.spec)).max
+        return bool((memory[covered == 0] == 0xFF).all())
+
+
 @dataclass
 class Case:
-    """One call of a registered kernel, with memory for its arrays.
-
-    Attributes:
-        shifted: whether all arrays begin one element beside a multiple of 16 bytes.
-        places: for each tensor of the call its buffer, or None.
-    """
+    """One call of a registered kernel, with memory for its arrays: of each tensor of the call, or None."""
 
     kernel: Kernel
     sample: Sample
     specs: tuple[TensorSpec, ...]
     step: CodeStep
-    shifted: bool
-    buffers: list[np.ndarray] = field(repr=False)
-    places: list[int | None] = field(repr=False)
+    places: list[Place | None] = field(repr=False)
     note: str = ""
 
     def __str__(self) -> str:
-        return f"{self.kernel.id} {self.sample!r}{' shifted' if self.shifted else ''} {self.note}"
+        return f"{self.kernel.id} {self.sample!r} {self.note}"
 
     @classmethod
     def of(
@@ -232,60 +287,56 @@ class Case:
         config: Mapping[str, Any] | None = None,
         *,
         outputs: Sequence[TensorSpec] | None = None,
+        layouts: Mapping[int, tuple[int, ...]] | None = None,
         shifted: bool = False,
     ) -> Case:
-        """The case of a sample; outputs may be given other layouts."""
+        """The case of a sample; outputs may be given other specs, any tensor other byte strides."""
         made = kernel_by_id(kernel) if isinstance(kernel, str) else kernel
         op = get_op(made.op)
         attrs = op.complete(sample.attrs)
-        specs = cuda_specs(made, sample)
+        specs = list(cuda_specs(made, sample))
         if outputs is not None:
-            specs = (*specs[: len(op.inputs)], *(moved(spec) for spec in outputs))
-        reason = made.why_not(specs, attrs)
+            specs[len(op.inputs) :] = [moved(spec) for spec in outputs]
+        for tensor, strides in (layouts or {}).items():
+            specs[tensor] = TensorSpec(specs[tensor].shape, specs[tensor].dtype, "cuda", strides)
+        fixed = tuple(specs)
+        reason = made.why_not(fixed, attrs)
         assert reason is None, f"{made.id} {reason}: {sample!r}"
-        chosen = dict(config) if config is not None else made.configurations(specs, attrs, 1)[0]
-        launch: Any = made.bind(specs, attrs, chosen, 1)
-        buffers: list[np.ndarray] = []
-        places: list[int | None] = []
-        arrays = (*sample.inputs, *(None for _ in specs[len(op.inputs) :]))
-        for spec, array in zip(specs, arrays, strict=True):
-            places.append(len(buffers) if spec.present else None)
-            if spec.present:
-                buffers.append(np.full(_offset(spec, shifted) + _length(spec), 0xFF, np.uint8))
-                if array is not None:
-                    _view(buffers[-1], spec, shifted)[...] = array
-        return cls(made, sample, specs, launch.step(not shifted), shifted, buffers, places, str(chosen))
+        chosen = dict(config) if config is not None else made.configurations(fixed, attrs, 1)[0]
+        launch: Any = made.bind(fixed, attrs, chosen, 1)
+        arrays = (*sample.inputs, *(None for _ in fixed[len(op.inputs) :]))
+        places = [
+            Place(spec, shifted, array) if spec.present else None
+            for spec, array in zip(fixed, arrays, strict=True)
+        ]
+        note = f"{chosen}{' shifted' if shifted else ''}"
+        return cls(made, sample, fixed, launch.step(not shifted), places, note)
 
     def job(self) -> Job:
         """What is run."""
+        present = [place for place in self.places if place is not None]
         words: list[int | tuple[int, int] | None] = []
         for tensor in self.step.pointers:
             place = None if tensor is None else self.places[tensor]
-            if tensor is None or place is None or not self.specs[tensor].size:
-                words.append(None)
-            else:
-                spec = self.specs[tensor]
-                words.append((place, _offset(spec, self.shifted) - extent(spec.shape, spec.strides, spec.itemsize)[0]))
-        return Job(self.step.code, self.step.grid, [*words, *self.step.values], self.buffers)
+            empty = place is None or not place.spec.size
+            words.append(None if place is None or empty else (present.index(place), place.start))
+        memory = [place.memory for place in present]
+        return Job(self.step.code, self.step.grid, [*words, *self.step.values], memory)
 
     def judged(self, runs: Sequence[Sequence[np.ndarray]], truth: Truth) -> Verdict:
-        """What the runs, one for each schedule, have made of the buffers."""
+        """What the runs, one for each schedule, have made of the memory."""
         count = len(get_op(self.kernel.op).inputs)
+        inputs = [place for place in self.places[:count] if place is not None]
+        outputs = [place for place in self.places[count:] if place is not None]
         for memory in runs:
-            for index, (spec, place) in enumerate(zip(self.specs, self.places, strict=True)):
-                if place is None:
-                    continue
-                if index < count and memory[place].tobytes() != self.buffers[place].tobytes():
-                    return _bad(f"the kernel wrote to its input {index}")
-                if index >= count and not _gaps_untouched(memory[place], spec, self.shifted):
+            for index, (place, found) in enumerate(zip((*inputs, *outputs), memory, strict=True)):
+                if index < len(inputs) and found.tobytes() != place.before.tobytes():
+                    return _bad(f"the kernel wrote to an input, {place.spec}, or beside it")
+                if index >= len(inputs) and not place.gaps_untouched(found):
                     return _bad("the kernel wrote into the gaps of its output")
         if any(a.tobytes() != b.tobytes() for memory in runs for a, b in zip(runs[0], memory, strict=True)):
             return _bad("the result depends on the schedule")
-        results = [
-            _view(runs[0][place], spec, self.shifted)
-            for spec, place in list(zip(self.specs, self.places, strict=True))[count:]
-            if place is not None
-        ]
+        results = [place.array(found) for place, found in zip(outputs, runs[0][len(inputs) :], strict=True)]
         return truth.judge(results, self.specs, None, self.kernel.error)
 
 
@@ -302,27 +353,9 @@ def judged(cases: Iterable[Case], schedules: Sequence[Schedule] = SCHEDULES) -> 
     return verdicts
 
 
-def _offset(spec: TensorSpec, shifted: bool) -> int:
-    return spec.itemsize if shifted else 0
-
-
-def _length(spec: TensorSpec) -> int:
-    low, high = extent(spec.shape, spec.strides, spec.itemsize)
-    return high - low
-
-
-def _view(memory: np.ndarray, spec: TensorSpec, shifted: bool) -> np.ndarray:
-    """The array of a spec in a buffer; inputs repeated along an axis are written again and again."""
-    low, _ = extent(spec.shape, spec.strides, spec.itemsize)
-    offset = _offset(spec, shifted) - low if spec.size else 0
-    return np.ndarray(spec.shape, spec.np_dtype, memory.data, offset, spec.strides)
-
-
-def _gaps_untouched(memory: np.ndarray, spec: TensorSpec, shifted: bool) -> bool:
-    covered = np.zeros(memory.size, np.uint8)
-    bits = TensorSpec(spec.shape, f"uint{8 * spec.itemsize}", "cpu", spec.strides)
-    _view(covered, bits, shifted)[...] = np.iinfo(bits.np_dtype).max
-    return bool((memory[covered == 0] == 0xFF).all())
+def _bits(spec: TensorSpec) -> np.dtype[Any]:
+    """Whole numbers as wide as the elements: NaN goes through them unchanged."""
+    return np.dtype(f"uint{8 * spec.itemsize}")
 
 
 def _bad(text: str) -> Verdict:

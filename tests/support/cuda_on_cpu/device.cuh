@@ -9,15 +9,13 @@
 // Reported: barriers that some threads of a block never reach, or where they wait at different ones; operations of a
 // warp that not all of its lanes take part in; a misaligned vector; an asynchronous copy that is never waited for.
 #pragma once
-#include <algorithm>
-#include <cmath>
-#include <cstdarg>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <deque>
-#include <random>
+#include <math.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include <vector>
 
 #include "fibers.hpp"
@@ -48,7 +46,7 @@ struct Thread {
   State state = READY;
   int line = 0;  // of the barrier, or of the operation of the warp
   std::vector<Copy> open;
-  std::deque<std::vector<Copy>> groups;
+  std::vector<std::vector<Copy>> groups;  // the first of them is the one committed first
 };
 
 // What the lanes of a warp show each other; two of them, since a fast lane may be one operation ahead.
@@ -78,15 +76,15 @@ inline Block* block = nullptr;
 inline Thread* current = nullptr;
 
 [[noreturn]] inline void fail(const char* format, ...) {
-  std::fprintf(stderr, "cuda on cpu: block %u, %u, %u", block->index.x, block->index.y, block->index.z);
-  if (current) std::fprintf(stderr, ", thread %u, %u, %u", current->index.x, current->index.y, current->index.z);
-  std::fprintf(stderr, ": ");
+  fprintf(stderr, "cuda on cpu: block %u, %u, %u", block->index.x, block->index.y, block->index.z);
+  if (current) fprintf(stderr, ", thread %u, %u, %u", current->index.x, current->index.y, current->index.z);
+  fprintf(stderr, ": ");
   va_list arguments;
   va_start(arguments, format);
-  std::vfprintf(stderr, format, arguments);
+  vfprintf(stderr, format, arguments);
   va_end(arguments);
-  std::fprintf(stderr, "\n");
-  std::_Exit(3);
+  fprintf(stderr, "\n");
+  _Exit(3);
 }
 
 inline int number() { return int(current - block->threads.data()); }
@@ -111,8 +109,8 @@ inline const Lane* meet(const Lane& mine, int operation) {
 }
 
 inline void perform(const Copy& copy) {
-  std::memcpy(copy.to, copy.from, copy.there);
-  std::memset(static_cast<char*>(copy.to) + copy.there, 0, copy.all - copy.there);
+  memcpy(copy.to, copy.from, copy.there);
+  memset(static_cast<char*>(copy.to) + copy.there, 0, copy.all - copy.there);
 }
 inline void start_copy(void* to, const void* from, int there, int all) {
   if (reinterpret_cast<uintptr_t>(to) % all || (there && reinterpret_cast<uintptr_t>(from) % all))
@@ -124,13 +122,13 @@ inline void start_copy(void* to, const void* from, int there, int all) {
     perform(copy);
 }
 inline void commit() {
-  current->groups.push_back(std::move(current->open));
+  current->groups.push_back(current->open);
   current->open.clear();
 }
 inline void finish(size_t left) {
   while (current->groups.size() > left) {
     for (const Copy& copy : current->groups.front()) perform(copy);
-    current->groups.pop_front();
+    current->groups.erase(current->groups.begin());
   }
 }
 
@@ -187,8 +185,28 @@ inline bool release() {
   return true;
 }
 
-inline void run_block(size_t shared, int order, std::mt19937& random) {
-  std::memset(block->shared, 0xFF, shared);
+// Numbers without a pattern that matters here (Marsaglia, "Xorshift RNGs", 2003).
+struct Random {
+  u64 state;
+  u64 below(u64 end) {
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return state % end;
+  }
+  template <class T>
+  void shuffle(std::vector<T>& items) {
+    for (size_t i = items.size(); i > 1; i--) {
+      size_t j = below(i);
+      T item = items[j];
+      items[j] = items[i - 1];
+      items[i - 1] = item;
+    }
+  }
+};
+
+inline void run_block(size_t shared, int order, Random& random) {
+  memset(block->shared, 0xFF, shared);
   size_t count = block->threads.size();
   std::vector<size_t> sequence(count);
   size_t warps = (count + 31) / 32;
@@ -202,7 +220,7 @@ inline void run_block(size_t shared, int order, std::mt19937& random) {
   }
   for (Warp& warp : block->warps) warp.waiting = 0;
   do {
-    if (order == SHUFFLED) std::shuffle(sequence.begin(), sequence.end(), random);
+    if (order == SHUFFLED) random.shuffle(sequence);
     for (size_t i : sequence) {
       if (block->threads[i].state != READY) continue;
       current = &block->threads[i];
@@ -228,10 +246,10 @@ inline void run(void (*kernel)(const void*), const void* arguments, dim3 grid, d
   only.threads.resize(count);
   only.warps.assign((count + 31) / 32, Warp());
   for (unsigned i = 0; i < count; i++) only.threads[i].index = {i % size.x, i / size.x % size.y, i / (size.x * size.y)};
-  std::mt19937 random(seed);
+  Random random{0x9E3779B97F4A7C15ull * (seed + 1)};
   std::vector<u64> blocks(u64(grid.x) * grid.y * grid.z);
   for (u64 i = 0; i < blocks.size(); i++) blocks[i] = order == REVERSE ? blocks.size() - 1 - i : i;
-  if (order == SHUFFLED) std::shuffle(blocks.begin(), blocks.end(), random);
+  if (order == SHUFFLED) random.shuffle(blocks);
   void* memory = nullptr;
   if (posix_memalign(&memory, 1024, shared ? shared : 1)) fail("no memory");
   only.shared = static_cast<unsigned char*>(memory);
@@ -239,7 +257,7 @@ inline void run(void (*kernel)(const void*), const void* arguments, dim3 grid, d
     only.index = {unsigned(i % grid.x), unsigned(i / grid.x % grid.y), unsigned(i / grid.x / grid.y)};
     run_block(shared, order, random);
   }
-  std::free(memory);
+  free(memory);
 }
 
 }  // namespace on_cpu
@@ -280,12 +298,12 @@ struct f16 {
 
 inline float float_of_bits(u32 bits) {
   float x;
-  std::memcpy(&x, &bits, 4);
+  memcpy(&x, &bits, 4);
   return x;
 }
 inline u32 bits_of_float(float x) {
   u32 bits;
-  std::memcpy(&bits, &x, 4);
+  memcpy(&bits, &x, 4);
   return bits;
 }
 inline float to_float(float x) { return x; }
@@ -293,7 +311,7 @@ inline float to_float(bf16 x) { return float_of_bits(u32(x.bits) << 16); }
 inline float to_float(f16 x) {
   int exponent = x.bits >> 10 & 31, fraction = x.bits & 1023;
   float size = exponent == 31 ? (fraction ? NAN : INFINITY)
-                              : std::ldexp(float(exponent ? fraction + 1024 : fraction), (exponent ? exponent : 1) - 25);
+                              : ldexpf(float(exponent ? fraction + 1024 : fraction), (exponent ? exponent : 1) - 25);
   return x.bits & 0x8000 ? -size : size;
 }
 inline void round_to(float& y, float x) { y = x; }
@@ -304,15 +322,15 @@ inline void round_to(bf16& y, float x) {
 }
 inline void round_to(f16& y, float x) {
   u16 sign = bits_of_float(x) >> 31 ? 0x8000 : 0;
-  float size = std::fabs(x);
+  float size = fabsf(x);
   if (x != x) {
     y.bits = 0x7FFF;
   } else if (size >= 65520.f) {
     y.bits = sign | 0x7C00;
   } else {
     // In units of the last place, which nearbyint rounds to even; a carry into the exponent is right as it is.
-    int exponent = std::max(size > 0 ? std::ilogb(size) : -15, -14);
-    int units = int(std::nearbyint(std::ldexp(size, 10 - exponent)));
+    int exponent = size > 0 && ilogbf(size) > -14 ? ilogbf(size) : -14;
+    int units = int(nearbyintf(ldexpf(size, 10 - exponent)));
     y.bits = sign | u16(units + (exponent == -14 ? 0 : (exponent + 14) << 10));
   }
 }
@@ -329,7 +347,7 @@ void wait_copies() {
 inline u16 half_at(const on_cpu::Lane& lane, int element) {
   if (reinterpret_cast<uintptr_t>(lane.address) % 16) on_cpu::fail("ldmatrix of a row that is not aligned to 16 bytes");
   u16 bits;
-  std::memcpy(&bits, static_cast<const char*>(lane.address) + 2 * element, 2);
+  memcpy(&bits, static_cast<const char*>(lane.address) + 2 * element, 2);
   return bits;
 }
 inline void load_matrices(u32 (&r)[4], const void* row) {

@@ -1,11 +1,9 @@
 // Fibers: a stack of one's own for each CUDA thread, and the switch between them.
 #pragma once
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <sys/mman.h>
-
-#include <cstddef>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -90,8 +88,8 @@ inline void prepare(Fiber& fiber, void (*start)()) {
   if (!fiber.stack) {
     void* memory = mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) {
-      std::perror("mmap");
-      std::_Exit(4);
+      perror("mmap");
+      _Exit(4);
     }
     fiber.stack = static_cast<char*>(memory);
     fiber.size = STACK;
