@@ -5,7 +5,7 @@
     depthwise      one channel in for each channel out: no product, bound by memory
     *_tf32         float32 by tensor cores, which cut operands to 11 bits: only where it is asked for
 
-The kernels are in `cuda/implicit.py`, `gather.py` and `depthwise.py`, the launches in `cuda/products.py` and
+1 x 1 filters are matrix products: `cuda_triton_1x1.py`. The kernels are in `cuda/implicit.py`, `gather.py` and `depthwise.py`, the launches in `cuda/products.py` and
 `others.py`, the configurations in `cuda/choices.py`. Images in NCHW are read by their strides where channels
 are few or apart from each other anyway; for a product with more channels they are laid out as NHWC first, in
 a workspace. No share of a roof has been measured yet: that takes a record of a GPU.
@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from ..cuda.device import facts
 from ..cuda.launch import CudaLaunch, launcher
-from ..kernel import Config, ExtraError
+from ..kernel import Config
+from ..matmul.cuda_triton import FLOATS, TF32_ERROR
 from ..op import Attrs, Specs
 from ..registry import kernel
 from .cuda import choices
@@ -23,14 +24,8 @@ from .cuda.others import depthwise_steps
 from .cuda.problem import MOST_ROWS, Problem, forward, packed_refusal
 from .cuda.products import Held, gather_steps, product_steps
 
-HALF = ("bfloat16", "float16")
-FLOATS = (*HALF, "float32")
 MOST_GATHERED = 16
 """Channels up to which `few_channels` takes a call: from there on, a step of 16 of them has no gaps."""
-
-# tf32 keeps 11 significant bits of 24: each operand is off by up to 2^-11 where it is cut off. Two of them
-# together, over the 2 2^-24 that the standard budget has for an element.
-TF32_ERROR = ExtraError(8192, "both operands are cut to the 11 bits of tf32")
 
 
 def refusal(p: Problem, attrs: Attrs) -> str | None:

@@ -13,13 +13,14 @@ from __future__ import annotations
 from ..cuda.device import facts
 from ..cuda.launch import CudaLaunch, launcher
 from ..kernel import Config
+from ..matmul.cuda_triton import FLOATS, TF32_ERROR
 from ..op import Attrs, Specs
 from ..registry import kernel
 from .cuda import choices
 from .cuda.others import bias_steps, depthwise_input_steps, depthwise_weight_steps, weight_steps
 from .cuda.problem import MOST_ROWS, images_of, input_grad, weight_grad
 from .cuda.products import Held, product_steps
-from .cuda_triton import FLOATS, TF32_ERROR, refusal
+from .cuda_triton import refusal
 
 MOST_TAPS = 49  # a loop over them is written out: more would take long to compile
 MOST_COLUMNS = 7  # 16 sums of each thread for each of them

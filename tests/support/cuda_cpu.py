@@ -117,16 +117,22 @@ def sanitizer() -> tuple[str, ...]:
 
 def program(codes: Sequence[Code]) -> Path:
     """The program that runs these kernels, by their place; compiled unless it is kept."""
-    files = tuple(dict.fromkeys(name for code in codes for name in code.files))
     named = [replace(code, name=f"kw_{place}") for place, code in enumerate(codes)]
+    groups = {code.files: f"files_{place}" for place, code in enumerate(named)}
+    # A namespace for each set of files: what one of them defines does not meet the same of another.
+    parts = [
+        f"namespace {space} {{\n{joined(files)}{''.join(code.entry for code in named if code.files == files)}}}\n"
+        for files, space in groups.items()
+    ]
     entries = ",\n".join(
-        f"  {{[](const void* p) {{ {code.name}(*static_cast<const {code.argument}*>(p)); }}, sizeof({code.argument})}}"
-        for code in named
+        f"  {{[](const void* p) {{ {space}::{code.name}(*static_cast<const {space}::{code.argument}*>(p)); }},"
+        f" sizeof({space}::{code.argument})}}"
+        for code, space in ((code, groups[code.files]) for code in named)
     )
     text = (
         '#include "device.cuh"\n'
-        + joined((*COMMON, *files))
-        + "".join(code.entry for code in named)
+        + joined(COMMON)
+        + "".join(parts)
         + '#include "main.hpp"\n'
         + f"int main(int argc, char** argv) {{\n  static const Entry entries[] = {{\n{entries}}};\n"
         + "  return main_of(entries, argc, argv);\n}\n"
@@ -146,13 +152,20 @@ def program(codes: Sequence[Code]) -> Path:
     return kept
 
 
-def run(jobs: Sequence[Job], schedules: Sequence[Schedule] = SCHEDULES) -> list[list[list[np.ndarray]]]:
+def run(
+    jobs: Sequence[Job], schedules: Sequence[Schedule] = SCHEDULES, codes: Sequence[Code] = ()
+) -> list[list[list[np.ndarray]]]:
     """Run every job under every schedule: [job][schedule] -> the pieces of its buffers, one after the other.
+
+    Args:
+        jobs: the launches.
+        schedules: how their threads take turns.
+        codes: what the program is to hold beside what the jobs need, so that other calls find it compiled.
 
     Raises:
         RunError: when a kernel does what a GPU would not forgive.
     """
-    codes = list({job.code: None for job in jobs})
+    codes = list(dict.fromkeys([*codes, *(job.code for job in jobs)]))
     head = struct.pack("<q", len(jobs) * len(schedules))
     body = [_encoded(job, codes.index(job.code), schedule) for job in jobs for schedule in schedules]
     with tempfile.TemporaryDirectory() as folder:
@@ -289,8 +302,21 @@ class Case:
         outputs: Sequence[TensorSpec] | None = None,
         layouts: Mapping[int, tuple[int, ...]] | None = None,
         shifted: bool = False,
+        grid: int | None = None,
+        files: Mapping[str, str] | None = None,
     ) -> Case:
-        """The case of a sample; outputs may be given other specs, any tensor other byte strides."""
+        """The case of a sample.
+
+        Args:
+            kernel: the kernel, or its id.
+            sample: the call.
+            config: the kernel's default unless given.
+            outputs: other specs of the outputs.
+            layouts: other byte strides of any tensor.
+            shifted: whether the arrays begin beside a multiple of 16 bytes.
+            grid: another number of blocks.
+            files: other files to compile, by the names of those that they stand for.
+        """
         made = kernel_by_id(kernel) if isinstance(kernel, str) else kernel
         op = get_op(made.op)
         attrs = op.complete(sample.attrs)
@@ -310,7 +336,9 @@ class Case:
             for spec, array in zip(fixed, arrays, strict=True)
         ]
         note = f"{chosen}{' shifted' if shifted else ''}"
-        return cls(made, sample, fixed, launch.step(not shifted), places, note)
+        step = launch.step(not shifted)
+        code = replace(step.code, files=tuple((files or {}).get(name, name) for name in step.code.files))
+        return cls(made, sample, fixed, replace(step, code=code, grid=grid or step.grid), places, note)
 
     def job(self) -> Job:
         """What is run."""
@@ -340,12 +368,12 @@ class Case:
         return truth.judge(results, self.specs, None, self.kernel.error)
 
 
-def judged(cases: Iterable[Case], schedules: Sequence[Schedule] = SCHEDULES) -> list[Verdict]:
-    """The verdict on each case, after all of them ran."""
+def judged(cases: Iterable[Case], codes: Sequence[Code] = ()) -> list[Verdict]:
+    """The verdict on each case, after all of them ran under every schedule; codes as for `run`."""
     known: dict[int, Truth] = {}
     listed = list(cases)
     verdicts = []
-    for case, runs in zip(listed, run([case.job() for case in listed], schedules), strict=True):
+    for case, runs in zip(listed, run([case.job() for case in listed], codes=codes), strict=True):
         key = id(case.sample)
         if key not in known:
             known[key] = Truth.of(get_op(case.kernel.op), case.sample.inputs, case.sample.attrs)

@@ -19,11 +19,11 @@ from .products import class_taps, needs_layout, ways
 # (bm, bn, warps, stages) by what multiplies; the step bk follows from the channels. 128 x 256 has 128 sums a
 # thread, the most that leave room for addresses; 128 x 64 and smaller leave room for a second block beside.
 _HALF = ((128, 256, 8, 3), (128, 128, 8, 3), (128, 64, 8, 4), (64, 64, 4, 4), (128, 32, 4, 4))
-_TF32 = ((128, 128, 8, 3), (128, 64, 8, 3), (64, 64, 4, 3), (128, 32, 4, 3))
-_FLOAT32 = ((128, 64, 8, 3), (64, 64, 4, 3), (64, 32, 4, 3))
+_TF32 = ((128, 128, 8, 3), (64, 64, 4, 3), (128, 32, 4, 3))
+_FLOAT32 = ((64, 64, 4, 3), (64, 32, 4, 3))
 _WEIGHTS_HALF = ((128, 128, 8, 3), (64, 128, 4, 3), (64, 64, 4, 4))
 _WEIGHTS_FLOAT32 = ((64, 64, 4, 3), (32, 64, 4, 3))
-_GATHER = ((128, 64, 8, 2), (64, 64, 4, 2), (64, 32, 4, 2))
+_GATHER = ((64, 64, 4, 2), (64, 32, 4, 2))
 MOST_SPLITS = 64
 MOST_KEPT = 9
 """Taps whose weights a depthwise kernel keeps in registers: 36 of them, for 16 bytes of channels a thread."""

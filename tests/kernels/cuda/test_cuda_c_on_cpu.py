@@ -122,7 +122,23 @@ def results_of_any_layout() -> Iterator[Case]:
             yield Case.of(f"matmul/cuda_cupy/{kernel}", sample, {"bm": 64, "bn": 64}, outputs=[out])
 
 
-SPECIAL = (products_far_apart, images_far_apart, results_of_any_layout)
+def blocks_with_many_tiles() -> Iterator[Case]:
+    """Grids so small that a block goes from tile to tile."""
+    a, b = _normal("float32", 70, 20), _normal("float32", 20, 140)
+    yield Case.of("matmul/cuda_cupy/simt", Sample("2 blocks", (a, b)), {"bm": 32, "bn": 64}, grid=2)
+    narrow = Sample("2 blocks", (a.astype(np_dtype("bfloat16")), b.astype(np_dtype("bfloat16"))))
+    yield Case.of("matmul/cuda_cupy/tensor_cores", narrow, {"bm": 64, "bn": 64}, grid=2)
+    for kernel, channels, out, groups in (
+        ("depthwise_channels", 6, 6, 6),
+        ("depthwise_planes", 6, 6, 6),
+        ("few_channels", 3, 40, 1),
+    ):
+        x, w = _normal("float32", 2, 33, 35, channels), _normal("float32", out, channels // groups, 3, 3)
+        sample = Sample("1 block", (x, w, None, None), {"groups": groups, "layout": "NHWC"})
+        yield Case.of(f"conv/cuda_cupy/{kernel}", sample, grid=1)
+
+
+SPECIAL = (products_far_apart, images_far_apart, results_of_any_layout, blocks_with_many_tiles)
 
 
 @pytest.fixture(scope="module")
