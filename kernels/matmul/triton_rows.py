@@ -128,7 +128,8 @@ def few_rows(
         if ROWS > 3:
             tl.store(at + 3 * BN, tl.sum(acc3, axis))
         tl.debug_barrier()
-        last = tl.atomic_add(arrivals + tile, 1, sem="acq_rel") == splits - 1
+        arrived = arrivals + tl.cast(tile, tl.int64)
+        last = tl.atomic_add(arrived, 1, sem="acq_rel") == splits - 1
     if last:
         c_at = c_first + matrix_at(p, inner, c_os, c_is, BATCH_AXES)
         r_at = r_first + matrix_at(p, inner, r_os, r_is, BATCH_AXES)
@@ -153,4 +154,4 @@ def few_rows(
                 r_ms, r_ns, a_scale_step, b_scale_step, BIAS, RESIDUAL, R_FORM, SCALED, ACTIVATION, C_FORM,
             )  # fmt: skip
         if SPLIT:
-            tl.store(arrivals + tile, 0)
+            tl.store(arrived, 0)

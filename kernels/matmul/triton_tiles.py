@@ -111,13 +111,14 @@ def added_up(x, sums, arrivals, tile, split, splits, BM: tl.constexpr, BN: tl.co
     first = sums + tl.cast(tile, tl.int64) * splits * (BM * BN)
     tl.store(first + tl.cast(split, tl.int64) * (BM * BN) + inside, x)
     tl.debug_barrier()
-    last = tl.atomic_add(arrivals + tile, 1, sem="acq_rel") == splits - 1
+    arrived = arrivals + tl.cast(tile, tl.int64)
+    last = tl.atomic_add(arrived, 1, sem="acq_rel") == splits - 1
     total = x
     if last:
         total = tl.load(first + inside, cache_modifier=".cg")
         for part in range(1, splits):
             total += tl.load(first + tl.cast(part, tl.int64) * (BM * BN) + inside, cache_modifier=".cg")
-        tl.store(arrivals + tile, 0)
+        tl.store(arrived, 0)
     return total, last
 
 
