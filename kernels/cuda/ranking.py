@@ -4,7 +4,8 @@
 
 A product C[m, n] = A[m, k] B[k, n] is cut into tiles of bm x bn, each computed by one block of threads in
 steps of bk; `splits` parts of k are computed apart. The busiest multiprocessor computes
-ceil(tiles splits / SMs) of them. For each, these go on at one time, and the slowest is what counts (`together`):
+ceil(tiles splits / SMs) of them. For each, these go on at one time, and the slowest is what counts
+(`together`):
 
     arithmetic   2 bm bn bk FLOP a step at the rate of the unit, times what shared memory lets through
     L2           (bm + bn) bk elements a step from the second-level cache
