@@ -62,8 +62,12 @@ def put_row(
 def few_rows(
     a, b, c, bias, residual, a_scale, b_scale, sums, arrivals, m, n, k, batch, inner, splits, steps_of_part,
     a_first, a_os, a_is, a_ms, a_ks, b_first, b_os, b_is, b_ks, b_ns, c_first, c_os, c_is, c_ms, c_ns,
-    r_first, r_os, r_is, r_ms, r_ns, bias_step, a_scale_step, b_scale_step, ROWS: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, A_FORM: tl.constexpr, B_FORM: tl.constexpr, C_FORM: tl.constexpr, R_FORM: tl.constexpr, R_UNIT: tl.constexpr, A_UNIT: tl.constexpr, B_UNIT: tl.constexpr, N_UNIT: tl.constexpr, K_UNIT: tl.constexpr,
-    BATCH_AXES: tl.constexpr, WHOLE_K: tl.constexpr, SPLIT: tl.constexpr, BIAS: tl.constexpr, BIAS_UNIT: tl.constexpr, RESIDUAL: tl.constexpr, SCALED: tl.constexpr, ACTIVATION: tl.constexpr,
+    r_first, r_os, r_is, r_ms, r_ns, bias_step, a_scale_step, b_scale_step, ROWS: tl.constexpr,
+    BN: tl.constexpr, BK: tl.constexpr, A_FORM: tl.constexpr, B_FORM: tl.constexpr, C_FORM: tl.constexpr,
+    R_FORM: tl.constexpr, R_UNIT: tl.constexpr, A_UNIT: tl.constexpr, B_UNIT: tl.constexpr,
+    N_UNIT: tl.constexpr, K_UNIT: tl.constexpr,
+    BATCH_AXES: tl.constexpr, WHOLE_K: tl.constexpr, SPLIT: tl.constexpr, BIAS: tl.constexpr,
+    BIAS_UNIT: tl.constexpr, RESIDUAL: tl.constexpr, SCALED: tl.constexpr, ACTIVATION: tl.constexpr,
 ):
     """C = end(A B) for m = ROWS of 1 to 4 rows; one program computes BN columns of a part of k.
 
