@@ -5,10 +5,11 @@
     depthwise      one channel in for each channel out: no product, bound by memory
     *_tf32         float32 by tensor cores, which cut operands to 11 bits: only where it is asked for
 
-1 x 1 filters are matrix products: `cuda_triton_1x1.py`. The kernels are in `cuda/implicit.py`, `gather.py` and `depthwise.py`, the launches in `cuda/products.py` and
-`others.py`, the configurations in `cuda/choices.py`. Images in NCHW are read by their strides where channels
-are few or apart from each other anyway; for a product with more channels they are laid out as NHWC first, in
-a workspace. No share of a roof has been measured yet: that takes a record of a GPU.
+1 x 1 filters are matrix products: `cuda_triton_1x1.py`. The kernels are in `cuda/implicit.py`, `gather.py`
+and `depthwise.py`, the launches in `cuda/products.py` and `others.py`, the configurations in
+`cuda/choices.py`. Images in NCHW are read by their strides where channels are few or apart from each other
+anyway; for a product with more channels they are laid out as NHWC first, in a workspace. No share of a roof
+has been measured yet: that takes a record of a GPU.
 """
 
 from __future__ import annotations

@@ -18,13 +18,22 @@ from .products import class_taps, needs_layout, ways
 
 # (bm, bn, warps, stages) by what multiplies; the step bk follows from the channels. 128 x 256 has 128 sums a
 # thread, the most that leave room for addresses; 128 x 64 and smaller leave room for a second block beside.
-_HALF = ((128, 256, 8, 3), (128, 128, 8, 3), (128, 64, 8, 4), (64, 64, 4, 4), (128, 32, 4, 4))
-_TF32 = ((128, 128, 8, 3), (64, 64, 4, 3), (128, 32, 4, 3))
+_HALF = (
+    (128, 256, 8, 3),
+    (128, 128, 8, 3),
+    (256, 64, 8, 3),
+    (128, 64, 8, 4),
+    (64, 64, 4, 4),
+    (128, 32, 8, 4),
+)
+_TF32 = ((128, 128, 8, 3), (64, 64, 4, 3), (128, 32, 8, 3))
 _FLOAT32 = ((64, 64, 4, 3), (64, 32, 4, 3))
-_WEIGHTS_HALF = ((128, 128, 8, 3), (64, 128, 4, 3), (64, 64, 4, 4))
-_WEIGHTS_FLOAT32 = ((64, 64, 4, 3), (32, 64, 4, 3))
+_WEIGHTS_HALF = ((128, 128, 8, 3), (64, 128, 8, 3), (64, 64, 4, 4))
+_WEIGHTS_FLOAT32 = ((64, 64, 8, 3), (32, 64, 4, 3))
 _GATHER = ((64, 64, 4, 2), (64, 32, 4, 2))
 MOST_SPLITS = 64
+MOST_TURNED = 128 * 64
+"""Elements of a tile that is turned before it is stored: beside larger ones there is no room in registers."""
 MOST_KEPT = 9
 """Taps whose weights a depthwise kernel keeps in registers: 36 of them, for 16 bytes of channels a thread."""
 
@@ -60,7 +69,9 @@ def product_configs(p: Problem, back: bool, tf32: bool, device: Device) -> list[
     found = []
     for bm, bn, warps, stages in tiles:
         # Ampere multiplies from registers: beside 128 sums there is no room for operands.
-        if bn > max(32, 2 * to.outs - 1) or (bn == 256 and device.capability < 90):
+        if bn > max(32, 2 * to.outs - 1) or (bm + bn > 256 and device.capability < 90):
+            continue
+        if to.dst.c_step != 1 and bm * bn > MOST_TURNED:
             continue
         config = {"bm": bm, "bn": bn, "bk": bk, "warps": warps, "stages": stages, "splits": 1, "tf32": tf32}
         if refusal(_work(p, to.outs, unit), _block(p, config), device) is None:

@@ -41,7 +41,7 @@ def add_parts(
     HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, RESIDUAL_DENSE: tl.constexpr,
     ACTIVATION: tl.constexpr, TURNED: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """dst from parts: [splits, classes, rows, outs]; S* are the steps of a class, 1 where there is but one."""
+    """dst from parts: [splits, classes, rows, outs]; S* are the steps of a class, 1 where there is one."""
     outs = outs * VEC_DST
     classes: tl.constexpr = SD * SH * SW
     tiles_o, tiles_m = tl.cdiv(outs, BN), tl.cdiv(rows, BM)
