@@ -20,6 +20,7 @@ from .products import class_taps, needs_layout, ways
 # thread, the most that leave room for addresses; 128 x 64 and smaller leave room for a second block beside.
 _HALF = (
     (128, 256, 8, 3),
+    (256, 128, 8, 3),
     (128, 128, 8, 3),
     (256, 64, 8, 3),
     (128, 64, 8, 4),
@@ -105,7 +106,7 @@ def _work(
 
 def _block(p: Problem, config: Config) -> Block:
     block = Block(
-        bm=config.get("bm", config.get("bo", 0)),
+        bm=int(config["bm" if "bm" in config else "bo"]),
         bn=config["bn"],
         bk=config["bk"],
         warps=config["warps"],

@@ -8,13 +8,13 @@ from typing import Any
 
 from ...cuda.step import Arg, Descriptor, Step, Workspace
 from ...kernel import Config
+from ..grad_geometry import Triple
 from .gather import gather
 from .implicit import implicit
 from .problem import (
     MOST_ROWS,
     Images,
     Problem,
-    Triple,
     by_axis,
     divisions,
     only,
@@ -105,10 +105,9 @@ def product_steps(
     held = held or Held()
     to = ways(p, back)
     before, src, src_at = readable(p, to.src, held, "src")
-    packing, w, w_at = readable_weight(p, to, held)
+    packing, w, lies = readable_weight(p, to, held)
     before += packing
-    if boxes:
-        w_at = _boxed(p, to, w, w_at, config)
+    w_at = _boxed(p, to, w, lies, config) if boxes else lies
     unit = result_unit(p, to.dst, to.outs)
     w_by_outs = w.w_terms != 1
     along = (w.w_terms if w_by_outs else w.w_outs, *w.taps, w.group)
