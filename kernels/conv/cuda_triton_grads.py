@@ -29,7 +29,10 @@ MOST_COLUMNS = 7  # 16 sums of each thread for each of them
 
 
 def _implicit(specs: Specs, attrs: Attrs) -> str | None:
-    return refusal(input_grad(specs, attrs), attrs)
+    p = input_grad(specs, attrs)
+    if p.y.c_step != 1 and p.y.n * p.y.pixels > MOST_ROWS:
+        return f"counts the pixels of images that it lays out in 32 bits, up to {MOST_ROWS:,}"
+    return refusal(p, attrs)
 
 
 def _depthwise(specs: Specs, attrs: Attrs) -> str | None:

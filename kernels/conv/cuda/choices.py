@@ -9,12 +9,13 @@ pixel, so what device memory has to deliver is the arrays themselves.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 
 from ...cuda.device import Device
 from ...cuda.ranking import LATENCY, LAUNCH, MEMORY_SHARE, Block, Work, predict, refusal, shared_bytes
 from ...kernel import Config
 from .problem import Problem
-from .products import class_taps, needs_layout, ways
+from .products import class_taps, folded, folded_channels, folded_size, needs_layout, ways
 
 # (bm, bn, warps, stages) by what multiplies; the step bk follows from the channels. 128 x 256 has 128 sums a
 # thread, the most that leave room for addresses; 128 x 64 and smaller leave room for a second block beside.
@@ -125,24 +126,37 @@ def _seconds(p: Problem, work: Work, block: Block, device: Device, bytes: float,
     return launches * LAUNCH + LAUNCH + max(busy, memory)
 
 
-def product_seconds(p: Problem, config: Config, back: bool, device: Device) -> float:
-    """Predicted seconds of `implicit`, with what goes before and after it."""
+def product_seconds(
+    p: Problem, config: Config, back: bool, device: Device, before: tuple[float, int] = (0.0, 0)
+) -> float:
+    """Predicted seconds of `implicit` and all that goes with it; `before` are bytes and launches of more."""
     to, unit, block = ways(p, back), unit_of(p, bool(config["tf32"])), _block(p, config)
     m = to.dst.n * to.rows
     extra = p.itemsize if p.residual else 0
-    total, classes = 0.0, range(to.classes)
+    classes = range(to.classes)
     # Classes differ in their taps: as many pixels with a mean number of taps.
     taps = p.conv.taps if not back else sum(class_taps(p, cls) for cls in classes) / to.classes
     work = _work(p, to.outs, unit, m, round(to.terms * taps), p.conv.groups * to.classes, extra)
     work = replace(work, aligned=min(to.terms, to.src.unit(p.itemsize, to.terms)) * p.itemsize >= 4)
     images, weights = needs_layout(p, back)
-    moved = float(p.bytes)
+    moved = before[0] + p.bytes
     if images:
         moved += 2.0 * p.itemsize * to.src.n * to.src.pixels * to.src.channels
     if config["splits"] > 1:
         moved += 8.0 * config["splits"] * m * to.classes * to.outs * p.conv.groups
-    total += _seconds(p, work, block, device, moved, images + weights + (config["splits"] > 1))
-    return total
+    return _seconds(p, work, block, device, moved, before[1] + images + weights + (config["splits"] > 1))
+
+
+def folded_configs(p: Problem, tf32: bool, device: Device) -> list[Config]:
+    """Configurations of `implicit` for a folded convolution."""
+    return product_configs(folded(p), False, tf32, device)
+
+
+def folded_seconds(p: Problem, config: Config, device: Device) -> float:
+    """Predicted seconds of a folded convolution: images are written once more, and read again."""
+    other = folded(p)
+    padded = p.itemsize * p.x.n * prod(folded_size(p)) * folded_channels(p)
+    return product_seconds(other, config, False, device, (2.0 * padded + p.bytes - other.bytes, 2))
 
 
 def gather_configs(p: Problem, tf32: bool, device: Device) -> list[Config]:

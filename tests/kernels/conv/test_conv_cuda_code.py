@@ -92,6 +92,7 @@ def shipped() -> Iterator[Case]:
     yield from cases(f"{forward}_tf32", tf32, "cores", "LDGSTS", "UTMALDG", forbid=("FFMA",))
     stem = call("conv", "bfloat16", 32, 3, 64, 224, taps=7, stride=2)
     yield from cases(f"{FORWARD}/few_channels", stem, "cores", "STG.E.128")
+    yield from cases(f"{FORWARD}/folded", stem, "cores", "LDGSTS", "STG.E.128")
     stem = call("conv", "float32", 8, 3, 64, 224, taps=7, stride=2, layout="NCHW")
     yield from cases(f"{FORWARD}/few_channels", stem, "FFMA")
     yield from cases(f"{FORWARD}/few_channels_tf32", stem, "cores")

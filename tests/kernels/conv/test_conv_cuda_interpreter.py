@@ -151,6 +151,15 @@ def test_few_channels_are_gathered_with_the_taps(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_the_columns_of_a_filter_may_be_folded_into_the_channels(dtype: str) -> None:
+    names = ("7x7, stride 2", "filter larger", "padding larger", "3x3, padding on one side", "3-D, uneven")
+    for sample in turns("conv", dtype, names if dtype == "float32" else names[:2]):
+        prove(f"{FORWARD}/folded", sample, bm=32, bn=32)
+    (sample,) = named("conv", dtype, "infinities and NaN, NHWC")
+    prove(f"{FORWARD}/folded", Sample("infinities in five channels", *few(sample)))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_depthwise_filters(dtype: str) -> None:
     shapes = (
         "depthwise, NHWC",
