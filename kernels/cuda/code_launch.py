@@ -1,0 +1,118 @@
+"""Launches of CUDA C++ kernels: `CodeLaunch`, which a binding function returns, as `launch.CudaLaunch` for Triton.
+
+A call looks up the addresses of its tensors and hands the driver what was made for them: the compiled kernel
+and its argument. Only calls with tensors at new addresses make something, and only the first one compiles.
+Everything runs on torch's current stream of the tensors' device; nothing waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..op import Specs
+from . import nvrtc
+from .device import number
+from .launch import runtime
+from .source import Code
+
+if TYPE_CHECKING:
+    from .aot import Code as MachineCode
+
+ALIGNMENT = 16
+_MOST_READY = 64  # arguments kept by one launch: addresses alternate in loops, and rarely among more
+
+
+@dataclass(frozen=True)
+class CodeStep:
+    """One launch of a kernel.
+
+    Attributes:
+        code: the kernel.
+        grid: how many blocks.
+        pointers: for each of the argument's pointers, which of the call's tensors it is; None for no tensor.
+        values: the whole numbers that follow them in the argument, of 64 bits each.
+    """
+
+    code: Code
+    grid: int
+    pointers: tuple[int | None, ...]
+    values: tuple[int, ...]
+
+
+class CodeLaunch:
+    """A call of known specs, ready for its tensors: `launch(*inputs, *outputs)`, torch tensors on the device.
+
+    Attributes:
+        specs: of the tensors.
+        step: makes the launch, given whether all tensors are at addresses that are multiples of 16 bytes.
+    """
+
+    def __init__(self, specs: Specs, step: Callable[[bool], CodeStep]) -> None:
+        self.specs = specs
+        self.step = step
+        self._ready: dict[tuple[int, ...], tuple[nvrtc.Function, nvrtc.Argument, int]] = {}
+        self._index: int | None = None
+
+    def __call__(self, *tensors: Any) -> None:
+        run = runtime()
+        index = self._index
+        if index is None:
+            index = self._index = number(next(spec.device for spec in self.specs if spec.present))
+        addresses = tuple([0 if tensor is None else tensor.data_ptr() for tensor in tensors])
+        ready = self._ready.get(addresses)
+        if ready is None:
+            ready = self._prepare(addresses, index)
+        function, argument, grid = ready
+        if run.current() == index:
+            function.launch(grid, argument, run.stream(index))
+        else:
+            with run.on(index):
+                function.launch(grid, argument, run.stream(index))
+
+    def _prepare(self, addresses: tuple[int, ...], index: int) -> tuple[nvrtc.Function, nvrtc.Argument, int]:
+        step = self.step(all(address % ALIGNMENT == 0 for address in addresses))
+        capability = runtime().capability(index)
+        function = nvrtc.loaded(step.code, index, nvrtc.arch_of(capability))
+        pointers = [0 if place is None else addresses[place] for place in step.pointers]
+        made = function, nvrtc.Argument((*pointers, *step.values)), step.grid
+        if len(self._ready) >= _MOST_READY:
+            self._ready.clear()
+        self._ready[addresses] = made
+        return made
+
+    def codes(self, capability: int, aligned: bool = True) -> list[MachineCode]:
+        """What its machine code needs of a chip and has, for reports; compiled now unless it is kept."""
+        return [machine_code(self.step(aligned).code, capability)]
+
+    def sources(self) -> list[str]:
+        """The digest of the source of its kernel."""
+        return [self.step(True).code.digest[:16]]
+
+
+def machine_code(code: Code, capability: int) -> MachineCode:
+    """A kernel compiled for a chip, and read: registers, shared memory, instructions.
+
+    Raises:
+        CompileError: when it does not compile.
+        CodeError: when its machine code cannot be read.
+    """
+    from . import aot
+
+    binary = nvrtc.compiled(code, nvrtc.arch_of(capability))
+    usage, sass = aot.resource_usage(binary.cubin), aot.disassembled(binary.cubin)
+    instructions = aot.count_instructions(sass)
+    return aot.Code(
+        kernel=code.name,
+        capability=capability,
+        registers=usage["REG"],
+        shared=usage["SHARED"] + code.shared,
+        stack=usage["STACK"] + usage["LOCAL"],
+        warps=code.threads // 32,
+        instructions=instructions,
+        spills=sum(n for name, n in instructions.items() if name.split(".")[0] in ("STL", "LDL")),
+        narrow=0,
+        digest=aot.digest_of(sass),
+        source=code.digest[:16],
+    )
