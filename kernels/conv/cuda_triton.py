@@ -2,7 +2,7 @@
 
     implicit       a matrix product whose rows are gathered pixels, 16 bytes of channels at a time
     folded         for 2 to 8 channels: padded images, in which a row of a filter reads one run of elements
-    few_channels   for up to 16 channels: taps and channels as one inner axis, elements one by one
+    gathered       for up to 16 channels: taps and channels as one inner axis, elements one by one
     depthwise      one channel in for each channel out: no product, bound by memory
     *_tf32         float32 by tensor cores, which cut operands to 11 bits: only where it is asked for
 
@@ -30,7 +30,7 @@ from .cuda.products import Held, folded_size, folded_steps, gather_steps, produc
 
 MOST_FOLDED = 8
 MOST_GATHERED = 16
-"""Channels up to which `few_channels` takes a call: from there on, a step of 16 of them has no gaps."""
+"""Channels up to which `gathered` takes a call: from there on, a step of 16 of them has no gaps."""
 
 
 def refusal(p: Problem, attrs: Attrs) -> str | None:
@@ -118,7 +118,7 @@ def _register_products(suffix: str, dtypes: tuple[str, ...], tf32: bool) -> None
         configs=folded_configs, model=folded_model, error=error, binds=True,
     )(_bind_folded)  # fmt: skip
     kernel(
-        "conv", device="cuda", language="triton", name="few_channels" + suffix, dtypes=dtypes, supports=_few,
+        "conv", device="cuda", language="triton", name="gathered" + suffix, dtypes=dtypes, supports=_few,
         configs=few_configs, model=few_model, error=error, binds=True,
     )(_bind_gather)  # fmt: skip
 

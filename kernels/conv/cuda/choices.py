@@ -9,7 +9,7 @@ pixel, so what device memory has to deliver is the arrays themselves.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import prod
+from math import gcd, prod
 
 from ...cuda.device import Device
 from ...cuda.ranking import LATENCY, LAUNCH, MEMORY_SHARE, Block, Work, predict, refusal, shared_bytes
@@ -137,8 +137,9 @@ def product_seconds(
     # Classes differ in their taps: as many pixels with a mean number of taps.
     taps = p.conv.taps if not back else sum(class_taps(p, cls) for cls in classes) / to.classes
     work = _work(p, to.outs, unit, m, round(to.terms * taps), p.conv.groups * to.classes, extra)
-    work = replace(work, aligned=min(to.terms, to.src.unit(p.itemsize, to.terms)) * p.itemsize >= 4)
     images, weights = needs_layout(p, back)
+    unit_src = gcd(16 // p.itemsize, to.terms) if images else to.src.unit(p.itemsize, to.terms)
+    work = replace(work, aligned=unit_src * p.itemsize >= 4)
     moved = before[0] + p.bytes
     if images:
         moved += 2.0 * p.itemsize * to.src.n * to.src.pixels * to.src.channels

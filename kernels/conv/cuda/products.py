@@ -399,7 +399,7 @@ def folded_steps(p: Problem, config: Config) -> list[Step]:
     return [images, weight, *product_steps(folded(p), config, held=held, there=(x, w))]
 
 
-# --- Few channels, gathered -----------------------------------------------------------------------------------
+# --- Few channels, gathered ---------------------------------------------------------------------------------
 
 
 def gather_steps(p: Problem, config: Config) -> list[Step]:
