@@ -95,7 +95,7 @@ def shipped() -> Iterator[Case]:
     yield from cases(f"{FORWARD}/folded", stem, "cores", "LDGSTS", "STG.E.128")
     stem = call("conv", "float32", 8, 3, 64, 224, taps=7, stride=2, layout="NCHW")
     yield from cases(f"{FORWARD}/gathered", stem, "FFMA")
-    yield from cases(f"{FORWARD}/few_channels_tf32", stem, "cores")
+    yield from cases(f"{FORWARD}/gathered_tf32", stem, "cores")
     for op, kernel in (("conv", FORWARD), ("conv_input_grad", back)):
         made = call(op, "bfloat16", 32, 96, 96, 56, groups=96, stride=1 if op == "conv" else 2)
         yield from cases(f"{kernel}/depthwise", made, "LDG.E.128", "STG.E.128", "FFMA")
