@@ -133,9 +133,8 @@ def _read(lines: Path, record: Record, tell: Tell) -> str | None:
         name, result = line["name"], line["result"]
         record.results[name], begun = result, None
         if result["status"] != "right":
-            tell(
-                f"  {result['status']} {name}: {result.get('message') or result.get('wrong') or result['judged']}"
-            )
+            why = result.get("message") or result.get("wrong") or result.get("judged")
+            tell(f"  {result['status']} {name}: {why}")
     return begun
 
 

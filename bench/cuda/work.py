@@ -254,7 +254,7 @@ def _launch(job: Job, place: Place) -> Result:
 
 
 def _search(job: Job, place: Place) -> Result:
-    """Every configuration of every kernel that may run the call: how far the model's choice is from the best."""
+    """Every configuration that may run the call: how far the model's choice is from the best."""
     problem = job.problem
     assert problem is not None
     with using(extra_error=job.extra_error), settings(tf32=job.extra_error is True):
