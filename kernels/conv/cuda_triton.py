@@ -48,8 +48,8 @@ def _few(specs: Specs, attrs: Attrs) -> str | None:
     return refusal(p, attrs)
 
 
-def _folded(specs: Specs, attrs: Attrs) -> str | None:
-    p = forward(specs, attrs)
+def folded_refusal(p: Problem, attrs: Attrs) -> str | None:
+    """Why the columns of a call's filter cannot be folded into its channels."""
     if p.conv.groups != 1 or not 2 <= p.conv.c <= MOST_FOLDED:
         return f"is for one group of 2 to {MOST_FOLDED} channels, not {p.conv.groups} of {p.conv.c}"
     if p.conv.kernel[2] == 1 or p.conv.dilation[2] != 1:
@@ -57,6 +57,10 @@ def _folded(specs: Specs, attrs: Attrs) -> str | None:
     if p.x.n * prod(folded_size(p)) > MOST_ROWS:
         return f"counts the pixels of all padded images in 32 bits, up to {MOST_ROWS:,}"
     return refusal(p, attrs)
+
+
+def _folded(specs: Specs, attrs: Attrs) -> str | None:
+    return folded_refusal(forward(specs, attrs), attrs)
 
 
 def _product(specs: Specs, attrs: Attrs) -> str | None:

@@ -207,8 +207,8 @@ def _weight_split(p: Problem, config: Config, device: Device) -> Config:
     return best
 
 
-def weight_seconds(p: Problem, config: Config, device: Device) -> float:
-    """Predicted seconds of `weight_grad`, with what goes before and after it."""
+def weight_seconds(p: Problem, config: Config, device: Device, before: tuple[float, int] = (0.0, 0)) -> float:
+    """Predicted seconds of `weight_grad` and all that goes with it; `before`: more bytes and launches."""
     unit = unit_of(p, bool(config["tf32"]))
     columns, m = p.conv.c * p.conv.taps, p.y.n * p.y.pixels
     work = Work(
@@ -217,11 +217,19 @@ def weight_seconds(p: Problem, config: Config, device: Device) -> float:
     )  # fmt: skip
     work = replace(work, aligned=p.x.unit(p.itemsize, p.conv.c) * p.itemsize >= 4 or p.x.c_step != 1)
     laid = [i for i, n in ((p.x, p.conv.c), (p.y, p.conv.o)) if i.c_step != 1 and n >= 8]
-    moved = p.bytes + 2.0 * p.itemsize * sum(i.n * i.pixels * i.channels for i in laid)
+    moved = before[0] + p.bytes + 2.0 * p.itemsize * sum(i.n * i.pixels * i.channels for i in laid)
     splits = config["splits"]
     if splits > 1:
         moved += 8.0 * splits * p.outs * columns
-    return _seconds(p, work, _block(p, config), device, moved, len(laid) + (splits > 1))
+    return _seconds(p, work, _block(p, config), device, moved, before[1] + len(laid) + (splits > 1))
+
+
+def folded_weight_seconds(p: Problem, config: Config, device: Device) -> float:
+    """Predicted seconds of `weight_grad` over folded images: these are written once more, and read again."""
+    other = folded(p)
+    padded = p.itemsize * p.x.n * prod(folded_size(p)) * folded_channels(p)
+    before = (2.0 * padded + p.bytes - other.bytes, 1 + (config["splits"] == 1))
+    return weight_seconds(other, config, device, before)
 
 
 # --- Without matrix products --------------------------------------------------------------------------------

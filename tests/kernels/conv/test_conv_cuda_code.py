@@ -106,6 +106,8 @@ def shipped() -> Iterator[Case]:
     for channels in (64, 256):  # several taps in a tile, or one
         made = call("conv_weight_grad", "bfloat16", 32, channels, channels, 56)
         yield from cases(f"{weight}/products", made, "cores", "LDGSTS")
+    stem = call("conv_weight_grad", "bfloat16", 32, 3, 64, 224, taps=7, stride=2)
+    yield from cases(f"{weight}/folded", stem, "cores", "LDGSTS")
     exact = call("conv_weight_grad", "float32", 8, 64, 64, 28)
     yield from cases(f"{weight}/products", exact, "FFMA", "LDGSTS")
     yield from cases(f"{weight}/products_tf32", exact, "LDGSTS")

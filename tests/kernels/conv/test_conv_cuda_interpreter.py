@@ -155,6 +155,8 @@ def test_the_columns_of_a_filter_may_be_folded_into_the_channels(dtype: str) -> 
     names = ("7x7, stride 2", "filter larger", "padding larger", "3x3, padding on one side", "3-D, uneven")
     for sample in turns("conv", dtype, names if dtype == "float32" else names[:2]):
         prove(f"{FORWARD}/folded", sample, bm=32, bn=32)
+    for sample in turns("conv_weight_grad", dtype, names if dtype == "float32" else names[:2]):
+        prove(f"{WEIGHT}/folded", sample, bo=32, bn=32, splits=2)
     (sample,) = named("conv", dtype, "infinities and NaN, NHWC")
     prove(f"{FORWARD}/folded", Sample("infinities in five channels", *few(sample)))
 
