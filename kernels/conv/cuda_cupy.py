@@ -93,7 +93,9 @@ def _pointers(p: Problem) -> tuple[int | None, ...]:
     return 0, 1, None if p.b is None else 2, None if p.residual is None else 3, 4
 
 
-def _launch(specs: Specs, step: Callable[[bool], tuple[Code, int, tuple[int, ...]]], p: Problem) -> CodeLaunch:
+def _launch(
+    specs: Specs, step: Callable[[bool], tuple[Code, int, tuple[int, ...]]], p: Problem
+) -> CodeLaunch:
     def made(aligned: bool) -> CodeStep:
         code, grid, words = step(aligned)
         return CodeStep(code, grid, _pointers(p), words)
@@ -165,7 +167,11 @@ def channels_step(p: Problem, config: Config, aligned: bool, chips: int) -> tupl
         shared=p.taps[1] * p.taps[2] * lanes * v * 4,
         blocks=2,
     )
-    blocks, strips_h, strips_w = ceil_div(p.channels, lanes * v), ceil_div(p.places[1], rh), ceil_div(p.places[2], rw)
+    blocks, strips_h, strips_w = (
+        ceil_div(p.channels, lanes * v),
+        ceil_div(p.places[1], rh),
+        ceil_div(p.places[2], rw),
+    )
     strips = p.n * strips_h * strips_w
     # Each block brings its taps once: enough blocks for every multiprocessor several times over, and no more.
     groups = max(1, min(ceil_div(strips, THREADS // lanes), ceil_div(16 * chips, blocks)))
