@@ -1,13 +1,13 @@
 """Convolutions of images on NVIDIA GPUs in CUDA C++: depthwise ones, and those of a few channels. By NVRTC.
 
     depthwise_channels  channels contiguous ("NHWC"): vectors of channels by strips of places (depthwise.cu)
-    depthwise_planes    pixels contiguous ("NCHW"), or nothing: tiles of planes in shared memory (depthwise.cu)
+    depthwise_planes    any other layout, "NCHW" above all: tiles of planes in shared memory (depthwise.cu)
     few_channels        up to 4 input channels, such as the first layer of a network, in float32 arithmetic:
                         8 places by 8 channels a thread (few_channels.cu)
 
-Sums are float32 whatever the dtype. A depthwise convolution has as many FLOP as twice its taps for two elements
-moved: its roof is memory. `few_channels` is bound by the ordinary cores, 67 TFLOP/s on an H200. No record has
-measured either yet.
+Sums are float32 whatever the dtype. A depthwise convolution has as many FLOP as twice its taps for two
+elements moved: its roof is memory. `few_channels` is bound by the ordinary cores, 67 TFLOP/s on an H200. No
+record has measured either yet.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ def _pointers(p: Problem) -> tuple[int | None, ...]:
     return 0, 1, None if p.b is None else 2, None if p.residual is None else 3, 4
 
 
-def _launch(specs: Specs, step: Callable[[bool], tuple[Code, int, tuple[int, ...]]], p: Problem) -> CodeLaunch:
+def _launch(
+    specs: Specs, step: Callable[[bool], tuple[Code, int, tuple[int, ...]]], p: Problem
+) -> CodeLaunch:
     def made(aligned: bool) -> CodeStep:
         code, grid, words = step(aligned)
         return CodeStep(code, grid, _pointers(p), words)
@@ -130,7 +132,7 @@ def channels_supports(specs: Specs, attrs: Attrs) -> str | None:
 
 
 def channels_configs(specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
-    """Places of a thread. Two rows of 3 x 3 share half of what they read; larger filters need the registers."""
+    """Places of a thread. Two rows of 3 x 3 share half of what they read; larger filters have no room."""
     p = problem_of(specs, attrs)
     if p.taps[1] * p.taps[2] > 9:
         shapes = [(1, 4), (1, 2)]
@@ -157,16 +159,21 @@ def channels_step(p: Problem, config: Config, aligned: bool, chips: int) -> tupl
     lanes = 1
     while lanes < 32 and lanes * v < p.channels:
         lanes *= 2
+    sizes = f"{v}, {lanes}, {rh}, {rw}, {CHANNEL_THREADS}"
     code = Code(
         name="kw_depthwise_channels",
         files=(*FILES, "conv/depthwise.cu"),
-        call=f"depthwise_channels<{TYPES[p.dtype]}, {_filter(p)}, {v}, {lanes}, {rh}, {rw}, {CHANNEL_THREADS}, {_ending(p)}>",
+        call=f"depthwise_channels<{TYPES[p.dtype]}, {_filter(p)}, {sizes}, {_ending(p)}>",
         argument="Window",
         threads=CHANNEL_THREADS,
         shared=p.taps[1] * p.taps[2] * lanes * v * 4,
         blocks=CHANNEL_BLOCKS,
     )
-    blocks, strips_h, strips_w = ceil_div(p.channels, lanes * v), ceil_div(p.places[1], rh), ceil_div(p.places[2], rw)
+    blocks, strips_h, strips_w = (
+        ceil_div(p.channels, lanes * v),
+        ceil_div(p.places[1], rh),
+        ceil_div(p.places[2], rw),
+    )
     strips = p.n * strips_h * strips_w
     # Each block brings its taps once: enough blocks for every multiprocessor several times over, and no more.
     groups = max(1, min(ceil_div(strips, CHANNEL_THREADS // lanes), ceil_div(16 * chips, blocks)))
@@ -207,10 +214,11 @@ def planes_step(p: Problem, chips: int) -> tuple[Code, int, tuple[int, ...]]:
     tw = 32 if p.places[2] > 16 else 16 if p.places[2] > 8 else 8
     th = 32 if tw == 32 and p.places[1] > 16 else max(tw // 2, 8) if tw == 32 else tw
     planes = PLANE_THREADS // (th // PLANE_ROWS * tw)
+    sizes = f"{th}, {tw}, {PLANE_ROWS}, {planes}"
     code = Code(
         name="kw_depthwise_planes",
         files=(*FILES, "conv/depthwise.cu"),
-        call=f"depthwise_planes<{TYPES[p.dtype]}, {_filter(p)}, {th}, {tw}, {PLANE_ROWS}, {planes}, {_ending(p)}>",
+        call=f"depthwise_planes<{TYPES[p.dtype]}, {_filter(p)}, {sizes}, {_ending(p)}>",
         argument="Window",
         threads=PLANE_THREADS,
         shared=planes * (_high(p, th) * _wide(p, tw) + p.taps[1] * p.taps[2]) * 4,

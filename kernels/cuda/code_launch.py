@@ -1,4 +1,4 @@
-"""Launches of CUDA C++ kernels: `CodeLaunch`, which a binding function returns, as `launch.CudaLaunch` for Triton.
+"""Launches of CUDA C++ kernels: `CodeLaunch`, which a binding function returns.
 
 A call looks up the addresses of its tensors and hands the driver what was made for them: the compiled kernel
 and its argument. Only calls with tensors at new addresses make something, and only the first one compiles.
@@ -17,7 +17,6 @@ from ..atomic import write_atomically
 from ..op import Specs
 from ..paths import cache_dir
 from . import nvrtc
-from .device import number
 from .launch import runtime
 from .source import Code
 
@@ -63,7 +62,7 @@ class CodeLaunch:
         run = runtime()
         index = self._index
         if index is None:
-            index = self._index = number(next(spec.device for spec in self.specs if spec.present))
+            index = self._index = run.number(next(spec.device for spec in self.specs if spec.present))
         addresses = tuple([0 if tensor is None else tensor.data_ptr() for tensor in tensors])
         ready = self._ready.get(addresses)
         if ready is None:

@@ -1,4 +1,5 @@
-"""The machine code of the CUDA C++ kernels for each chip: within its limits, nothing spilled, the right instructions."""
+"""The machine code of the CUDA C++ kernels for each chip: within its limits, nothing spilled, the right
+instructions."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from kernelwright.kernels.cuda import aot, device, nvrtc  # noqa: E402
 from kernelwright.kernels.cuda.code_launch import machine_code  # noqa: E402
 from kernelwright.kernels.cuda.source import Code  # noqa: E402
 from kernelwright.kernels.op import get_op  # noqa: E402
-from kernelwright.kernels.spec import ABSENT, TensorSpec, np_dtype  # noqa: E402
+from kernelwright.kernels.spec import TensorSpec, np_dtype  # noqa: E402
 
 if nvrtc.problem() is not None:
     pytest.skip(str(nvrtc.problem()), allow_module_level=True)
@@ -39,7 +40,9 @@ class Case:
         return f"{self.code.call} sm_{self.capability}"
 
 
-def _code(name: str, specs: tuple[TensorSpec, ...], attrs: Mapping[str, Any], config: Any, aligned: bool = True) -> Code:
+def _code(
+    name: str, specs: tuple[TensorSpec, ...], attrs: Mapping[str, Any], config: Any, aligned: bool = True
+) -> Code:
     kernel = kernel_by_id(name)
     complete = get_op(kernel.op).complete(attrs)
     reason = kernel.why_not(specs, complete)
@@ -55,7 +58,9 @@ def _array(dtype: str, shape: tuple[int, ...], turned: bool = False) -> TensorSp
     return TensorSpec(shape, dtype, "cuda", (size, size * shape[0]) if turned else None)
 
 
-def _linear(kernel: str, dtype: str, config: Any, x_turned: bool, w_turned: bool, aligned: bool = True) -> Code:
+def _linear(
+    kernel: str, dtype: str, config: Any, x_turned: bool, w_turned: bool, aligned: bool = True
+) -> Code:
     """A linear layer with everything that may end it, and the dearest activation."""
     x, w = _array(dtype, (512, 1024), x_turned), _array(dtype, (768, 1024), w_turned)
     y = _array(dtype, (512, 768))
@@ -123,7 +128,8 @@ def others() -> Iterator[tuple[Code, tuple[str, ...]]]:
 
 
 def cases() -> list[Case]:
-    """What is shipped for all chips (tiles that a chip has not enough shared memory for left out), more for one."""
+    """What is shipped for all chips (tiles that a chip has not enough shared memory for left out), more for
+    one."""
     found = []
     for capability in device.TARGETS:
         with device.assume(capability):
@@ -156,7 +162,8 @@ def test_shipped_code(case: Case) -> None:
 
 
 def test_the_inner_loop_of_simt_is_nothing_but_multiply_adds_and_wide_loads() -> None:
-    """For 16 of k a thread with 8 x 8 sums needs 1024 multiply-adds and 64 loads of 16 bytes: no more are there."""
+    """For 16 of k a thread with 8 x 8 sums needs 1024 multiply-adds and 64 loads of 16 bytes: no more are
+    there."""
     for capability in device.TARGETS:
         code = machine_code(_matmul("simt", "float32", {"bm": 128, "bn": 128}), capability)
         assert code.count("FFMA") == 1024
@@ -164,8 +171,6 @@ def test_the_inner_loop_of_simt_is_nothing_but_multiply_adds_and_wide_loads() ->
 
 
 # --- controls -----------------------------------------------------------------------------------------------
-
-
 
 
 def test_spilled_registers_are_found() -> None:
@@ -182,7 +187,9 @@ def test_too_much_shared_memory_is_found() -> None:
     from dataclasses import replace
 
     code = replace(_matmul("tensor_cores", "bfloat16", {"bm": 128, "bn": 128}), shared=240_000)
-    assert any("shared memory" in problem for problem in aot.problems(machine_code(code, 90), device.chip(90)))
+    assert any(
+        "shared memory" in problem for problem in aot.problems(machine_code(code, 90), device.chip(90))
+    )
 
 
 def test_a_missing_instruction_is_found() -> None:
