@@ -91,7 +91,10 @@ def _show_warning(message: Warning | str, category: type[Warning], *args: object
 def bench(
     suite: SuiteName = None,
     op: Annotated[str | None, typer.Option(help="Keep problems of this operation.")] = None,
-    device: Annotated[str, typer.Option(help="Where the kernels run.")] = "cpu",
+    whole_suite: Annotated[str | None, typer.Option("--suite", help="The suite, as an option.")] = None,
+    device: Annotated[
+        str, typer.Option(help="cpu; or cuda: the suites all and quick, proven too with --check.")
+    ] = "cpu",
     quick: Annotated[bool, typer.Option("--quick", help="Fewer pairs: faster, wider intervals.")] = False,
     threads: Threads = None,
     dtype: DType = None,
@@ -123,8 +126,13 @@ def bench(
     Exit codes: 0 done, 2 wrong usage, 4 a kernel was wrong or failed, 6 nothing was measured, 130
         interrupted.
     """
+    if device.partition(":")[0] == "cuda":
+        from .cuda.run import Wanted, run
+        from .cuda.run import exit_code as code_on_gpu
+
+        raise typer.Exit(code_on_gpu(run(Wanted(whole_suite or suite or "all", check, json=json))))
     options = Options(
-        suite=suite,
+        suite=whole_suite or suite,
         op=op,
         device=device,
         quick=quick,

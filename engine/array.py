@@ -30,6 +30,8 @@ class Array(Operators):
     __array_priority__ = 1000
 
     _data: NDArray[Any]
+    on_cuda = False
+    """Whether the buffer is on a GPU."""
 
     def __init__(self, data: NDArray[Any]) -> None:
         self._data = data
@@ -66,7 +68,7 @@ class Array(Operators):
 
     @property
     def device(self) -> str:
-        """Where the buffer is: `"cpu"`."""
+        """Where the buffer is: `"cpu"`, `"cuda:0"`."""
         return "cpu"
 
     @property
@@ -249,14 +251,20 @@ def array(x: Any, dtype: Any = None, device: str | None = None) -> Array:
         x: an Array, a NumPy array, nested lists of numbers, a number, or anything that speaks DLPack.
         dtype: the dtype to convert to, such as `"float32"`; that of `x` unless given (float64 for Python
             floats).
-        device: `"cpu"`.
+        device: `"cpu"`, `"cuda"` (torch's current GPU), `"cuda:1"`; where `x` is unless given.
 
     Raises:
         DTypeError: when `x` holds no real numbers: objects, text, complex numbers.
         ShapeError: for nested lists of different lengths.
-        DeviceError: for an unknown device, or one that is not there.
+        DeviceError: for an unknown device, or one that is not there; for another dtype than that of `x` where
+            `x` is on a GPU and stays there.
     """
     _check_device(device)
+    if _is_on_gpu(x):
+        return _from_gpu(x, dtype, device, copy=True)
+    if device is not None and device != "cpu":
+        there: Array = _cuda().to_device(array(x, dtype)._data, device)
+        return there
     data = _numpy_of(x)
     name = dtype_name(data.dtype.newbyteorder("=") if dtype is None else dtype)
     # order="C" because a copy is a chance to have plain rows, which every kernel likes best.
@@ -268,6 +276,11 @@ def asarray(x: Any, dtype: Any = None, device: str | None = None) -> Array:
     if isinstance(x, Array) and dtype is None and device in (None, x.device):
         return x
     _check_device(device)
+    if _is_on_gpu(x):
+        return _from_gpu(x, dtype, device, copy=False)
+    if device is not None and device != "cpu":
+        there: Array = _cuda().to_device(array(x, dtype)._data, device)
+        return there
     data = _numpy_of(x)
     name = dtype_name(data.dtype if dtype is None else dtype)
     wanted = np_dtype(name)
@@ -278,10 +291,11 @@ def from_dlpack(x: Any) -> Array:
     """An Array that shares the memory of another framework's tensor, handed over by DLPack.
 
     Args:
-        x: a tensor on the CPU that has `__dlpack__`, such as a torch.Tensor without gradient.
+        x: a tensor on the CPU or an NVIDIA GPU that has `__dlpack__`, such as a torch.Tensor without
+            gradient.
 
     Raises:
-        DeviceError: when the tensor is not on the CPU.
+        DeviceError: when the tensor is elsewhere.
         DTypeError: when it speaks no DLPack, or its framework or NumPy cannot hand its dtype over.
     """
     if not hasattr(x, "__dlpack__") or not hasattr(x, "__dlpack_device__"):
@@ -289,10 +303,13 @@ def from_dlpack(x: Any) -> Array:
             f"kw.from_dlpack takes a tensor with __dlpack__, got {type(x).__name__}; write kw.array(x)."
         )
     kind = int(x.__dlpack_device__()[0])
+    if kind == _DLPACK_CUDA:
+        there: Array = _cuda().adopted(x)
+        return there
     if kind != _DLPACK_CPU:
         raise DeviceError(
             f"kw.from_dlpack: the {type(x).__name__} is on DLPack device type {kind}, and Arrays are on the "
-            "CPU (1); bring it there first: x.cpu()."
+            "CPU (1) or an NVIDIA GPU (2); bring it to the CPU first: x.cpu()."
         )
     try:
         data = np.from_dlpack(x)
@@ -305,12 +322,47 @@ def from_dlpack(x: Any) -> Array:
     return Array(data)
 
 
-_DLPACK_CPU = 1
+_DLPACK_CPU, _DLPACK_CUDA = 1, 2
 
 
 def _check_device(device: str | None) -> None:
+    """Refuse a device that is unknown or not there."""
     if device is not None and check_device(device) != "cpu":
-        raise DeviceError(f"device {device!r} is not supported yet; Arrays are on 'cpu'.")
+        from ..kernels.cuda.launch import runtime
+
+        runtime().number(device)
+
+
+def _cuda() -> Any:
+    """The module `engine.cuda`, which imports this one."""
+    from . import cuda
+
+    return cuda
+
+
+def _is_on_gpu(x: Any) -> bool:
+    """Whether `x` is an Array on a GPU or a torch CUDA tensor; nothing is imported for all else."""
+    if type(x) is Array or isinstance(x, np.ndarray | list | tuple | int | float):
+        return False
+    return bool(_cuda().is_on_cuda(x)) if isinstance(x, Array) or hasattr(x, "is_cuda") else False
+
+
+def _from_gpu(x: Any, dtype: Any, device: str | None, copy: bool) -> Array:
+    """`x`, which is on a GPU, as an Array there or, when asked for by name, on the CPU."""
+    cuda = _cuda()
+    here: Array = cuda.adopted(x)
+    if device == "cpu":
+        return array(cuda.to_numpy(here._tensor), dtype)  # type: ignore[attr-defined]
+    if dtype is not None and np_dtype(dtype_name(dtype)) != here.dtype:
+        raise DeviceError(
+            f"an Array on a GPU is not converted to {dtype_name(dtype)} yet; convert the torch tensor, or go "
+            "by the CPU: kw.array(x, dtype, device='cpu')."
+        )
+    if device is not None and device not in ("cuda", here.device):
+        raise DeviceError(
+            f"x is on {here.device!r}, not {device!r}; write kw.from_dlpack(torch_tensor.to({device!r}))."
+        )
+    return here.copy() if copy else here
 
 
 def _numpy_of(x: Any) -> NDArray[Any]:

@@ -41,7 +41,7 @@ def call(
     Args:
         op: the operation.
         inputs: Arrays or NumPy arrays, one for each name in `op.inputs`, None for an optional one that is
-            left out; never written to.
+            left out; never written to. All of them on one GPU: Arrays there, or torch CUDA tensors.
         attrs: the op's attributes, hashable; defaults are filled in.
         out: where the result goes, an Array or NumPy array of exactly its shape and dtype. It must be
             writeable, share no memory with an input, and have elements side by side along its last or last
@@ -79,6 +79,8 @@ def _run(
         elif array is None:
             key.append(None)
         else:
+            if getattr(array, "on_cuda", False) or (hasattr(array, "is_cuda") and _any_on_cuda(inputs, out)):
+                return _cuda().run(op, inputs, attrs, out)  # type: ignore[no-any-return]
             if isinstance(array, Array) and (traced := _recorded(op, inputs, attrs, out)) is not None:
                 return traced
             array = operand(op, (*op.inputs, "out")[len(arrays)], array)
@@ -114,6 +116,21 @@ def _recorded(
             "return the result."
         )
     return traced
+
+
+def _cuda() -> Any:
+    """The module `engine.cuda`, imported by the first call with an Array that is not on the CPU."""
+    global _cuda
+    from . import cuda
+
+    _cuda = lambda: cuda  # noqa: E731
+    return cuda
+
+
+def _any_on_cuda(inputs: Sequence[Any], out: Any) -> bool:
+    """Whether one of the values is on a GPU."""
+    is_on_cuda = _cuda().is_on_cuda
+    return any(is_on_cuda(value) for value in (*inputs, out) if value is not None)
 
 
 def _bound(
@@ -283,15 +300,25 @@ def explain(function: Callable[..., Any] | Op | str, /, *inputs: Any, **attrs: A
     else:
         op, inputs, attrs = prepare(*inputs, **attrs)
     values = [*zip(op.inputs, inputs, strict=False), *([] if out is None else [("out", out)])]
-    specs = [
-        v
-        if isinstance(v, TensorSpec)
-        else TensorSpec.of(None if v is None and name in op.optional else operand(op, name, v))
-        for name, v in values
-    ]
+    specs = [_spec_of(op, name, v) for name, v in values]
     if len(inputs) != len(op.inputs):
         raise DTypeError(f"{op.signature()} takes {len(op.inputs)} inputs, got {len(inputs)}.")
     return dispatch.explain(op, specs, attrs)
+
+
+def _spec_of(op: Op, name: str, value: Any) -> TensorSpec:
+    """The spec of what `explain` was given for an input."""
+    if isinstance(value, TensorSpec):
+        return value
+    if (
+        value is not None
+        and type(value) is not Array
+        and (isinstance(value, Array) or hasattr(value, "is_cuda"))
+    ):
+        cuda = _cuda()
+        if cuda.is_on_cuda(value):
+            return cuda.spec_of(cuda.tensor_of(op, name, value))  # type: ignore[no-any-return]
+    return TensorSpec.of(None if value is None and name in op.optional else operand(op, name, value))
 
 
 def _op_of(function: Callable[..., Any] | Op | str) -> Op:

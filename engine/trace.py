@@ -63,6 +63,11 @@ class Trace:
 
     def captured(self, array: Any) -> Value:
         """An array from outside that the function uses: a constant of the graph, or another input."""
+        if isinstance(array, Array) and array.device != "cpu":
+            raise TraceError(
+                f"the traced function {self.name!r} uses an Array on {array.device!r}, where nothing can be "
+                "traced yet; call it without kw.compile and kw.grad, or write kw.array(x, device='cpu')."
+            )
         data = array._data if isinstance(array, Array) else array
         if not self.lifts:
             if isinstance(array, Array):

@@ -14,7 +14,7 @@ class _Memory:
     __slots__ = ("__array_interface__", "held")
 
     __array_interface__: dict[str, Any]
-    held: NDArray[Any]
+    held: NDArray[Any] | None
 
 
 def view_at(
@@ -29,10 +29,28 @@ def view_at(
 
     Nothing is checked: all its elements have to lie in memory that `held` keeps.
     """
+    return _seen(held, held.__array_interface__["data"][0] + offset, shape, strides, dtype, read_only)
+
+
+def shadow_at(
+    address: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """An array at an address of a GPU, to be asked where it lies: its elements must never be touched."""
+    return _seen(None, address, shape, strides, dtype, False)
+
+
+def _seen(
+    held: NDArray[Any] | None,
+    address: int,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    dtype: np.dtype[Any],
+    read_only: bool,
+) -> NDArray[Any]:
     memory = _Memory()
     memory.held = held
     memory.__array_interface__ = {
-        "data": (held.__array_interface__["data"][0] + offset, read_only),
+        "data": (address, read_only),
         "shape": shape,
         "strides": strides,
         # NumPy knows the dtypes of ml_dtypes by their size alone.

@@ -78,6 +78,8 @@ class Choice:
 
     def bind(self) -> Launch:
         """A function `launch(*inputs, *outputs)` that runs the choice and counts it if it is a fallback."""
+        if self.kernel is None and on_cuda(self.specs):
+            raise NoKernelError(_no_cuda_kernel(self))
         if self.kernel is None:
             launch = _reference_launch(self.op, self.attrs)
         else:
@@ -129,7 +131,9 @@ def choose(
     under = settings or current()
     attrs = op.complete(attrs or {})
     specs = complete_specs(op, specs, attrs)
-    kernels = registry.kernels_for(op.name, specs[0].device)
+    if on_cuda(specs):  # there, the settings' number of threads says nothing
+        under = Settings(1, under.backend, under.strict, under.extra_error)
+    kernels = registry.kernels_for(op.name, device_of(specs))
     candidates = _candidates(op, kernels, specs, attrs, under)
     draft = Choice(op, specs, attrs, under.threads, None, {}, "", tuple(candidates))
     if under.backend == REFERENCE:
@@ -144,8 +148,20 @@ def choose(
     if able:
         picked = _pick(draft, able, lead)
         return replace(picked, fallback=f"{op.name}: {under.backend} -> {able[0].kernel.id}")
+    if on_cuda(specs):
+        return replace(draft, why=f"{lead}no CUDA kernel supports the call")
     why = f"{lead}no kernel supports the call: the NumPy reference computes it, slowly"
     return replace(draft, why=why, fallback=f"{op.name}: {under.backend or 'kernel'} -> {REFERENCE}")
+
+
+def device_of(specs: Specs) -> str:
+    """The device of a call: that of the first input that is there."""
+    return next((spec.device for spec in specs if spec.present), "cpu")
+
+
+def on_cuda(specs: Specs) -> bool:
+    """Whether a call is one for a GPU."""
+    return device_of(specs) != "cpu"
 
 
 def _matches(kernel: Kernel, backend: str | None) -> bool:
@@ -187,7 +203,7 @@ def _consider(
     kernel: Kernel, specs: Specs, attrs: Attrs, under: Settings, measured: tuning.Measured
 ) -> Candidate:
     reason = kernel.why_not(specs, attrs)
-    if reason is None and kernel.error is not None and not under.allows_extra_error(specs[0].dtype):
+    if reason is None and kernel.error is not None and not _may_err(kernel, specs[0].dtype, under):
         reason = kernel.error.refusal(under.extra_error)
     if reason is not None:
         return Candidate(kernel, reason_not=reason)
@@ -197,6 +213,14 @@ def _consider(
         return Candidate(
             kernel, reason_not=f"its configs() or model() raised {type(error).__name__}: {error}"
         )
+
+
+def _may_err(kernel: Kernel, dtype: str, under: Settings) -> bool:
+    """Whether a kernel that declares an extra error may run."""
+    if kernel.error is None or not kernel.error.explicit:
+        return under.allows_extra_error(dtype)
+    named = under.backend in (kernel.name, kernel.id) and under.extra_error is None
+    return under.extra_error is True or named
 
 
 def _best_option(
@@ -230,12 +254,22 @@ def _refusal(draft: Choice, under: Settings) -> str:
     kernels = [candidate.kernel for candidate in draft.candidates]
     names = {word for k in kernels for word in (k.language, k.name, k.id)}
     hint = did_you_mean(under.backend, names) if under.backend is not None else ""
-    notes = registry.missing(draft.op.name, draft.specs[0].device)
+    notes = registry.missing(draft.op.name, device_of(draft.specs))
     return (
         f"{wanted} supports {call}, and strict settings forbid falling back.{hint}\n"
         f"{describe_candidates(draft, notes)}\n"
         f"Write kw.using(strict=False), or unset {STRICT_VARIABLE}, to let another kernel or the NumPy "
         f"reference compute it."
+    )
+
+
+def _no_cuda_kernel(choice: Choice) -> str:
+    inputs = ", ".join(map(str, choice.specs[: len(choice.op.inputs)]))
+    notes = registry.missing(choice.op.name, device_of(choice.specs))
+    return (
+        f"no CUDA kernel supports {choice.op.name}({inputs}), and nothing is copied to the CPU unasked.\n"
+        f"{describe_candidates(choice, notes)}\n"
+        "Write kw.array(x, device='cpu') of each input to compute it there."
     )
 
 
@@ -288,7 +322,7 @@ def explain(op: Op, specs: Sequence[TensorSpec], attrs: Attrs | None = None) -> 
     """What would run a call under the settings in force, beside every other candidate with its reasons."""
     under = replace_strict(current())
     choice = choose(op, specs, attrs, under)
-    return Explanation(choice, under, registry.missing(op.name, choice.specs[0].device))
+    return Explanation(choice, under, registry.missing(op.name, device_of(choice.specs)))
 
 
 def replace_strict(under: Settings) -> Settings:

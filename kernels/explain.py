@@ -42,9 +42,11 @@ class Explanation:
         ]
         attrs = [f"{name}={value!r}" for name, value in choice.attrs.items()]
         outputs = ", ".join(map(str, choice.specs[count:]))
-        under = f"{choice.threads} thread{'s' if choice.threads > 1 else ''}"
+        place = _place(choice)
+        under = f"{choice.threads} thread{'s' if choice.threads > 1 else ''}" if place == "cpu" else place
         under += "" if self.settings.backend is None else f", backend {self.settings.backend!r}"
-        ran = "the NumPy reference" if choice.kernel is None else choice.kernel.id
+        ran = "the NumPy reference" if place == "cpu" else "nothing"
+        ran = ran if choice.kernel is None else choice.kernel.id
         config = f" {{{config_text(choice.config)}}}" if choice.config else ""
         return "\n".join(
             [
@@ -52,13 +54,28 @@ class Explanation:
                 f"  {cost.flops:,} FLOP, {cost.bytes:,} bytes, {cost.intensity:.3g} FLOP/byte; {under}",
                 f"  runs {ran}{config}: {choice.why}",
                 describe_candidates(choice, self.missing),
+                *([] if place == "cpu" else _on_gpu(choice, place)),
             ]
         )
+
+
+def _place(choice: Choice) -> str:
+    """The device of the call."""
+    return next((spec.device for spec in choice.specs if spec.present), "cpu")
+
+
+def _on_gpu(choice: Choice, place: str) -> list[str]:
+    from .cuda.describe import lines
+
+    return lines(choice, place)
 
 
 def describe_candidates(choice: Choice, missing: Sequence[str] = ()) -> str:
     """A table with a line for each candidate, then a line for each built-in file that could not be loaded."""
     rows = [_row(candidate, candidate.kernel is choice.kernel) for candidate in choice.candidates]
+    if _place(choice) != "cpu":
+        behind = [_behind(candidate, choice) for candidate in choice.candidates]
+        rows = [(*row[:-1], row[-1] or why) for row, why in zip(rows, behind, strict=True)]
     head = ("", "kernel", "configuration", "predicted", "measured", "")
     lines = (
         _aligned([head, *rows])
@@ -79,6 +96,21 @@ def _row(candidate: Candidate, chosen: bool) -> tuple[str, ...]:
         duration_text(candidate.tuned_s),
         candidate.reason_not or "",
     )
+
+
+def _behind(candidate: Candidate, choice: Choice) -> str:
+    """Why a kernel that could run the call was not chosen; "" for the one that was."""
+    best = next((c for c in choice.candidates if c.kernel is choice.kernel), None)
+    if best is None or candidate is best:
+        return ""
+    for what, theirs, ours in (
+        ("measured", candidate.tuned_s, best.tuned_s),
+        ("predicted", candidate.predicted_s, best.predicted_s),
+    ):
+        ranked = what == "predicted" and max(candidate.kernel.rank, best.kernel.rank) > 0
+        if theirs is not None and ours and not ranked:
+            return f"{what} to take {theirs / ours:.2f} times as long"
+    return f"of rank {candidate.kernel.rank}, the chosen of rank {best.kernel.rank}"
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -67,7 +67,7 @@ def _placed(
     memory = room[start : start + -(-(offset + high + GUARD_BYTES) // spec.itemsize) * spec.itemsize]
     memory[:] = 0xAB
     array: NDArray[Any] = np.ndarray(spec.shape, spec.np_dtype, memory, offset, strides)
-    floating = spec.dtype in ("float64", "float32", "float16", "bfloat16")
+    floating = spec.dtype in ("float64", "float32", "float16", "bfloat16", "float8_e4m3fn")
     if values is not None:
         if floating:
             memory.view(spec.np_dtype)[:] = np.nan

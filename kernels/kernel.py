@@ -30,19 +30,23 @@ class ExtraError:
         magnitude: like `Op.magnitude`, of the terms that this kernel adds up, which may be more than the op's
             definition has: what the errors of single elements are measured against. None for the op's own.
             Elements for which it is not finite are not judged: the kernel may spread infinities and NaN.
+        explicit: whether the kernel runs only where that is asked for, by extra_error=True or by its name as
+            the backend; else it runs in all dtypes but float64 unless extra_error=False.
     """
 
     factor: float
     why: str
     magnitude: Callable[..., tuple[Any, ...]] | None = field(default=None, repr=False)
+    explicit: bool = False
 
     def refusal(self, setting: bool | None) -> str:
         """The reason why such a kernel does not run, under settings that allow no extra error."""
-        rule = (
-            "float64 allows that only with extra_error=True"
-            if setting is None
-            else "extra_error=False is set"
-        )
+        if setting is False:
+            rule = "extra_error=False is set"
+        elif self.explicit:
+            rule = "it runs only under extra_error=True, or where backend= names it"
+        else:
+            rule = "float64 allows that only with extra_error=True"
         return f"may err by more than the standard budget, and {rule} ({self.why})"
 
 

@@ -19,7 +19,7 @@ from .errors import DTypeError, RegistrationError
 from .kernel import Configs, ExtraError, Kernel, Model, Supports, make_kernel
 from .op import get_op
 from .settings import clear_memos
-from .spec import SHORT_NAMES, check_device
+from .spec import FEW_OPS_NAMES, SHORT_NAMES, check_device
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -87,7 +87,7 @@ def kernel(
     op = get_op(op_name)
     names = (dtypes,) if isinstance(dtypes, str) else tuple(dtypes)
     for dtype in names:
-        if dtype not in SHORT_NAMES:
+        if dtype not in SHORT_NAMES and dtype not in FEW_OPS_NAMES:
             raise DTypeError(
                 f"@kernel({op_name!r}, dtypes=...): {dtype!r} is none of {', '.join(SHORT_NAMES)}."
             )

@@ -28,7 +28,12 @@ SHORT_NAMES = {
     "uint8": "u8",
     "bool": "b8",
 }
-"""Every dtype of this package, and the short name that a printed spec shows."""
+"""Every dtype that ops in general take, and the short name that a printed spec shows."""
+
+FEW_OPS_NAMES = {"float8_e4m3fn": "f8"}
+"""The same for dtypes that only ops take which name them: numbers that are stored, and multiplied."""
+
+_ALL_NAMES = {**SHORT_NAMES, **FEW_OPS_NAMES}
 
 ABSENT_NAME = "absent"
 
@@ -37,13 +42,13 @@ _NAMES: dict[np.dtype[Any], str] = {}
 
 
 def np_dtype(name: str) -> np.dtype[Any]:
-    """The NumPy dtype called `name`; `ml_dtypes` is imported the first time that bfloat16 is asked for."""
+    """The NumPy dtype called `name`; `ml_dtypes` is imported when one of its own is first asked for."""
     found = _NP_DTYPES.get(name)
     if found is None:
-        if name == "bfloat16":
+        if name in ("bfloat16", "float8_e4m3fn"):
             import ml_dtypes
 
-            found = np.dtype(ml_dtypes.bfloat16)
+            found = np.dtype(getattr(ml_dtypes, name))
         elif name in SHORT_NAMES:
             found = np.dtype(name)
         else:
@@ -58,7 +63,7 @@ def dtype_name(dtype: Any) -> str:
     Raises:
         DTypeError: for a dtype that this package has not: complex, object, text, foreign byte order.
     """
-    if isinstance(dtype, str) and dtype in SHORT_NAMES:
+    if isinstance(dtype, str) and dtype in _ALL_NAMES:
         return dtype
     if isinstance(dtype, np.dtype):
         known = _NAMES.get(dtype)
@@ -68,7 +73,7 @@ def dtype_name(dtype: Any) -> str:
         found = np.dtype(dtype)
     except TypeError:
         _refuse_dtype(dtype)
-    if dtype is None or found.name not in SHORT_NAMES:
+    if dtype is None or found.name not in _ALL_NAMES:
         _refuse_dtype(dtype if dtype is None else found.name)
     if not found.isnative:
         raise DTypeError(
@@ -221,7 +226,7 @@ class TensorSpec:
             return "-"
         shape = ",".join(map(str, self.shape))
         layout = "" if self.layout is None else "; " + ",".join(map(str, self.layout))
-        return f"{SHORT_NAMES[self.dtype]}[{shape}{layout}]@{self.device}"
+        return f"{_ALL_NAMES[self.dtype]}[{shape}{layout}]@{self.device}"
 
     def __repr__(self) -> str:
         return f"TensorSpec({self})"

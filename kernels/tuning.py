@@ -135,7 +135,12 @@ def known(
         kernels: whose times are wanted; times of older source of theirs are left out.
         cache: where to look; the default cache unless given.
     """
-    entries = (cache or default_cache()).find(problem_key(op, specs, attrs), threads)
+    key = key_of(op, specs, attrs)
+    entries = (cache or default_cache()).find(key, threads)
+    if is_on_cuda(specs):
+        from .cuda import tables
+
+        entries = [*tables.find(key), *entries]  # what was measured here counts more
     if not entries:
         return {}
     sources = {kernel.id: kernel.source_digest() for kernel in kernels}
@@ -144,6 +149,41 @@ def known(
         for entry in entries
         if sources.get(entry.kernel) == entry.source
     }
+
+
+def is_on_cuda(specs: Sequence[TensorSpec]) -> bool:
+    """Whether a call is one for a GPU."""
+    return any(spec.present and spec.device != "cpu" for spec in specs)
+
+
+def key_of(op: Op, specs: Sequence[TensorSpec], attrs: Attrs) -> str:
+    """The key under which times of a call are kept: `problem_key`, on a GPU with the name of its model.
+
+    Which of several GPUs of one model it was makes no difference.
+    """
+    key = problem_key(op, specs, attrs)
+    if not is_on_cuda(specs):
+        return key
+    from .cuda.device import facts
+
+    device = next(spec.device for spec in specs if spec.present)
+    return f"{key.replace(f'@{device}', '@cuda')} on {facts(device).name}"
+
+
+def entry_of(
+    op: Op, specs: Specs, attrs: Attrs, kernel: Kernel, config: Config, seconds: float, samples: int = 1
+) -> Entry:
+    """A measured time of a call on a GPU as the cache keeps it."""
+    return Entry(
+        kernel=kernel.id,
+        source=kernel.source_digest(),
+        problem=key_of(op, specs, attrs),
+        threads=1,
+        config=config,
+        seconds=seconds,
+        samples=samples,
+        date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
 
 
 def best(
@@ -235,7 +275,7 @@ class _Problem:
 
     @property
     def key(self) -> str:
-        return problem_key(self.op, self.specs, self.attrs)
+        return key_of(self.op, self.specs, self.attrs)
 
     def options(self) -> tuple[list[tuple[Kernel, Config]], list[tuple[Kernel, Config, str]]]:
         """Every kernel that supports the call with each of its configurations, the most promising first.

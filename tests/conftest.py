@@ -39,14 +39,13 @@ settings.load_profile("fresh" if os.environ.get("KERNELWRIGHT_TEST_FRESH") else 
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", f"{child_tests.MARK}: runs in a child process, in Triton's interpreter"
-    )
+    for mark, what in child_tests.MARKS.items():
+        config.addinivalue_line("markers", f"{mark}: {what}")
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    return child_tests.run_elsewhere(pyfuncitem)
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    return child_tests.run_elsewhere(item)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

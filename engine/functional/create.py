@@ -15,7 +15,7 @@ import numpy as np
 
 from ...kernels.errors import ConfigError, DTypeError, ShapeError
 from ...kernels.spec import dtype_name, np_dtype
-from ..array import Array, _check_device
+from ..array import Array, asarray
 from ..eager import Operand
 
 Shape = int | Sequence[int]
@@ -106,8 +106,8 @@ def eye(n: int, m: int | None = None, k: int = 0, dtype: Any = "float32", device
 
 
 def _made(data: Any, device: str | None) -> Array:
-    _check_device(device)
-    return Array(np.ascontiguousarray(data).reshape(data.shape))
+    made = Array(np.ascontiguousarray(data).reshape(data.shape))
+    return made if device is None else asarray(made, device=device)
 
 
 def _kind(value: Any) -> str:

@@ -14,7 +14,7 @@ from ..op import AnyArray, Attrs
 from ..spec import TensorSpec
 from .geometry import LAYOUTS, MOST_AXES, Ints, output_size, window
 
-DTYPES = ("float32", "float64", "bfloat16")
+DTYPES = ("float32", "float64", "bfloat16", "float16")
 WINDOW = {"stride": (), "padding": (), "dilation": (), "groups": 1, "layout": "NCHW"}
 
 

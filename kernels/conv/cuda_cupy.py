@@ -2,11 +2,11 @@
 
     depthwise_channels  channels contiguous ("NHWC"): vectors of channels by strips of places (depthwise.cu)
     depthwise_planes    any other layout, "NCHW" above all: tiles of planes in shared memory (depthwise.cu)
-    few_channels        up to 4 input channels, such as the first layer of a network, in float32 arithmetic:
+    direct              up to 4 input channels, such as the first layer of a network, in float32 arithmetic:
                         8 places by 8 channels a thread (few_channels.cu)
 
 Sums are float32 whatever the dtype. A depthwise convolution has as many FLOP as twice its taps for two
-elements moved: its roof is memory. `few_channels` is bound by the ordinary cores, 67 TFLOP/s on an H200. No
+elements moved: its roof is memory. `direct` is bound by the ordinary cores, 67 TFLOP/s on an H200. No
 record has measured either yet.
 """
 
@@ -260,7 +260,7 @@ def depthwise_planes(specs: Specs, attrs: Attrs, config: Config, threads: int) -
     return _launch(specs, lambda aligned: planes_step(p, chips), p)
 
 
-# --- few_channels -------------------------------------------------------------------------------------------
+# --- direct -------------------------------------------------------------------------------------------------
 
 MOST_CHANNELS = 4
 PLACES = 256  # of an image, by one block
@@ -346,7 +346,7 @@ def few_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float
     model=few_model,
     binds=True,
 )
-def few_channels(specs: Specs, attrs: Attrs, config: Config, threads: int) -> CodeLaunch:
+def direct(specs: Specs, attrs: Attrs, config: Config, threads: int) -> CodeLaunch:
     """8 places by 8 channels a thread, pixels and filters in shared memory."""
     p, chips = problem_of(specs, attrs), facts(specs[0].device).multiprocessors
     return _launch(specs, lambda aligned: few_step(p, aligned, chips), p)

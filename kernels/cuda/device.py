@@ -116,7 +116,7 @@ _BANDWIDTHS = {
 TARGETS = tuple(_CHIPS)
 """The compute capabilities that every shipped kernel is compiled for in the tests: 80, 90 and 100."""
 
-_assumed: list[int] = []
+_assumed: list[Device] = []
 
 
 def chip(capability: int) -> Device:
@@ -136,10 +136,16 @@ def assume(capability: int) -> Iterator[Device]:
 
     For tests and for compiling ahead of time. It holds for all threads.
     """
-    found = chip(capability)
-    _assumed.append(capability)
-    try:
+    with taken_for(chip(capability)) as found:
         yield found
+
+
+@contextmanager
+def taken_for(device: Device) -> Iterator[Device]:
+    """Take every CUDA device for this one inside the block, in all threads."""
+    _assumed.append(device)
+    try:
+        yield device
     finally:
         _assumed.pop()
 
@@ -155,7 +161,7 @@ def facts(device: str = "cuda") -> Device:
         ConfigError: when KERNELWRIGHT_CUDA_TARGET is needed and means nothing.
     """
     if _assumed:
-        return chip(_assumed[-1])
+        return _assumed[-1]
     if not available():
         return chip(_target_from_environment())
     return _read(number(device))
@@ -173,16 +179,21 @@ def number(device: str) -> int:
         DeviceError: when there is no such device.
     """
     count = _count()
-    given = device.partition(":")[2]
-    if not count:
-        raise DeviceError(f"there is no {device!r} here: {missing_reason()}.")
-    if not given:
+    if count and not device.partition(":")[2]:
         import torch
 
         return int(torch.cuda.current_device())
-    if int(given) >= count:
+    return counted(device, count)
+
+
+def counted(device: str, count: int) -> int:
+    """The number of `"cuda:<number>"` (0 of `"cuda"`) among `count` devices; DeviceError beyond them."""
+    given = int(device.partition(":")[2] or 0)
+    if not count:
+        raise DeviceError(f"there is no {device!r} here: {missing_reason()}.")
+    if given >= count:
         raise DeviceError(f"there is no {device!r} here; torch sees {count} CUDA devices, from 'cuda:0' on.")
-    return int(given)
+    return given
 
 
 def missing_reason() -> str:

@@ -13,13 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from threading import RLock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..errors import LayoutError, RegistrationError
+from ..errors import DeviceError, LayoutError, RegistrationError
 from ..op import Specs
 from .build import compile_variant, is_interpreted
-from .device import facts, number
+from .device import facts, missing_reason, number
 from .step import ALIGNMENT, Arg, Descriptor, Step, Variant, Workspace, variant
+
+if TYPE_CHECKING:
+    from .aot import Code
 
 _MOST_READY = 64  # argument lists kept by one launch: addresses alternate in loops, and rarely among more
 Ready = tuple[Callable[[int], None], ...]
@@ -32,17 +35,22 @@ class TorchRuntime:
         import torch
 
         self._torch = torch
-        self._stream = torch._C._cuda_getCurrentRawStream
-        self._device = torch._C._cuda_getDevice
+        # A build without CUDA has neither; nothing is launched there.
+        self._stream = getattr(torch._C, "_cuda_getCurrentRawStream", None)
+        self._device = getattr(torch._C, "_cuda_getDevice", None)
+
+    def place(self, tensor: Any) -> str | None:
+        """`"cuda:0"` of a tensor on that device; None of one elsewhere."""
+        return f"cuda:{tensor.get_device()}" if tensor.is_cuda else None
 
     def stream(self, index: int) -> int:
         """The handle of torch's current stream of a device."""
-        stream: int = self._stream(index)
+        stream: int = self._stream(index)  # type: ignore[misc]
         return stream
 
     def current(self) -> int:
         """The number of the current device of this thread."""
-        device: int = self._device()
+        device: int = self._device()  # type: ignore[misc]
         return device
 
     def on(self, index: int) -> Any:
@@ -53,6 +61,14 @@ class TorchRuntime:
         """A tensor for a workspace, from torch's allocator; set to zeros on the current stream if asked."""
         make = self._torch.zeros if piece.zero else self._torch.empty
         return make(piece.shape, dtype=torch_dtype(piece.dtype), device=f"cuda:{index}")
+
+    def empty(self, shape: tuple[int, ...], dtype: Any, device: str) -> Any:
+        """An uninitialised row-major tensor on a device that a spec names."""
+        return self._torch.empty(shape, dtype=dtype, device=device)
+
+    def moved(self, tensor: Any, index: int) -> Any:
+        """A copy of a CPU tensor on a device."""
+        return tensor.to(f"cuda:{index}")
 
     def number(self, device: str) -> int:
         """The number of a device that a spec names."""
@@ -72,7 +88,10 @@ def runtime() -> Any:
     """The runtime in force."""
     global _runtime
     if _runtime is None:
-        _runtime = TorchRuntime()
+        try:
+            _runtime = TorchRuntime()
+        except ImportError:
+            raise DeviceError(f"there is no GPU here: {missing_reason()}.") from None
     return _runtime
 
 
@@ -131,7 +150,8 @@ class CudaLaunch:
 
     def chosen(self, aligned: tuple[bool, ...]) -> tuple[Step, ...]:
         """The steps for tensors of which each one is, or is not, at an address that is a multiple of 16."""
-        odd = [d.index for step in self.steps for d in step.descriptors() if not aligned[d.index]]
+        described = {d.index for step in self.steps for d in step.descriptors()}
+        odd = [index for index in described if isinstance(index, int) and not aligned[index]]
         if not odd:
             return self.steps
         if self.otherwise is None:
@@ -145,6 +165,22 @@ class CudaLaunch:
         """What is compiled for the steps."""
         places = (aligned,) * len(self.specs)
         return [variant(step, self.specs, places) for step in self.chosen(places)]
+
+    def codes(self, capability: int) -> list[Code]:
+        """What the machine code of each step needs of a chip; compiled ahead of time where it was not yet."""
+        from .aot import read
+
+        if self._interpreted:
+            return []
+        return [read(wanted, capability) for wanted in self.variants()]
+
+    def sources(self) -> list[str]:
+        """A digest of the source of each step's kernel; see `aot.source_digest`."""
+        from .aot import source_digest
+
+        if self._interpreted:
+            return []
+        return [source_digest(wanted) for wanted in self.variants()]
 
     def _device(self) -> str:
         return next(spec.device for spec in self.specs if spec.present)
@@ -182,7 +218,8 @@ class CudaLaunch:
                 value = pieces[id(value)]
             elif isinstance(value, Descriptor):
                 shape, strides = value.extent(self.specs)
-                value = (pointers[value.index], shape, strides, value.block)
+                at = pieces[id(value.index)] if isinstance(value.index, Workspace) else pointers[value.index]
+                value = (at, shape, strides, value.block)
             values.append(value)
         return bound(kernel, step.grid, values)
 
@@ -201,9 +238,10 @@ class CudaLaunch:
                     from triton.tools.tensor_descriptor import TensorDescriptor
 
                     shape, strides = value.extent(self.specs)
-                    value = TensorDescriptor(
-                        tensors[value.index], list(shape), list(strides), list(value.block)
+                    base = (
+                        held[id(value.index)] if isinstance(value.index, Workspace) else tensors[value.index]
                     )
+                    value = TensorDescriptor(base, list(shape), list(strides), list(value.block))
                 values[name] = value
             with run.launching(step):
                 step.fn[step.grid](**values)
@@ -223,13 +261,14 @@ def launcher(specs: Specs, *steps: Step, otherwise: Callable[[], Sequence[Step]]
 
 def loaded(wanted: Variant, index: int) -> Any:
     """The compiled kernel for a device, compiled and loaded at the first call. The device is current."""
-    key = (wanted, index, id(_runtime))
+    capability = runtime().capability(index)
+    key = (wanted, index, capability)
     kernel = _kernels.get(key)
     if kernel is None:
         with _lock:
             kernel = _kernels.get(key)
             if kernel is None:
-                kernel = compile_variant(wanted, runtime().capability(index))
+                kernel = compile_variant(wanted, capability)
                 _kernels[key] = kernel
     return kernel
 

@@ -45,23 +45,30 @@ class Arg:
 
 @dataclass(frozen=True)
 class Descriptor:
-    """A tensor of the call as a TMA descriptor that the host makes (`tl.tensor_descriptor` in the kernel).
+    """A tensor of the call, or a workspace, as a TMA descriptor that the host makes (`tl.tensor_descriptor`).
 
     Attributes:
-        index: which tensor of the call.
+        index: which tensor of the call, or the workspace.
         block: the shape of the box that one load or store moves.
         shape, strides: lengths and element strides of the array that is described; those of the tensor unless
             given. The last stride is 1, all others multiples of 16 bytes, and no length is 0.
     """
 
-    index: int
+    index: int | Workspace
     block: tuple[int, ...]
     shape: tuple[int, ...] | None = None
     strides: tuple[int, ...] | None = None
 
+    def dtype(self, specs: Specs) -> str:
+        """Of the elements."""
+        return self.index.dtype if isinstance(self.index, Workspace) else specs[self.index].dtype
+
     def extent(self, specs: Specs) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Lengths and element strides of what is described."""
-        spec = specs[self.index]
+        if isinstance(self.index, Workspace):
+            spec = TensorSpec(self.index.shape, self.index.dtype, "cuda")
+        else:
+            spec = specs[self.index]
         shape = spec.shape if self.shape is None else self.shape
         return shape, element_strides(spec) if self.strides is None else self.strides
 
@@ -93,6 +100,8 @@ class Step:
             multiple of 16, and fits 32 bits, is compiled in: calls with other lengths share the code.
         warps, stages, ctas: Triton's num_warps, num_stages, num_ctas.
         registers: the most registers a thread may have (maxnreg); None leaves it to the compiler.
+        any_int: compile nothing in of ints but their width: for kernels that are told by constants what their
+            numbers are multiples of, so that calls with other lengths share even more code.
     """
 
     fn: Any = field(repr=False)
@@ -102,6 +111,7 @@ class Step:
     stages: int = 3
     ctas: int = 1
     registers: int | None = None
+    any_int: bool = False
 
     def __post_init__(self) -> None:
         names = list(self.fn.arg_names)
@@ -120,7 +130,8 @@ class Step:
 
     def workspaces(self) -> list[Workspace]:
         """Those among the arguments."""
-        return [value for value in self.args.values() if isinstance(value, Workspace)]
+        values = [v.index if isinstance(v, Descriptor) else v for v in self.args.values()]
+        return [value for value in values if isinstance(value, Workspace)]
 
     def descriptors(self) -> list[Descriptor]:
         """Those among the arguments."""
@@ -164,7 +175,7 @@ def variant(step: Step, specs: Specs, aligned: tuple[bool, ...]) -> Variant:
             constants.append((place, None if absent else value))
             continue
         signature.append((name, _type(value, specs, f"{step.name}: {name}")))
-        if _is_multiple(value, aligned):
+        if not (step.any_int and isinstance(value, int)) and _is_multiple(value, aligned):
             multiples.append(place)
     options = [("num_warps", step.warps), ("num_stages", step.stages), ("num_ctas", step.ctas)]
     # What a later Triton turns off by default: a * b + c as one instruction.
@@ -187,7 +198,7 @@ def _type(value: Any, specs: Specs, where: str) -> str:
     if isinstance(value, Workspace):
         return "*" + triton_type(value.dtype)
     if isinstance(value, Descriptor):
-        return f"tensordesc<{triton_type(specs[value.index].dtype)}{list(value.block)}>"
+        return f"tensordesc<{triton_type(value.dtype(specs))}{list(value.block)}>"
     if isinstance(value, bool):
         return "u1"
     if isinstance(value, int):

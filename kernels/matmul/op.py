@@ -202,3 +202,4 @@ MATMUL = register_op(
 )
 
 from .linear import LINEAR as LINEAR  # noqa: E402  (declared beside; found by this file)
+from .scaled import SCALED_MATMUL as SCALED_MATMUL  # noqa: E402

@@ -12,16 +12,19 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-MARK = "triton_interpreter"
-_ENVIRONMENT = {"TRITON_INTERPRET": "1"}
+MARKS = {
+    "triton_interpreter": "runs in Triton's interpreter, in a child process",
+    "stub_driver": "runs over a CUDA driver that launches nothing, in a child process",
+}
 _OUTCOMES = "KERNELWRIGHT_TEST_OUTCOMES"
 _LIMIT = 240  # seconds for one file
-_done: dict[Path, dict[str, tuple[str, str]]] = {}
+_done: dict[tuple[Path, str], dict[str, tuple[str, str]]] = {}
 
 
 def is_child() -> bool:
@@ -29,18 +32,42 @@ def is_child() -> bool:
     return _OUTCOMES in os.environ
 
 
-def run_elsewhere(item: pytest.Function) -> bool | None:
-    """For `pytest_pyfunc_call`: report what the child did with a marked test; None for all others."""
-    if item.get_closest_marker(MARK) is None or is_child():
+def run_elsewhere(item: pytest.Item) -> bool | None:
+    """For `pytest_runtest_protocol`: report what the child did with a marked test; None for all others.
+
+    Nothing of the test runs here, its fixtures included.
+    """
+    mark = next((name for name in MARKS if item.get_closest_marker(name) is not None), None)
+    if mark is None or is_child():
         return None
-    if item.path not in _done:
-        _done[item.path] = _run([other for other in item.session.items if other.path == item.path])
-    outcome, text = _done[item.path].get(item.nodeid, ("failed", "the child process did not run this test"))
-    if outcome == "skipped":
-        pytest.skip(text)
-    if outcome != "passed":
-        pytest.fail(f"in the child process:\n{text}", pytrace=False)
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    key = (item.path, mark)
+    started = time.time()
+    if key not in _done:
+        _done[key] = _run([other for other in item.session.items if other.path == item.path], mark)
+    outcome, text = _done[key].get(item.nodeid, ("failed", "the child process did not run this test"))
+    for when in ("setup", "call", "teardown"):
+        report = pytest.TestReport(
+            item.nodeid,
+            item.location,
+            dict.fromkeys(item.keywords, 1),
+            outcome if when == "call" else "passed",
+            _told(item, outcome, text) if when == "call" else None,
+            when,
+            duration=time.time() - started if when == "call" else 0,
+            start=started,
+            stop=time.time(),
+        )
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
+
+
+def _told(item: pytest.Item, outcome: str, text: str) -> Any:
+    """What a report says of a test that did not pass, in pytest's form."""
+    if outcome == "skipped":
+        return str(item.path), 0, f"Skipped: {text.removeprefix('Skipped: ')}"
+    return None if outcome == "passed" else f"in the child process:\n{text}"
 
 
 def write_down(report: pytest.TestReport) -> None:
@@ -52,13 +79,28 @@ def write_down(report: pytest.TestReport) -> None:
         stream.write(json.dumps([report.nodeid, report.outcome, text]) + "\n")
 
 
-def _run(items: list[Any]) -> dict[str, tuple[str, str]]:
-    marked = [item.nodeid for item in items if item.get_closest_marker(MARK) is not None]
+def _environment(mark: str) -> dict[str, str]:
+    """What the child's environment needs; pytest.skip.Exception where it cannot be had."""
+    if mark == "triton_interpreter":
+        return {"TRITON_INTERPRET": "1"}
+    import stub_driver
+
+    if stub_driver.compiler() is None:
+        pytest.skip("needs a C compiler, as Triton does")
+    return stub_driver.environment()
+
+
+def _run(items: list[Any], mark: str) -> dict[str, tuple[str, str]]:
+    marked = [item.nodeid for item in items if item.get_closest_marker(mark) is not None]
+    try:
+        more = _environment(mark)
+    except pytest.skip.Exception as reason:
+        return dict.fromkeys(marked, ("skipped", str(reason)))
     with tempfile.TemporaryDirectory() as folder:
         outcomes = Path(folder) / "outcomes"
         outcomes.touch()
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", *marked]
-        environment = {**os.environ, **_ENVIRONMENT, _OUTCOMES: str(outcomes)}
+        environment = {**os.environ, **more, _OUTCOMES: str(outcomes)}
         for name in [name for name in environment if name.startswith("PYTEST_")]:
             del environment[name]
         try:

@@ -176,8 +176,57 @@ class InterpreterRuntime:
             yield
 
 
+class StandIn:
+    """A runtime that takes torch's CPU tensors for tensors on `cuda:0`: for the public face, unguarded.
+
+    Attributes:
+        steps: what was launched, by name.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+    def place(self, tensor: Any) -> str | None:
+        return "cuda:0"
+
+    def number(self, device: str) -> int:
+        return cuda_device.counted(device, 1)
+
+    def empty(self, shape: tuple[int, ...], dtype: Any, device: str) -> Any:
+        import torch
+
+        made = torch.empty(shape, dtype=dtype)
+        made.view(torch.uint8).reshape(-1).fill_(0xFF)
+        return made
+
+    def moved(self, tensor: Any, index: int) -> Any:
+        return tensor.clone()
+
+    def workspace(self, piece: Workspace, index: int) -> Any:
+        made = self.empty(piece.shape, cuda_launch.torch_dtype(piece.dtype), "cuda:0")
+        return made.zero_() if piece.zero else made
+
+    @contextlib.contextmanager
+    def launching(self, step: Step) -> Iterator[None]:
+        self.steps.append(step.name)
+        with _patched(None, None):
+            yield
+
+
 @contextlib.contextmanager
-def _patched(guard: Guard, backwards: tuple[int, ...] | None) -> Iterator[None]:
+def standing_in(capability: int = 90) -> Iterator[StandIn]:
+    """Calls of the public face with torch CPU tensors as if they were on a GPU, inside the block."""
+    runtime = StandIn()
+    before = cuda_launch.set_runtime(runtime)
+    try:
+        with cuda_device.assume(capability):
+            yield runtime
+    finally:
+        cuda_launch.set_runtime(before)
+
+
+@contextlib.contextmanager
+def _patched(guard: Guard | None, backwards: tuple[int, ...] | None) -> Iterator[None]:
     import triton.language as tl
     import triton.runtime.interpreter as interpreter
 
@@ -205,7 +254,7 @@ def _patched(guard: Guard, backwards: tuple[int, ...] | None) -> Iterator[None]:
         gx, gy, gz = (*(backwards or ()), 1, 1)[:3]
         place(self, gx - 1 - x, gy - 1 - y, gz - 1 - z)
 
-    interpreter._interpreter = _GuardedMemory(real, guard)
+    interpreter._interpreter = real if guard is None else _GuardedMemory(real, guard)
     builder.create_dot, builder.binary_op = wide_dot, checked
     if backwards is not None:
         builder.set_grid_idx = reversed_place

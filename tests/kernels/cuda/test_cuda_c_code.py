@@ -110,7 +110,7 @@ def shipped() -> Iterator[tuple[Code, tuple[str, ...]]]:
         yield _linear("tensor_cores", dtype, config, place == 1, place in (1, 3)), MMA
     yield _conv("depthwise_channels", "float32", "NHWC", 64, 64, 3), ("FFMA", "LDG.E.128", "STG.E.128")
     yield _conv("depthwise_planes", "float32", "NCHW", 64, 64, 3), ("FFMA", "LDS")
-    yield _conv("few_channels", "float32", "NHWC", 3, 64, 7, 2), ("FFMA", "LDS.128", "STG.E.128")
+    yield _conv("direct", "float32", "NHWC", 3, 64, 7, 2), ("FFMA", "LDS.128", "STG.E.128")
 
 
 def others() -> Iterator[tuple[Code, tuple[str, ...]]]:
@@ -123,8 +123,8 @@ def others() -> Iterator[tuple[Code, tuple[str, ...]]]:
     yield _conv("depthwise_channels", "bfloat16", "NHWC", 64, 64, 7), ("FFMA", "LDG.E.64")
     yield _conv("depthwise_channels", "float32", "NHWC", 35, 35, 5), ("FFMA",)
     yield _conv("depthwise_planes", "bfloat16", "NCHW", 64, 64, 7, 2), ("FFMA", "LDS")
-    yield _conv("few_channels", "bfloat16", "NCHW", 3, 64, 7, 2), ("FFMA", "LDS.128", "STG.E.64")
-    yield _conv("few_channels", "float16", "NHWC", 4, 32, 3), ("FFMA", "LDS.128", "STG.E.128")
+    yield _conv("direct", "bfloat16", "NCHW", 3, 64, 7, 2), ("FFMA", "LDS.128", "STG.E.64")
+    yield _conv("direct", "float16", "NHWC", 4, 32, 3), ("FFMA", "LDS.128", "STG.E.128")
 
 
 def cases() -> list[Case]:

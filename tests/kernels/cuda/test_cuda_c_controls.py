@@ -129,7 +129,7 @@ class Mutant:
             k = 100 if dtype == "float32" else 300
             sample = Sample("mutant", (_normal(dtype, 70, k), _normal(dtype, k, 72)))
             return Case.of(self.kernel, sample, tile, grid=2, files=files)
-        few = self.kernel.endswith("few_channels")
+        few = self.kernel.endswith("direct")
         channels, out = (3, 8) if few else (6, 6)
         x, w = _normal("float32", 1, 33, 35, channels), _normal("float32", out, 3 if few else 1, 3, 3)
         attrs = {"padding": ((1, 1), (1, 1)), "groups": 1 if few else 6, "layout": "NHWC"}
@@ -146,7 +146,7 @@ def mutants() -> Iterator[Mutant]:
     for kernel, file, barriers in (
         ("matmul/cuda_cupy/simt", "matmul/simt.cu", 4),
         ("matmul/cuda_cupy/tensor_cores", "matmul/tensor_cores.cu", 4),
-        ("conv/cuda_cupy/few_channels", "conv/few_channels.cu", 2),
+        ("conv/cuda_cupy/direct", "conv/few_channels.cu", 2),
     ):
         yield from (Mutant(kernel, file, barrier, nth) for nth in range(barriers))
     yield Mutant("conv/cuda_cupy/depthwise_channels", "conv/depthwise.cu", barrier, 0)

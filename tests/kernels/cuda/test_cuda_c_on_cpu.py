@@ -45,8 +45,8 @@ RUNS: list[tuple[str, str, Wanted]] = [
     ("conv/cuda_cupy/depthwise_channels", "float32", _everything),
     ("conv/cuda_cupy/depthwise_channels", "bfloat16", _everything),
     ("conv/cuda_cupy/depthwise_planes", "float32", _everything),
-    ("conv/cuda_cupy/few_channels", "float32", _everything),
-    ("conv/cuda_cupy/few_channels", "bfloat16", _everything),
+    ("conv/cuda_cupy/direct", "float32", _everything),
+    ("conv/cuda_cupy/direct", "bfloat16", _everything),
 ]
 
 
@@ -101,8 +101,8 @@ def images_far_apart() -> Iterator[Case]:
     for kernel, layout, channels, out, groups in (
         ("depthwise_channels", "NHWC", 4, 4, 4),
         ("depthwise_planes", "NCHW", 4, 4, 4),
-        ("few_channels", "NHWC", 3, 8, 1),
-        ("few_channels", "NCHW", 3, 8, 1),
+        ("direct", "NHWC", 3, 8, 1),
+        ("direct", "NCHW", 3, 8, 1),
     ):
         x = _normal("float32", 2, *((channels, 5, 6) if layout == "NCHW" else (5, 6, channels)))
         w = _normal("float32", out, channels // groups, 3, 3)
@@ -134,7 +134,7 @@ def blocks_with_many_tiles() -> Iterator[Case]:
     for kernel, channels, out, groups in (
         ("depthwise_channels", 6, 6, 6),
         ("depthwise_planes", 6, 6, 6),
-        ("few_channels", 3, 40, 1),
+        ("direct", 3, 40, 1),
     ):
         x, w = _normal("float32", 2, 33, 35, channels), _normal("float32", out, channels // groups, 3, 3)
         sample = Sample("1 block", (x, w, None, None), {"groups": groups, "layout": "NHWC"})

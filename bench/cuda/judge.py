@@ -1,0 +1,206 @@
+"""Whether a result on a GPU is right: float64 on the same device, and the project's own budget.
+
+The same measure as `kernels.accuracy` (the errors against the sums of absolute terms), computed there, since
+the problems of the races are too large for the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...kernels import accuracy
+from ...kernels.conv.reference import SLOPES
+from ...kernels.kernel import ExtraError
+from ..problems.problem import Problem
+
+MOST_IMAGES = 16
+"""Images of a batch whose results are looked at: first, last, and some in between, different in each run."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdict on one result: its errors, and what is allowed."""
+
+    ok: bool
+    norm: float
+    element: float
+    allowed: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {"ok": self.ok, "norm": self.norm, "element": self.element, "allowed": self.allowed}
+
+
+def judge(
+    problem: Problem, tensors: Sequence[Any], result: Any, extra: ExtraError | None, seed: int = 0
+) -> Judged:
+    """Judge a result.
+
+    Args:
+        problem: one of the ops of `cases.FAMILIES`.
+        tensors: its inputs on the device, None for one that is left out.
+        result: what was computed.
+        extra: what the kernel declared, or None.
+        seed: chooses the images that are looked at.
+    """
+    import torch
+
+    with torch.inference_mode():
+        exact, scale, got = _TRUTHS[problem.op](problem.complete, tensors, result, seed)
+        got = got.double()
+        if not bool(torch.isfinite(got).all()):
+            return Judged(False, float("inf"), float("inf"), 0.0)
+        off = (got - exact).abs_()
+        norm = float(off.norm() / scale.norm().clamp_min(1e-300))
+        element = float((off / scale.clamp_min(1e-300)).max())
+    terms = problem.operation.reduction_length(problem.specs, **problem.complete)
+    dtype = problem.outputs[0].dtype
+    allowed = accuracy.budget(dtype, terms) * (1.0 if extra is None else extra.factor)
+    ok = norm <= allowed and element <= accuracy.ELEMENT_FACTOR * allowed
+    return Judged(ok, norm, element, allowed)
+
+
+def _wide(x: Any) -> Any:
+    return None if x is None else x.double()
+
+
+def _matmul(attrs: Mapping[str, Any], tensors: Sequence[Any], result: Any, seed: int) -> tuple[Any, Any, Any]:
+    a, b = map(_wide, tensors)
+    return a @ b, a.abs() @ b.abs(), result
+
+
+def _linear(attrs: Mapping[str, Any], tensors: Sequence[Any], result: Any, seed: int) -> tuple[Any, Any, Any]:
+    x, w, b, residual = map(_wide, tensors)
+    z, total = x @ w.T, x.abs() @ w.abs().T
+    for more in (b, residual):
+        if more is not None:
+            z, total = z + more, total + more.abs()
+    return *_activated(attrs["activation"], z, total), result
+
+
+def _activated(name: str | None, z: Any, total: Any) -> tuple[Any, Any]:
+    if name is None:
+        return z, total
+    y = _activation(name)(z)
+    return y, SLOPES[name] * total + y.abs()
+
+
+def _activation(name: str) -> Callable[[Any], Any]:
+    import torch
+    from torch.nn import functional
+
+    table: dict[str, Callable[[Any], Any]] = {
+        "relu": torch.relu,
+        "gelu": functional.gelu,
+        "gelu_tanh": lambda z: functional.gelu(z, approximate="tanh"),
+        "sigmoid": torch.sigmoid,
+        "tanh": torch.tanh,
+        "silu": functional.silu,
+    }
+    return table[name]
+
+
+def _scaled(attrs: Mapping[str, Any], tensors: Sequence[Any], result: Any, seed: int) -> tuple[Any, Any, Any]:
+    a, b, a_scale, b_scale, bias = map(_wide, tensors)
+    factor = a_scale.reshape(-1, 1) * b_scale.reshape(1, -1)
+    z, total = (a @ b) * factor, (a.abs() @ b.abs()) * factor.abs()
+    return (z, total, result) if bias is None else (z + bias, total + bias.abs(), result)
+
+
+def _some_images(count: int, seed: int) -> list[int]:
+    import torch
+
+    if count <= MOST_IMAGES:
+        return list(range(count))
+    inner = torch.randperm(count - 2, generator=torch.Generator().manual_seed(seed))[: MOST_IMAGES - 2] + 1
+    return sorted({0, count - 1, *inner.tolist()})
+
+
+def _conv(attrs: Mapping[str, Any], tensors: Sequence[Any], result: Any, seed: int) -> tuple[Any, Any, Any]:
+    from torch.nn import functional
+
+    x, w, b, residual = tensors
+    at = _some_images(x.shape[0], seed)
+    x, result = _first(x[at].double(), attrs), result[at]
+    (low, _), *_ = pads = attrs["padding"] or ((0, 0),) * (x.ndim - 2)
+    assert all(pair == (low, low) for pair in pads), "the problems of the races are padded evenly"
+    function = (functional.conv1d, functional.conv2d, functional.conv3d)[x.ndim - 3]
+    rest = (attrs["stride"] or 1, low, attrs["dilation"] or 1, attrs["groups"])
+    z, total = function(x, w.double(), None, *rest), function(x.abs(), w.double().abs(), None, *rest)
+    if b is not None:
+        z, total = z + _column(b, z), total + _column(b, z).abs()
+    if residual is not None:
+        more = _first(residual[at].double(), attrs)
+        z, total = z + more, total + more.abs()
+    exact, scale = _activated(attrs["activation"], z, total)
+    return _last(exact, attrs), _last(scale, attrs), result
+
+
+def _column(b: Any, z: Any) -> Any:
+    return b.double().reshape(-1, *(1,) * (z.ndim - 2))
+
+
+def _backward(attrs: Mapping[str, Any], grad: Any, x: Any, w: Any, which: int) -> Any:
+    import torch
+
+    axes = grad.ndim - 2
+    pads = attrs["padding"] or ((0, 0),) * axes
+    mask = [place == which for place in range(3)]
+    return torch.ops.aten.convolution_backward(
+        grad,
+        x,
+        w,
+        None,
+        list(attrs["stride"] or (1,) * axes),
+        [low for low, _ in pads],
+        list(attrs["dilation"] or (1,) * axes),
+        False,
+        [0] * axes,
+        attrs["groups"],
+        mask,
+    )[which]
+
+
+def _input_grad(
+    attrs: Mapping[str, Any], tensors: Sequence[Any], result: Any, seed: int
+) -> tuple[Any, Any, Any]:
+    grad, w = tensors[0], tensors[1].double()
+    at = _some_images(grad.shape[0], seed)
+    grad, got = _first(grad[at].double(), attrs), result[at]
+    x = grad.new_empty((len(at), w.shape[1] * attrs["groups"], *attrs["input_size"]))
+    exact, scale = (_backward(attrs, g, x, v, 0) for g, v in ((grad, w), (grad.abs(), w.abs())))
+    return _last(exact, attrs), _last(scale, attrs), got
+
+
+def _weight_grad(
+    attrs: Mapping[str, Any], tensors: Sequence[Any], result: Any, seed: int
+) -> tuple[Any, Any, Any]:
+    exact: Any = 0.0
+    scale: Any = 0.0
+    for at in range(0, tensors[0].shape[0], MOST_IMAGES):
+        x, grad = (_first(t[at : at + MOST_IMAGES].double(), attrs) for t in tensors[:2])
+        w = x.new_empty(result.shape)
+        exact = exact + _backward(attrs, grad, x, w, 1)
+        scale = scale + _backward(attrs, grad.abs(), x.abs(), w, 1)
+    return exact, scale, result
+
+
+def _first(x: Any, attrs: Mapping[str, Any]) -> Any:
+    """Images with the channels first."""
+    return x if attrs["layout"] == "NCHW" else x.movedim(-1, 1)
+
+
+def _last(x: Any, attrs: Mapping[str, Any]) -> Any:
+    """And back."""
+    return x if attrs["layout"] == "NCHW" else x.movedim(1, -1)
+
+
+_TRUTHS: dict[str, Callable[..., tuple[Any, Any, Any]]] = {
+    "matmul": _matmul,
+    "linear": _linear,
+    "scaled_matmul": _scaled,
+    "conv": _conv,
+    "conv_input_grad": _input_grad,
+    "conv_weight_grad": _weight_grad,
+}

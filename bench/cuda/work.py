@@ -1,0 +1,344 @@
+"""What one job does, on the device: called in a worker process, whose context a failing kernel may spoil."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from statistics import geometric_mean
+from typing import Any
+
+import numpy as np
+
+from ...engine.cuda import CudaArray, run
+from ...kernels import dispatch, registry, tuning
+from ...kernels.cuda.check import check, untakeable
+from ...kernels.cuda.device import facts
+from ...kernels.cuda.launch import runtime, torch_dtype
+from ...kernels.dispatch import Choice
+from ...kernels.kernel import Config, Kernel
+from ...kernels.op import get_op
+from ...kernels.settings import using
+from ..problems.problem import Operand, Problem
+from .cases import Job
+from .contest import Clock, contest, host_seconds, sets_for
+from .judge import judge
+from .vendors import NAMES, settings, vendor
+
+Result = dict[str, Any]
+_MOST_SEARCHED = 24  # configurations of one search
+
+
+class Place:
+    """Where the work is done.
+
+    Args:
+        clock: takes the times.
+        device: where torch makes tensors: "cuda", or "cpu" in tests, where the interpreter runs the kernels.
+        seed: of all random numbers of the run.
+    """
+
+    def __init__(self, clock: Clock, device: str = "cuda", seed: int = 0) -> None:
+        self.clock, self.device, self.seed = clock, device, seed
+
+    def draw(self, operand: Operand | None, salt: int) -> Any:
+        """Fresh standard normal numbers as an operand lies in memory; factors, of one axis, near 1."""
+        import torch
+
+        if operand is None:
+            return None
+        generator = torch.Generator(self.device).manual_seed(self.seed + salt)
+        dtype = torch_dtype(operand.dtype)
+        wide = torch.float32 if operand.dtype.startswith("float8") else dtype
+        made = torch.randn(operand.stored_shape, generator=generator, device=self.device, dtype=wide)
+        if operand.dtype == "float32" and len(operand.shape) == 1:
+            made = made.abs().add_(0.5)
+        made = made.to(dtype)
+        return made.transpose(-1, -2) if operand.transposed else made
+
+    def inputs(self, problem: Problem, salt: int = 0) -> list[Any]:
+        """Fresh operands of a problem."""
+        return [self.draw(o, 1000 * salt + place) for place, o in enumerate(problem.inputs)]
+
+    def sets(self, problem: Problem, first: list[Any]) -> list[list[Any]]:
+        """`first`, and as many more operands as keep the cache from holding them."""
+        more = range(1, sets_for(problem.footprint, facts().l2_bytes))
+        return [first, *(self.inputs(problem, salt) for salt in more)]
+
+
+def work(job: Job, place: Place) -> Result:
+    """Do a job; what it raises is the caller's to note."""
+    return _KINDS[job.kind](job, place)
+
+
+def code_of(choice: Choice) -> list[Result]:
+    """Of each kernel that a choice launches: its name, digests of source and machine code, and its needs."""
+    launch = choice.bind()
+    codes = getattr(launch, "codes", None)
+    if codes is None:
+        return []
+    sources = launch.sources()
+    found = codes(facts(dispatch.device_of(choice.specs)).capability)
+    return [
+        {
+            "kernel": code.kernel,
+            "source": source,
+            "code": code.digest,
+            "registers": code.registers,
+            "shared": code.shared,
+        }
+        for code, source in zip(found, sources, strict=True)
+    ]
+
+
+def chosen(problem: Problem, tensors: Sequence[Any]) -> Choice:
+    """What `choose` picks for a problem on the device, under the settings in force."""
+    from ...engine.cuda import spec_of
+    from ...kernels.spec import ABSENT
+
+    specs = [ABSENT if t is None else spec_of(t) for t in tensors]
+    choice = dispatch.choose(problem.operation, specs, problem.attrs)
+    if choice.kernel is None:
+        choice.bind()  # raises, with every reason
+    return choice
+
+
+def _launches(problem: Problem, choice: Choice, sets: Sequence[Sequence[Any]]) -> list[Callable[[], Any]]:
+    """The choice bound to each set of operands, with an output of its own each."""
+    launch, made = choice.bind(), []
+    count = len(problem.inputs)
+    for tensors in sets:
+        outputs = [
+            runtime().empty(spec.shape, torch_dtype(spec.dtype), spec.device) for spec in choice.specs[count:]
+        ]
+
+        def call(arguments: tuple[Any, ...] = (*tensors, *outputs), output: Any = outputs[0]) -> Any:
+            launch(*arguments)
+            return output
+
+        made.append(call)
+    return made
+
+
+def _race(job: Job, place: Place) -> Result:
+    problem = job.problem
+    assert problem is not None
+    with using(extra_error=job.extra_error), settings(tf32=job.extra_error is True):
+        tensors = place.inputs(problem)
+        choice = chosen(problem, tensors)
+        kernel = choice.kernel
+        assert kernel is not None
+        (output,) = run(problem.operation, tensors, problem.attrs)
+        judged = judge(problem, tensors, output._tensor, kernel.error, place.seed)
+        found: Result = {
+            "kernel": kernel.id,
+            "config": choice.config,
+            "why": choice.why,
+            "judged": judged.to_json(),
+            "codes": code_of(choice),
+            "status": "right" if judged.ok else "wrong",
+        }
+        if not judged.ok:
+            return found
+        theirs = vendor(problem, tensors)
+        found["vendor"] = judge(problem, tensors, theirs(), kernel.error, place.seed).to_json()
+        del output
+        sets = place.sets(problem, tensors)
+        times = contest(
+            {"ours": _launches(problem, choice, sets), "theirs": [vendor(problem, s) for s in sets]},
+            place.clock,
+        )
+    return found | {
+        "ours_s": times.seconds("ours"),
+        "theirs_s": times.seconds("theirs"),
+        "ratio": times.ratio("theirs", "ours"),
+        "rounds": times.sides,
+        "calls": times.calls,
+        "sets": times.sets,
+        "notes": times.notes,
+        "baseline": NAMES[problem.op],
+        "flops": problem.cost.flops,
+        "bytes": problem.cost.bytes,
+    }
+
+
+def _proof(job: Job, place: Place) -> Result:
+    """Every kernel of an op, in its default and last configuration, over the op's samples."""
+    op = get_op(job.op)
+    if job.dtype not in op.dtypes:
+        return {"status": "right", "checked": 0, "note": f"{job.op} takes no {job.dtype}"}
+    checked, refused, wrong = 0, 0, []
+    rng = np.random.default_rng(place.seed)
+    for sample in op.samples(rng, job.dtype):
+        if untakeable(sample) is not None:
+            continue
+        for kernel in registry.kernels_for(job.op, "cuda"):
+            for config in _configs(kernel, sample):
+                if config is None:
+                    refused += 1
+                    continue
+                checked += 1
+                try:
+                    verdict = check(kernel, sample, config, device=place.device)
+                    text = "" if verdict.ok else verdict.text
+                except Exception as error:
+                    text = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                    if "CUDA" in text:
+                        raise  # the context is gone: nothing after this would mean anything
+                if text:
+                    wrong.append(f"{kernel.id} {config} on {sample!r}: {text}")
+    status = "wrong" if wrong else "right"
+    return {"status": status, "checked": checked, "refused": refused, "wrong": wrong[:20]}
+
+
+def _configs(kernel: Kernel, sample: Any) -> list[Config | None]:
+    """The first and the last configuration for a sample; [None] where the kernel refuses it."""
+    from ...kernels.cuda.check import cuda_specs
+
+    specs = cuda_specs(kernel, sample)
+    attrs = get_op(kernel.op).complete(sample.attrs)
+    if not any(spec.size for spec in specs[len(sample.inputs) :]):
+        return []
+    if kernel.why_not(specs, attrs) is not None:
+        return [None]
+    known = kernel.configurations(specs, attrs, 1)
+    return [known[0]] if len(known) == 1 else [known[0], known[-1]]
+
+
+# Rows and columns of a matrix of more than 2^31 elements (4.3 GB of bfloat16).
+_WIDE = (2**16 + 48, 2**15 + 64)
+
+
+def _wide(job: Job, place: Place) -> Result:
+    """Products with an operand, and with a result, of more than 2^31 elements: some rows against float64."""
+    import torch
+
+    rows, columns = _WIDE if place.device != "cpu" else (200, 136)
+    done, wrong = [], []
+    at = sorted({0, rows // 2, rows - 1, *range(rows - 40, rows, 13)})
+    for name, (m, k, n) in (("operand", (rows, columns, 64)), ("result", (rows, 64, columns))):
+        a = place.draw(Operand((m, k), "bfloat16"), 1)
+        b = place.draw(Operand((k, n), "bfloat16"), 2)
+        (c,) = run(get_op("matmul"), [a, b], {})
+        some = a[at].double()
+        exact, scale = some @ b.double(), some.abs() @ b.double().abs()
+        off = (c._tensor[at].double() - exact).abs()
+        largest = float((off / scale.clamp_min(1e-300)).max())
+        done.append(f"{name} {m}x{k}x{n}: {largest:.2g}")
+        if not largest <= 2**-6 or not bool(torch.isfinite(c._tensor[at]).all()):
+            wrong.append(done[-1])
+        del a, b, c
+    return {"status": "wrong" if wrong else "right", "checked": len(done), "wrong": wrong, "done": done}
+
+
+def _launch(job: Job, place: Place) -> Result:
+    """What a call costs on the host: through a launch, through the eager call, and through torch."""
+    import torch
+
+    found: Result = {"status": "right"}
+    a, b = (place.draw(Operand((64, 64), "bfloat16"), salt) for salt in (1, 2))
+    problem = Problem("launch", "matmul", (Operand((64, 64), "bfloat16"),) * 2, "launch", "synthetic")
+    choice = chosen(problem, [a, b])
+    (bare,) = _launches(problem, choice, [[a, b]])
+    x, y = CudaArray(a), CudaArray(b)
+    matmul = get_op("matmul")
+    out = torch.empty(64, 64, dtype=torch.bfloat16, device=place.device)
+    ways: dict[str, Callable[[], Any]] = {
+        "launch_s": bare,
+        "call_s": lambda: run(matmul, (x, y), {}),
+        "torch_s": lambda: torch.mm(a, b, out=out),
+    }
+    for name, call in ways.items():
+        call()
+        found[name] = host_seconds(call, place.clock)
+    return found
+
+
+def _search(job: Job, place: Place) -> Result:
+    """Every configuration that may run the call: how far the model's choice is from the best."""
+    problem = job.problem
+    assert problem is not None
+    with using(extra_error=job.extra_error), settings(tf32=job.extra_error is True):
+        tensors = place.inputs(problem)
+        untuned = chosen(problem, tensors)
+        entries, times, options = [], {}, _options(untuned)
+        sets = place.sets(problem, tensors)
+        sides: dict[str, Any] = {}
+        for kernel, config in options:
+            choice = Choice(**{**untuned.__dict__, "kernel": kernel, "config": config})
+            key = f"{kernel.id} {tuning.config_key(config)}"
+            try:
+                calls = _launches(problem, choice, sets)
+                judged = judge(problem, tensors, calls[0](), kernel.error, place.seed)
+            except Exception as error:
+                if "CUDA" in str(error):
+                    raise
+                continue  # one that this chip has no room for
+            if judged.ok:
+                sides[key] = calls
+        found = contest(sides, place.clock, rounds=5)
+        times = {name: found.seconds(name) for name in sides}
+        for kernel, config in options:
+            key = f"{kernel.id} {tuning.config_key(config)}"
+            if key in times:
+                entries.append(
+                    tuning.entry_of(
+                        problem.operation, untuned.specs, untuned.attrs, kernel, config, times[key]
+                    )
+                )
+        if place.device != "cpu":
+            tuning.default_cache().put(entries)
+    assert untuned.kernel is not None
+    own = times.get(f"{untuned.kernel.id} {tuning.config_key(untuned.config)}")
+    best = min(times, key=lambda name: times[name])
+    return {
+        "status": "right",
+        "untuned_s": own,
+        "best_s": times[best],
+        "best": best,
+        "loss": None if own is None else own / times[best],
+        "times": times,
+        "entries": [entry.__dict__ for entry in entries],
+    }
+
+
+def _options(untuned: Choice) -> list[tuple[Kernel, Config]]:
+    """The kernels and configurations of a search, those predicted to be fast first."""
+    found: list[tuple[float, int, Kernel, Config]] = []
+    for candidate in untuned.candidates:
+        if candidate.reason_not is None:
+            kernel = candidate.kernel
+            for config in kernel.configurations(untuned.specs, untuned.attrs, 1):
+                predicted = kernel.predict(untuned.specs, untuned.attrs, config, 1)
+                found.append((float("inf") if predicted is None else predicted, len(found), kernel, config))
+    return [(kernel, config) for _, _, kernel, config in sorted(found)[:_MOST_SEARCHED]]
+
+
+_KINDS: dict[str, Callable[[Job, Place], Result]] = {
+    "race": _race,
+    "proof": _proof,
+    "wide": _wide,
+    "launch": _launch,
+    "search": _search,
+}
+
+
+def summary(results: Sequence[tuple[Job, Result]]) -> list[tuple[str, int, float, float]]:
+    """Of each group of races: its name, how many, the geometric mean of the ratios, and the worst."""
+    groups: dict[str, list[float]] = {}
+    for job, result in results:
+        if job.kind == "race" and job.problem is not None and "ratio" in result:
+            groups.setdefault(job.problem.group, []).append(result["ratio"])
+    return [(name, len(rs), geometric_mean(rs), min(rs)) for name, rs in groups.items()]
+
+
+def timed(job: Job, place: Place) -> Result:
+    """`work` with its seconds, and what it raises as a failed result; a lost device is raised."""
+    started = time.monotonic()
+    try:
+        result = work(job, place)
+    except Exception as error:
+        if "CUDA error" in str(error) or "Triton Error [CUDA]" in str(error):
+            raise
+        first = str(error).splitlines()[0] if str(error) else ""
+        result = {"status": "failed", "message": f"{type(error).__name__}: {first}"}
+    return result | {"seconds": time.monotonic() - started}

@@ -1,0 +1,57 @@
+"""A worker process: does the jobs it is named, one after the other, and writes a line before and after each.
+
+    python -m kernelwright.bench.cuda.worker ORDERS RESULTS
+
+ORDERS is a JSON file: suite, check, seed, the names of the jobs, and when to stop. A kernel that goes astray
+can take the whole process's hold of the GPU with it; the lines say which one it was, and `run` starts another
+worker for the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .cases import jobs
+from .contest import EventClock
+from .work import Place, timed
+
+LOST = 70
+"""The exit code of a worker that has lost the device."""
+
+
+def main(orders: Mapping[str, Any], results: Path, place: Place) -> int:
+    """Do the jobs; the exit code."""
+    named = {job.name: job for job in jobs(orders["suite"], orders["check"])}
+    with results.open("a", encoding="utf-8") as stream:
+
+        def write(line: dict[str, Any]) -> None:
+            stream.write(json.dumps(line, default=str) + "\n")
+            stream.flush()
+
+        for name in orders["names"]:
+            if time.time() > orders["until"]:
+                break
+            write({"begin": name})
+            try:
+                result = timed(named[name], place)
+            except Exception as error:
+                first = str(error).splitlines()[0] if str(error) else ""
+                write(
+                    {
+                        "name": name,
+                        "result": {"status": "failed", "message": f"{type(error).__name__}: {first}"},
+                    }
+                )
+                return LOST
+            write({"name": name, "result": result})
+    return 0
+
+
+if __name__ == "__main__":
+    given = json.loads(Path(sys.argv[1]).read_text("utf-8"))
+    sys.exit(main(given, Path(sys.argv[2]), Place(EventClock(), seed=given["seed"])))

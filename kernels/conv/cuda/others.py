@@ -1,0 +1,248 @@
+"""The launches of depthwise convolutions, weight gradients and bias gradients."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import gcd
+from typing import Any
+
+from ...cuda.step import Arg, Step, Workspace
+from ...kernel import Config
+from .depthwise import depthwise, depthwise_back, depthwise_weights
+from .problem import Images, Problem, by_axis, divisions, magic, only, steps_of, window_constants
+from .products import Held, ending, precision, readable, result_unit
+from .sums import part_sums, pixel_sums
+from .weights import weight_grad, weight_sums
+
+
+def _step(fn: Any, grid: tuple[int, ...], values: dict[str, Any], warps: int, stages: int) -> Step:
+    """A launch with those of the values that the function takes."""
+    return Step(fn, grid, only(fn, values), warps=warps, stages=stages, any_int=True)
+
+
+def depthwise_steps(p: Problem, config: Config) -> list[Step]:
+    """The launch of `depthwise` that computes y."""
+    images = p.x
+    unit = gcd(result_unit(p, p.y, p.outs), images.unit(p.itemsize, p.outs))
+    w_start = 0
+    return [_depthwise_step(p, config, images, p.y, unit, w_start, p.w.taps, p.conv.pad)]
+
+
+def _depthwise_step(
+    p: Problem,
+    config: Config,
+    src: Images,
+    dst: Images,
+    unit: int,
+    w_start: int,
+    w_taps: tuple[int, int, int],
+    pad: tuple[int, int, int],
+) -> Step:
+    c = p.conv
+    ph, bw, bc = config["ph"], config["bw"], config["bc"]
+    values: dict[str, Any] = {
+        **{name.replace("dst_", "y_"): value for name, value in ending(p, dst, unit).items()},
+        **window_constants(c),
+        **by_axis("x", src.size),
+        **by_axis("pad", pad),
+        **by_axis("rows", dst.size),
+        **steps_of("x", src, unit),
+        "x": Arg(src.index),
+        "w": Arg(p.w_index),
+        "y": Arg(dst.index),
+        "outs": p.outs // unit,
+        "w_start": w_start,
+        "w_o_step": p.w.o,
+        **{f"w_{axis}_step": step for axis, step in zip("dhw", w_taps, strict=True)},
+        "MULTIPLIER": c.o,
+        "X_DENSE": src.c_step == 1 and c.o == 1,
+        "X_COLUMNS": src.steps[3] == 1 and src.c_step != 1,
+        "VEC": unit,
+        "PH": ph,
+        "BW": bw,
+        "BC": bc,
+    }
+    n, (d, h, w) = dst.n, dst.size
+    grid = (n * d * -(-h // ph) * -(-w // bw) * -(-p.outs // bc),)
+    return _step(depthwise, grid, values, config["warps"], 1)
+
+
+def depthwise_input_steps(p: Problem, config: Config) -> list[Step]:
+    """The launch that computes the gradient for the input of a depthwise convolution, one out a channel."""
+    c = p.conv
+    unit = gcd(result_unit(p, p.x, p.outs), p.y.unit(p.itemsize, p.outs))
+    if c.stride == (1, 1, 1):
+        # A convolution with the filter turned round.
+        pad = tuple(d * (k - 1) - lo for k, d, lo in zip(c.kernel, c.dilation, c.pad, strict=True))
+        start = sum((k - 1) * step for k, step in zip(c.kernel, p.w.taps, strict=True))
+        d, h, w = (-step for step in p.w.taps)
+        return [_depthwise_step(p, config, p.y, p.x, unit, start, (d, h, w), (pad[0], pad[1], pad[2]))]
+    bm, bc = config["bw"] * config["ph"], config["bc"]
+    d, h, w = (-(-size // s) for size, s in zip(p.x.size, c.stride, strict=True))
+    rows = p.x.n * d * h * w
+    values: dict[str, Any] = {
+        **{name.replace("dst_", "dx_"): value for name, value in ending(p, p.x, unit).items()},
+        "dx_c_step": p.x.c_step,
+        **window_constants(c),
+        **divisions("r", (d, h, w)),
+        **by_axis("grad", p.y.size),
+        **by_axis("dx", p.x.size),
+        **by_axis("pad", c.pad),
+        **steps_of("grad", p.y, unit),
+        "grad": Arg(p.y.index),
+        "w": Arg(p.w_index),
+        "dx": Arg(p.x.index),
+        "rows": rows,
+        "outs": p.outs // unit,
+        "w_o_step": p.w.o,
+        **{f"w_{axis}_step": step for axis, step in zip("dhw", p.w.taps, strict=True)},
+        "VOLUME": p.volume,
+        "DENSE": p.y.c_step == 1,
+        "VEC": unit,
+        "BM": bm,
+        "BC": bc,
+    }
+    classes = c.stride[0] * c.stride[1] * c.stride[2]
+    grid = (-(-p.outs // bc) * -(-rows // bm) * classes,)
+    return [_step(depthwise_back, grid, values, config["warps"], 1)]
+
+
+def _grad_values(p: Problem, x: Images, unit_x: int, unit_grad: int) -> dict[str, Any]:
+    """What both kernels for the gradient of a weight are given."""
+    return {
+        **window_constants(p.conv),
+        **divisions("r", p.y.size),
+        **by_axis("x", x.size),
+        **by_axis("pad", p.conv.pad),
+        **steps_of("x", x, unit_x),
+        **steps_of("grad", p.y, unit_grad, "o"),
+        "rows": p.y.n * p.y.pixels,
+        "VOLUME": p.volume,
+        "X_DENSE": x.c_step == 1,
+        "GRAD_DENSE": p.y.c_step == 1,
+    }
+
+
+def _sums_step(p: Problem, parts: Workspace, splits: int) -> Step:
+    """The launch that adds up the parts of a weight's gradient."""
+    c = p.conv
+    columns = c.c * c.taps
+    block = 256
+    c_mul, c_shift = magic(max(c.c, 1))
+    values = {
+        **window_constants(c),
+        "parts": parts,
+        "dw": Arg(p.w_index),
+        "outs": p.outs,
+        "columns": columns,
+        "channels": c.c,
+        "c_mul": c_mul,
+        "c_shift": c_shift,
+        "splits": splits,
+        **_dw_steps(p),
+        "BN": block,
+    }
+    return _step(weight_sums, (p.outs * -(-columns // block),), values, 4, 1)
+
+
+def _dw_steps(p: Problem) -> dict[str, int]:
+    taps = {f"dw_{axis}_step": step for axis, step in zip("dhw", p.w.taps, strict=True)}
+    return {"dw_o_step": p.w.o, "dw_c_step": p.w.c, **taps}
+
+
+def weight_steps(p: Problem, config: Config) -> list[Step]:
+    """The launches of `weight_grad`: images laid out where need be, the products, the sum of the parts."""
+    c = p.conv
+    before: list[Step] = []
+    held = Held()
+    x, grad = p.x, p.y
+    x_at: Arg | Workspace = Arg(x.index)
+    grad_at: Arg | Workspace = Arg(grad.index)
+    if c.c >= 8:  # with fewer channels, elements are read one by one in any case
+        more, x, x_at = readable(p, x, held, "x")
+        before += more
+    if c.o >= 8:
+        more, grad, grad_at = readable(p, grad, held, "grad")
+        before += more
+    p = replace(p, x=x, y=grad)
+    unit_x, unit_grad = x.unit(p.itemsize, c.c), grad.unit(p.itemsize, c.o)
+    bo, bn, bk, splits = config["bo"], config["bn"], config["bk"], config["splits"]
+    columns = c.c * c.taps
+    parts = Workspace((splits * p.outs * columns,)) if splits > 1 else None
+    c_mul, c_shift = magic(max(c.c, 1))
+    values: dict[str, Any] = {
+        **_grad_values(p, x, unit_x, unit_grad),
+        **_dw_steps(p),
+        "x": x_at,
+        "grad": grad_at,
+        "dw": parts or Arg(p.w_index),
+        "outs": c.o // unit_grad,
+        "columns": columns // unit_x,
+        "channels": c.c // unit_x,
+        "c_mul": c_mul,
+        "c_shift": c_shift,
+        "groups": c.groups,
+        "splits": splits,
+        "CHECKED": not p.unpadded,
+        "ONE_TAP": c.c % bn == 0,
+        "VEC_X": unit_x,
+        "VEC_GRAD": unit_grad,
+        "SPLIT": splits > 1,
+        "PRECISION": precision(p, config),
+        "BO": bo,
+        "BN": bn,
+        "BK": bk,
+    }
+    grid = (-(-columns // bn) * -(-c.o // bo) * c.groups * splits,)
+    step = _step(weight_grad, grid, values, config["warps"], config["stages"])
+    return [*before, step, *([_sums_step(p, parts, splits)] if parts is not None else [])]
+
+
+def depthwise_weight_steps(p: Problem, config: Config) -> list[Step]:
+    """The launches of `depthwise_weights` and of the sum of its parts."""
+    c = p.conv
+    unit = gcd(p.x.unit(p.itemsize, p.outs), p.y.unit(p.itemsize, p.outs))
+    parts = config["splits"]
+    sums = Workspace((parts * p.outs * c.taps,))
+    bm, bc = config["bm"], config["bc"]
+    values = {
+        **_grad_values(p, p.x, unit, unit),
+        "x": Arg(p.x.index),
+        "grad": Arg(p.y.index),
+        "parts_of_dw": sums,
+        "parts": parts,
+        "outs": p.outs // unit,
+        "MULTIPLIER": c.o,
+        "X_DENSE": p.x.c_step == 1 and c.o == 1,
+        "VEC": unit,
+        "BM": bm,
+        "BC": bc,
+    }
+    grid = (c.kernel[0] * c.kernel[1] * -(-p.outs // bc) * parts,)
+    step = _step(depthwise_weights, grid, values, config["warps"], 2)
+    return [step, _sums_step(p, sums, parts)]
+
+
+def bias_steps(grad: Images, out_step: int, itemsize: int, config: Config) -> list[Step]:
+    """The launches of `pixel_sums` and `part_sums`: grad is tensor 0 of the call, the sums are tensor 1."""
+    unit = grad.unit(itemsize, grad.channels)
+    parts, bm, bc = config["parts"], config["bm"], config["bc"]
+    sums = Workspace((parts * grad.channels,))
+    values = {
+        **divisions("r", grad.size),
+        **{name.removeprefix("grad_"): value for name, value in steps_of("grad", grad, unit).items()},
+        "grad": Arg(grad.index),
+        "sums": sums,
+        "rows": grad.n * grad.pixels,
+        "channels": grad.channels // unit,
+        "parts": parts,
+        "DENSE": grad.c_step == 1,
+        "VEC": unit,
+        "BM": bm,
+        "BC": bc,
+    }
+    blocks = -(-grad.channels // bc)
+    first = _step(pixel_sums, (parts * blocks,), values, config["warps"], 3)
+    rest = {"sums": sums, "out": Arg(1), "channels": grad.channels, "parts": parts, "out_step": out_step}
+    last = _step(part_sums, (-(-grad.channels // 32),), {**rest, "BP": 32, "BC": 32}, 4, 1)
+    return [first, last]

@@ -1,0 +1,149 @@
+"""Products as kernels: what `@kernel` wants to know of them, and their plans as launches. Needs triton."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..cuda.device import facts
+from ..cuda.launch import CudaLaunch, launcher
+from ..cuda.step import Arg, Descriptor, Step, Workspace
+from ..kernel import Config
+from ..op import Attrs, Specs
+from . import gpu_plan, gpu_tiles, triton_rows, triton_tiles
+from .gpu_plan import Plan
+from .product import Product
+
+ProductOf = Callable[[Specs, Attrs], Product]
+Refusal = Callable[[Specs, Attrs], str | None]
+
+_FUNCTIONS = {
+    "by_pointers": triton_tiles.by_pointers,
+    "by_descriptors": triton_tiles.by_descriptors,
+    "few_rows": triton_rows.few_rows,
+}
+_POINTERS = ("a", "b", "c", "bias", "residual", "a_scale", "b_scale")
+_TURNED = {"a": "b", "b": "a", "a_scale": "b_scale", "b_scale": "a_scale"}
+
+
+@dataclass(frozen=True)
+class Calls:
+    """The calls of one op.
+
+    Attributes:
+        product: the product behind a call.
+        places: which tensor of a call is a, b, c, bias, residual, a_scale, b_scale; those that there are.
+        refuse: why no kernel here can take a call, beside what its sizes say.
+    """
+
+    product: ProductOf
+    places: Mapping[str, int]
+    refuse: Refusal = lambda specs, attrs: None
+
+    def problem(self, specs: Specs, attrs: Attrs) -> str | None:
+        """Why no kernel here can take a call; None when they can."""
+        return self.refuse(specs, attrs) or gpu_plan.size_problem(self.product(specs, attrs))
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Calls that are computed by tiles (`triton_tiles.py`).
+
+    Attributes:
+        calls: of an op.
+        mover: `"engine"` or `"threads"`: what moves operands to shared memory.
+        unit: what multiplies; the dtype's own unit unless given.
+    """
+
+    calls: Calls
+    mover: str
+    unit: str = ""
+
+    def supports(self, specs: Specs, attrs: Attrs) -> str | None:
+        """For `@kernel`."""
+        reason = self.calls.problem(specs, attrs)
+        if reason is not None:
+            return reason
+        p, device = self.calls.product(specs, attrs), facts(specs[0].device)
+        return gpu_tiles.tiles_problem(p, self._unit(p), self.mover, device)
+
+    def configs(self, specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
+        """For `@kernel`."""
+        p = self.calls.product(specs, attrs)
+        return gpu_tiles.candidates(p, self._unit(p), self.mover, facts(specs[0].device))
+
+    def model(self, specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
+        """For `@kernel`."""
+        p = self.calls.product(specs, attrs)
+        return gpu_tiles.predicted(p, config, self._unit(p), self.mover, facts(specs[0].device))
+
+    def bind(self, specs: Specs, attrs: Attrs, config: Config) -> CudaLaunch:
+        """The launch of a call."""
+        p, device = self.calls.product(specs, attrs), facts(specs[0].device)
+        unit, places = self._unit(p), self.calls.places
+        q = p.turn() if config["turned"] else p
+        full = gpu_tiles.completed(q, config, unit, self.mover, device)
+        if self.mover == "threads":
+            return launcher(
+                specs, *_steps(places, q, gpu_plan.pointer_plans(q, full, device.multiprocessors))
+            )
+
+        def unaligned() -> Sequence[Step]:
+            other = gpu_tiles.completed(q, gpu_tiles.unaligned_config(unit), unit, "threads", device)
+            return _steps(places, q, gpu_plan.pointer_plans(q, other, device.multiprocessors))
+
+        plan = gpu_plan.descriptor_plan(q, full, device.multiprocessors)
+        return launcher(specs, *_steps(places, q, [plan]), otherwise=unaligned)
+
+    def _unit(self, p: Product) -> str:
+        return self.unit or p.dtype
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Calls with few rows or columns (`triton_rows.py`)."""
+
+    calls: Calls
+
+    def supports(self, specs: Specs, attrs: Attrs) -> str | None:
+        """For `@kernel`."""
+        reason = self.calls.problem(specs, attrs)
+        if reason is not None:
+            return reason
+        return gpu_tiles.few_rows_problem(self.calls.product(specs, attrs), facts(specs[0].device))
+
+    def configs(self, specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
+        """For `@kernel`."""
+        return gpu_tiles.rows_candidates(self.calls.product(specs, attrs), facts(specs[0].device))
+
+    def model(self, specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
+        """For `@kernel`."""
+        return gpu_tiles.rows_predicted(self.calls.product(specs, attrs), config, facts(specs[0].device))
+
+    def bind(self, specs: Specs, attrs: Attrs, config: Config) -> CudaLaunch:
+        """The launch of a call."""
+        q = gpu_tiles.with_few_rows(self.calls.product(specs, attrs))
+        return launcher(specs, *_steps(self.calls.places, q, gpu_plan.rows_plans(q, config)))
+
+
+def _steps(places: Mapping[str, int], p: Product, plans: Sequence[Plan]) -> list[Step]:
+    """The steps of some plans. Scratch is shared: launches on one stream follow each other."""
+    if p.turned:
+        places = {_TURNED.get(name, name): place for name, place in places.items()}
+    sums = max(plan.sums for plan in plans)
+    arrivals = max(plan.arrivals for plan in plans)
+    scratch = {
+        "sums": Workspace((sums,)) if sums else None,
+        # Each launch leaves its counters at zero, for the next step of the call.
+        "arrivals": Workspace((arrivals,), "int32", zero=True) if arrivals else None,
+    }
+    steps = []
+    for plan in plans:
+        args: dict[str, Any] = {name: Arg(places[name]) if name in places else None for name in _POINTERS}
+        for name, box in plan.boxes.items():
+            args[name] = Descriptor(places[name], box.block, box.shape, box.steps)
+        args |= {**scratch, **plan.integers, **plan.constants}
+        fn = _FUNCTIONS[plan.function]
+        steps.append(Step(fn, (plan.programs,), args, warps=plan.warps, stages=plan.stages))
+    return steps
