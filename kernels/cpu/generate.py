@@ -66,14 +66,17 @@ class _Host:
             binding.parse_assembly("", binding.create_context()), self.machine
         )
 
-    def compiled(self, text: str, light: bool) -> bytes:
+    def compiled(self, text: str, effort: str) -> bytes:
         """The object code of a module."""
         module = binding.parse_assembly(text, binding.create_context())
+        if effort == "loops":
+            self._optimise_loops(module)
+            return bytes(self.machine.emit_object(module))
         options = binding.create_pipeline_tuning_options(speed_level=2)
         # Emitters write the vectors, and unroll by themselves.
         options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
         builder = binding.create_pass_builder(self.machine, options)
-        if light:
+        if effort == "light":
             passes = binding.create_new_function_pass_manager()
             passes.add_new_gvn_pass()
             passes.add_instruction_combine_pass()
@@ -84,6 +87,21 @@ class _Host:
         else:
             builder.getModulePassManager().run(module, builder)
         return bytes(self.machine.emit_object(module))
+
+    def _optimise_loops(self, module: Any) -> None:
+        """What Numba does: loops rotated early, and then everything, loops made vectors too."""
+        options = binding.create_pipeline_tuning_options(speed_level=0)
+        options.loop_vectorization = options.slp_vectorization = False
+        builder = binding.create_pass_builder(self.machine, options)
+        passes = builder.getModulePassManager()
+        passes.add_loop_rotate_pass()
+        passes.add_instruction_combine_pass()
+        passes.add_jump_threading_pass()
+        passes.run(module, builder)
+        options = binding.create_pipeline_tuning_options(speed_level=3)
+        options.loop_vectorization, options.slp_vectorization = True, False
+        builder = binding.create_pass_builder(self.machine, options)
+        builder.getModulePassManager().run(module, builder)
 
     def load(self, code: bytes, symbol: str) -> int:
         """The address of a function in object code, which stays loaded.
@@ -132,28 +150,47 @@ def address_of(emit: Emit, key: tuple[Any, ...], name: str, light: bool = False)
 
 
 def _find(emit: Emit, key: tuple[Any, ...], text: str, name: str, light: bool) -> int:
+    source = source_digest(emit)
+    made_of = (emit.__module__, emit.__qualname__, source, text, light)
+    effort = "light" if light else "vectors"
+    return found(made_of, name, effort, lambda symbol: assembly(emit, key, symbol), source is not None)
+
+
+def found(
+    made_of: tuple[Any, ...], name: str, effort: str, write: Callable[[str], str], keep: bool = True
+) -> int:
+    """The address of a C function, loaded from disk or compiled.
+
+    Args:
+        made_of: tells it from all others, in any process.
+        name: for people.
+        effort: what is left to LLVM: "light", as `address_of` has it; "vectors", where these are written
+            already; "loops", for code that leaves all to it.
+        write: gives the assembly in which the function has the symbol that it is told.
+        keep: whether to keep the code on disk.
+    """
     import llvmlite
 
-    host = _host()
-    versions = (platform.python_version(), llvmlite.__version__)
-    cpu = (host.triple, host.cpu, host.features, vector_bytes())
-    source = source_digest(emit)
-    made_of = repr((emit.__module__, emit.__qualname__, source, text, light, versions, cpu))
-    symbol = f"kernelwright_{sha256(made_of.encode()).hexdigest()[:32]}"
-    path = kept.file_for(name, made_of, ".o")
-    try:
-        code = None if source is None else kept.read(path)
-        if code is not None:
-            address = host.load(code, symbol)
-            counts["loaded"] += 1
-            return address
-    except (ValueError, RuntimeError) as problem:
-        kept.set_aside(path, problem)
-    code = host.compiled(assembly(emit, key, symbol), light)
-    counts["compiled"] += 1
-    if source is not None:  # what was typed at a prompt has no name that would hold in another process
-        kept.keep(path, code)
-    return host.load(code, symbol)
+    with _lock, paused_collection():
+        host = _host()
+        versions = (platform.python_version(), llvmlite.__version__)
+        cpu = (host.triple, host.cpu, host.features, vector_bytes())
+        identity = repr((*made_of, versions, cpu))
+        symbol = f"kernelwright_{sha256(identity.encode()).hexdigest()[:32]}"
+        path = kept.file_for(name, identity, ".o")
+        try:
+            code = kept.read(path) if keep else None
+            if code is not None:
+                address = host.load(code, symbol)
+                counts["loaded"] += 1
+                return address
+        except (ValueError, RuntimeError) as problem:
+            kept.set_aside(path, problem)
+        code = host.compiled(write(symbol), effort)
+        counts["compiled"] += 1
+        if keep:  # what was typed at a prompt has no name that would hold in another process
+            kept.keep(path, code)
+        return host.load(code, symbol)
 
 
 def assembly(emit: Emit, key: tuple[Any, ...], symbol: str = "task") -> str:
