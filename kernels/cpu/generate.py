@@ -98,7 +98,7 @@ class _Host:
         passes.add_instruction_combine_pass()
         passes.add_jump_threading_pass()
         passes.run(module, builder)
-        options = binding.create_pipeline_tuning_options(speed_level=3)
+        options = binding.create_pipeline_tuning_options(speed_level=2)
         options.loop_vectorization, options.slp_vectorization = True, False
         builder = binding.create_pass_builder(self.machine, options)
         builder.getModulePassManager().run(module, builder)

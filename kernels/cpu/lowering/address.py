@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import generate
+from .. import generate, kept
 from ..provenance import Captured, source_digest
 from .source import CannotLower
 
@@ -20,9 +20,12 @@ def lowered_address(task: Any, identity: tuple[Any, ...], name: str) -> int | No
     import numba
 
     fn = task.py_func
-    source = source_digest(fn)
-    captured = Captured(fn)
-    made_of = ("task", *map(str, identity), source, captured.digest, source_digest(lowered_address), numba.__version__)
+    source, own = source_digest(fn), source_digest(lowered_address)
+    captured = Captured(fn).digest
+    made_of = ("task", *map(str, identity), source, captured, own, numba.__version__)
+    note = kept.file_for(name, repr(made_of), ".note")
+    if source is not None and note.exists():
+        return None
 
     def write(symbol: str) -> str:
         from .task import Task
@@ -32,9 +35,11 @@ def lowered_address(task: Any, identity: tuple[Any, ...], name: str) -> int | No
     try:
         return generate.found(made_of, name, "loops", write, source is not None)
     except CannotLower as reason:
-        left_to_numba[name] = str(reason)
+        left_to_numba[f"{fn.__module__}.{fn.__qualname__}"] = str(reason)
+        if source is not None:
+            kept.keep(note, str(reason).encode())
         return None
 
 
 left_to_numba: dict[str, str] = {}
-"""Why a task was not lowered here, by name."""
+"""Why a task was left to Numba, by its name."""

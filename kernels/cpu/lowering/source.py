@@ -21,10 +21,11 @@ _FUTURE = sum(getattr(__future__, name).compiler_flag for name in __future__.all
 
 
 @lru_cache(maxsize=64)
-def _top_level(path: str, changed_ns: int) -> list[ast.FunctionDef]:
-    """The functions that stand in a module; nothing else of it can hold a part."""
+def _top_level(path: str, changed_ns: int) -> tuple[list[ast.stmt], list[ast.FunctionDef]]:
+    """What a module imports, and the functions that stand in it: nothing else can hold a part."""
     tree = ast.parse(Path(path).read_bytes(), path)
-    return [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return imports, [node for node in tree.body if isinstance(node, ast.FunctionDef)]
 
 
 def _first_line(node: ast.FunctionDef) -> int:
@@ -33,11 +34,13 @@ def _first_line(node: ast.FunctionDef) -> int:
 
 @lru_cache(maxsize=256)
 def _codes(path: str, changed_ns: int, place: int, flags: int) -> dict[tuple[str, int], CodeType]:
-    """The byte code of a function of a module and of all that stand in it, by name and first line."""
-    node = _top_level(path, changed_ns)[place]
-    whole = compile(
-        ast.Module([node], type_ignores=[]), path, "exec", flags=flags & _FUTURE, dont_inherit=True
-    )
+    """The byte code of a function of a module and of all that stand in it, by name and first line.
+
+    The byte code of a call depends on whether a name is that of an import.
+    """
+    imports, functions = _top_level(path, changed_ns)
+    part = ast.Module([*imports, functions[place]], type_ignores=[])
+    whole = compile(part, path, "exec", flags=flags & _FUTURE, dont_inherit=True)
     found: dict[tuple[str, int], CodeType] = {}
 
     def visit(code: CodeType) -> None:
@@ -60,7 +63,7 @@ def tree_of(fn: FunctionType) -> ast.FunctionDef:
     path, name, line = code.co_filename, code.co_name, code.co_firstlineno
     try:
         changed_ns = os.stat(path).st_mtime_ns
-        functions = _top_level(path, changed_ns)
+        _, functions = _top_level(path, changed_ns)
     except (OSError, SyntaxError, ValueError):
         raise CannotLower(f"{name} has no source") from None
     for place, outer in enumerate(functions):
