@@ -37,6 +37,7 @@ _lock = threading.RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 _addresses: dict[tuple[Emit, str, bool], int] = {}
+_loaded: dict[str, int] = {}  # by symbol: nothing is loaded twice
 counts = {"loaded": 0, "compiled": 0}
 """How many tasks this process has loaded, and how many it has compiled."""
 
@@ -69,12 +70,10 @@ class _Host:
     def compiled(self, text: str, effort: str) -> bytes:
         """The object code of a module."""
         module = binding.parse_assembly(text, binding.create_context())
-        if effort == "loops":
-            self._optimise_loops(module)
-            return bytes(self.machine.emit_object(module))
         options = binding.create_pipeline_tuning_options(speed_level=2)
         # Emitters write the vectors, and unroll by themselves.
-        options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
+        options.loop_vectorization = options.loop_unrolling = effort == "loops"
+        options.slp_vectorization = False
         builder = binding.create_pass_builder(self.machine, options)
         if effort == "light":
             passes = binding.create_new_function_pass_manager()
@@ -87,21 +86,6 @@ class _Host:
         else:
             builder.getModulePassManager().run(module, builder)
         return bytes(self.machine.emit_object(module))
-
-    def _optimise_loops(self, module: Any) -> None:
-        """What Numba does: loops rotated early, and then everything, loops made vectors too."""
-        options = binding.create_pipeline_tuning_options(speed_level=0)
-        options.loop_vectorization = options.slp_vectorization = False
-        builder = binding.create_pass_builder(self.machine, options)
-        passes = builder.getModulePassManager()
-        passes.add_loop_rotate_pass()
-        passes.add_instruction_combine_pass()
-        passes.add_jump_threading_pass()
-        passes.run(module, builder)
-        options = binding.create_pipeline_tuning_options(speed_level=2)
-        options.loop_vectorization, options.slp_vectorization = True, False
-        builder = binding.create_pass_builder(self.machine, options)
-        builder.getModulePassManager().run(module, builder)
 
     def load(self, code: bytes, symbol: str) -> int:
         """The address of a function in object code, which stays loaded.
@@ -177,11 +161,13 @@ def found(
         cpu = (host.triple, host.cpu, host.features, vector_bytes())
         identity = repr((*made_of, versions, cpu))
         symbol = f"kernelwright_{sha256(identity.encode()).hexdigest()[:32]}"
+        if keep and symbol in _loaded:
+            return _loaded[symbol]
         path = kept.file_for(name, identity, ".o")
         try:
             code = kept.read(path) if keep else None
             if code is not None:
-                address = host.load(code, symbol)
+                address = _loaded[symbol] = host.load(code, symbol)
                 counts["loaded"] += 1
                 return address
         except (ValueError, RuntimeError) as problem:
@@ -190,7 +176,8 @@ def found(
         counts["compiled"] += 1
         if keep:  # what was typed at a prompt has no name that would hold in another process
             kept.keep(path, code)
-        return host.load(code, symbol)
+        address = _loaded[symbol] = host.load(code, symbol)
+        return address
 
 
 def assembly(emit: Emit, key: tuple[Any, ...], symbol: str = "task") -> str:

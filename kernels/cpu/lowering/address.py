@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from .. import generate, kept
+from ..compile import Notice
 from ..provenance import Captured, source_digest
 from .source import CannotLower
+
+left_to_numba: dict[str, str] = {}
+"""Why a task was left to Numba in this process, by its name."""
 
 
 def lowered_address(task: Any, identity: tuple[Any, ...], name: str) -> int | None:
@@ -21,15 +25,16 @@ def lowered_address(task: Any, identity: tuple[Any, ...], name: str) -> int | No
 
     fn = task.py_func
     source, own = source_digest(fn), source_digest(lowered_address)
-    captured = Captured(fn).digest
-    made_of = ("task", *map(str, identity), source, captured, own, numba.__version__)
+    made_of = ("task", *map(str, identity), source, Captured(fn).digest, own, numba.__version__)
     note = kept.file_for(name, repr(made_of), ".note")
-    if source is not None and note.exists():
+    if source is not None and note.exists():  # tried once, for good
         return None
+    notice = Notice(name)
 
     def write(symbol: str) -> str:
         from .task import Task
 
+        notice.start()
         return Task(symbol).write(task)
 
     try:
@@ -39,7 +44,5 @@ def lowered_address(task: Any, identity: tuple[Any, ...], name: str) -> int | No
         if source is not None:
             kept.keep(note, str(reason).encode())
         return None
-
-
-left_to_numba: dict[str, str] = {}
-"""Why a task was left to Numba, by its name."""
+    finally:
+        notice.stop()

@@ -26,8 +26,8 @@ from .values import (
     cast,
     chosen,
     compared,
-    leaves,
     least,
+    leaves,
     llvm_type,
     negated,
     rebuilt,
@@ -353,8 +353,10 @@ class Body:
         left = self.value(node.left)
         if len(node.ops) == 1:
             return compared(self.builder, node.ops[0], left, self.value(node.comparators[0]))
+        if any(isinstance(one, ast.Call) for later in node.comparators[1:] for one in ast.walk(later)):
+            raise CannotLower(ast.unparse(node))  # which is called only if what is before is true
         result: Value = Known(True)
-        for op, other in zip(node.ops, node.comparators, strict=True):  # all of them: none has an effect
+        for op, other in zip(node.ops, node.comparators, strict=True):
             right = self.value(other)
             one, left = compared(self.builder, op, left, right), right
             if isinstance(result, Known):

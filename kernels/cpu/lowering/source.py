@@ -1,7 +1,6 @@
 """The syntax tree of a function that runs, and what its names mean."""
 
 from __future__ import annotations
-
 import __future__
 
 import ast

@@ -22,8 +22,8 @@ from .body import Body, result_type
 from .source import CannotLower, tree_of
 from .values import Known, Number, Value, at_run_time, cast, leaves, llvm_type, rebuilt, shape
 
-# Options of Numba that make no difference here: no wrapper, no interpreter lock, no exceptions.
-_HARMLESS = {"nogil", "nopython", "no_cpython_wrapper", "no_cfunc_wrapper", "pipeline_class", "boundscheck"}
+# Options of Numba that make no difference here: no wrapper, no interpreter lock, no exception, no array.
+_HARMLESS = {"nogil", "nopython", "no_cpython_wrapper", "no_cfunc_wrapper", "boundscheck", "error_model"}
 
 
 class _Context:
@@ -61,15 +61,17 @@ class Task:
         builder.ret_void()
         return str(self.module)
 
-    def call(self, builder: ir.IRBuilder, callee: Any, args: list[Value], keywords: dict[str, Value]) -> Value:
+    def call(
+        self, builder: ir.IRBuilder, callee: Any, args: list[Value], keywords: dict[str, Value]
+    ) -> Value:
         """A call of a part, or of an intrinsic."""
         if isinstance(callee, _Intrinsic) and not keywords:
             return self._intrinsic(builder, callee, args)
         if not isinstance(callee, Dispatcher):
             raise CannotLower(f"a call of {callee}")
         options = {name for name, value in callee.targetoptions.items() if value}
-        if not options <= _HARMLESS:
-            raise CannotLower(f"{callee.py_func.__name__} with {sorted(options - _HARMLESS)}")
+        if not options <= _HARMLESS or not callee._can_compile:
+            raise CannotLower(f"{callee.py_func.__name__} has signatures, or options {sorted(options)}")
         return self._part(builder, callee.py_func, args, keywords)
 
     def _part(self, builder: ir.IRBuilder, fn: Any, args: list[Value], keywords: dict[str, Value]) -> Value:
@@ -127,16 +129,18 @@ class Task:
     def _intrinsic(self, builder: ir.IRBuilder, callee: Any, args: list[Value]) -> Value:
         """What an intrinsic writes; with the values of what is written down only where it asks for them."""
         plain = [_type_of(value, literal=False) for value in args]
-        typed = callee._defn(None, *plain)
-        if typed is None:
-            typed = callee._defn(None, *(_type_of(value, literal=True) for value in args))
-        if typed is None:
-            raise CannotLower(f"{callee} of {plain}")
-        signature, codegen = typed
-        given = [_argument(builder, value, kind) for value, kind in zip(args, signature.args, strict=True)]
         try:
+            typed = callee._defn(None, *plain)
+            if typed is None:
+                typed = callee._defn(None, *(_type_of(value, literal=True) for value in args))
+            if typed is None:
+                raise CannotLower(f"{callee} of {plain}")
+            signature, codegen = typed
+            given = [
+                _argument(builder, value, kind) for value, kind in zip(args, signature.args, strict=True)
+            ]
             got = codegen(_Context(), builder, signature, given)
-        except AttributeError as problem:
+        except (AttributeError, TypeError) as problem:  # it asks for more of Numba than there is
             raise CannotLower(f"{callee}: {problem}") from None
         if signature.return_type in (types.void, types.none):
             return Known(None)

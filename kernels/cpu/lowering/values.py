@@ -141,7 +141,10 @@ def _pair(left: Value, right: Value) -> tuple[Number, Number]:
 def binary(builder: ir.IRBuilder, op: ast.operator, left: Value, right: Value) -> Value:
     """`left op right`."""
     if isinstance(left, Known) and isinstance(right, Known) and type(op) in _BINARY:
-        return Known(_BINARY[type(op)](left.value, right.value))
+        try:
+            return Known(_BINARY[type(op)](left.value, right.value))
+        except (TypeError, ValueError, ArithmeticError) as problem:
+            raise CannotLower(str(problem)) from None
     if isinstance(left, tuple) and isinstance(right, tuple) and isinstance(op, ast.Add):
         return left + right
     a, b = _pair(left, right)
@@ -161,8 +164,10 @@ def binary(builder: ir.IRBuilder, op: ast.operator, left: Value, right: Value) -
 
 
 def _divided(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, known: int | None, rest: bool) -> ir.Value:
-    """The quotient rounded down, or what it leaves. A division by zero, which would end the process, is one by
-    1."""
+    """The quotient rounded down, or what it leaves.
+
+    A division by zero would end the process: it is one by 1.
+    """
     zero = ir.Constant(I64, 0)
     if known is not None and known > 0 and known & (known - 1) == 0:
         if rest:
@@ -222,7 +227,9 @@ def least(builder: ir.IRBuilder, values: Sequence[Value], most: bool) -> Value:
         a, b = _pair(best, value)
         if a.kind != types.int64:
             raise CannotLower(f"min or max of {a.kind}")
-        best = Number(a.kind, builder.select(builder.icmp_signed(">" if most else "<", b.ir, a.ir), b.ir, a.ir))
+        best = Number(
+            a.kind, builder.select(builder.icmp_signed(">" if most else "<", b.ir, a.ir), b.ir, a.ir)
+        )
     return best
 
 
