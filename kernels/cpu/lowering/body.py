@@ -26,6 +26,7 @@ from .values import (
     cast,
     chosen,
     compared,
+    flattened,
     least,
     leaves,
     llvm_type,
@@ -102,7 +103,8 @@ class Body:
             return self.values[name]
         if name in self.places:
             kinds, slots = self.places[name]
-            loaded = [self.builder.load(slot, typ=slot.allocated_type) for slot in slots]
+            flat = [llvm_type(kind) for kind in flattened(kinds)]
+            loaded = [self.builder.load(slot, typ=kind) for slot, kind in zip(slots, flat, strict=True)]
             return rebuilt(kinds, loaded)
         if self.bound[name]:
             raise CannotLower(f"{name} has no value yet")
@@ -238,15 +240,16 @@ class Body:
             raise CannotLower(f"for ... in {ast.unparse(call)}")
         given = self.arguments(call.args)  # type: ignore[attr-defined]
         first, stop, step = (Known(0), *given, Known(1)) if len(given) == 1 else (*given, Known(1))[:3]
-        builder, by = self.builder, step.value if isinstance(step, Known) else None
+        builder = self.builder
         start, end, stride = (self.whole(value) for value in (first, stop, step))
+        by = step.value if isinstance(step, Known) else 0
         head, body, following, after = (
             self.function.append_basic_block(name) for name in ("for", "body", "next", "after")
         )
         at = self.place(I64)
         builder.store(start, at)
         left = None
-        if by is None or by == 0:  # as many rounds as there are: the way may be up or down
+        if by == 0:  # not known, and the way may be up or down: as many rounds as there are
             left = self.place(I64)
             builder.store(self.rounds(start, end, stride), left)
         builder.branch(head)
@@ -293,7 +296,7 @@ class Body:
         emit = getattr(self, f"of_{type(node).__name__}", None)
         if emit is None:
             raise CannotLower(f"{ast.unparse(node)} in line {node.lineno}")
-        return emit(node)  # type: ignore[no-any-return]
+        return emit(node)
 
     def arguments(self, nodes: Sequence[ast.expr]) -> list[Value]:
         found: list[Value] = []
@@ -333,7 +336,7 @@ class Body:
             return chosen(self.builder, of, index.ir)
         if not isinstance(of, tuple) or not isinstance(index, Known) or not isinstance(index.value, int):
             raise CannotLower(ast.unparse(node))
-        return of[index.value]  # type: ignore[no-any-return]
+        return of[index.value]
 
     def of_BinOp(self, node: ast.BinOp) -> Value:
         left = self.value(node.left)
@@ -445,7 +448,7 @@ class Body:
             phi.add_incoming(a.ir, from_then)
             phi.add_incoming(b.ir, from_else)
             joined.append(phi)
-        return rebuilt(shape(then), joined)  # type: ignore[no-any-return]
+        return rebuilt(shape(then), joined)
 
     def of_Call(self, node: ast.Call) -> Value:
         callee = self.value(node.func)
@@ -466,12 +469,8 @@ def result_type(kinds: Any) -> ir.Type:
     """What an LLVM function returns for a value of these types."""
     if not isinstance(kinds, tuple):
         return llvm_type(kinds)
-    flat = [llvm_type(one) for one in _flat(kinds)]
+    flat = [llvm_type(one) for one in flattened(kinds)]
     return ir.LiteralStructType(flat) if flat else ir.VoidType()
-
-
-def _flat(kinds: Any) -> list[Any]:
-    return [one for part in kinds for one in _flat(part)] if isinstance(kinds, tuple) else [kinds]
 
 
 def _bindings(tree: ast.FunctionDef) -> list[str]:

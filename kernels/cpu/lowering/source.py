@@ -23,7 +23,7 @@ _FUTURE = sum(getattr(__future__, name).compiler_flag for name in __future__.all
 def _top_level(path: str, changed_ns: int) -> tuple[list[ast.stmt], list[ast.FunctionDef]]:
     """What a module imports, and the functions that stand in it: nothing else can hold a part."""
     tree = ast.parse(Path(path).read_bytes(), path)
-    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    imports: list[ast.stmt] = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     return imports, [node for node in tree.body if isinstance(node, ast.FunctionDef)]
 
 

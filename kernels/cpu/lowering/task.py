@@ -70,7 +70,7 @@ class Task:
         if not isinstance(callee, Dispatcher):
             raise CannotLower(f"a call of {callee}")
         options = {name for name, value in callee.targetoptions.items() if value}
-        if not options <= _HARMLESS or not callee._can_compile:
+        if not options <= _HARMLESS or not getattr(callee, "_can_compile", False):
             raise CannotLower(f"{callee.py_func.__name__} has signatures, or options {sorted(options)}")
         return self._part(builder, callee.py_func, args, keywords)
 
@@ -93,7 +93,7 @@ class Task:
         key = (fn, kinds)
         if key not in self.made:
             self.kept += [value for value in given.values() if isinstance(value, Known)]
-            self.made[key] = None, None  # type: ignore[assignment]
+            self.made[key] = None, None
             self.made[key] = self._function(fn, given)
         function, result = self.made[key]
         if function is None:
@@ -105,7 +105,7 @@ class Task:
         if not isinstance(result, tuple):
             return Number(result, got)
         count = len(result_type(result).elements)
-        return rebuilt(result, [builder.extract_value(got, i) for i in range(count)])  # type: ignore[no-any-return]
+        return rebuilt(result, [builder.extract_value(got, i) for i in range(count)])
 
     def _function(self, fn: FunctionType, given: dict[str, Value]) -> tuple[ir.Function, Any]:
         """An LLVM function for arguments like these, and the types of its result."""

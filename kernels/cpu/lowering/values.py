@@ -108,6 +108,11 @@ def shape(value: Any) -> Any:
     return tuple(map(shape, value)) if isinstance(value, tuple) else value.kind
 
 
+def flattened(kinds: Any) -> list[Any]:
+    """The types of `leaves`."""
+    return [one for part in kinds for one in flattened(part)] if isinstance(kinds, tuple) else [kinds]
+
+
 def rebuilt(kinds: Any, values: Sequence[ir.Value]) -> Any:
     """A value of Numbers of these types; the opposite of `leaves`."""
     left = list(values)
