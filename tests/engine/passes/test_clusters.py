@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pass_graphs import graph_of
 
@@ -32,7 +32,12 @@ def _something_between(joins: Joins, sets: set[int]) -> bool:
     return False
 
 
+# What comes before a join has to learn what that leads to, and seldom is anything else joined to show it.
+HIDDEN = [(2, 3), (3, 1), (1, 1), (6, 2), (0, 6), (1, 6), (8, 2)]
+
+
 @settings(max_examples=150)
+@example(HIDDEN, [([18, 13], False), ([31, 27], False), ([14, 6], False), ([19, 30], False)])
 @given(
     pairs=st.lists(st.tuples(NUMBERS, NUMBERS), min_size=2, max_size=14),
     tries=st.lists(st.tuples(st.lists(NUMBERS, min_size=2, max_size=3), st.booleans()), max_size=20),
