@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
 from kernelwright.engine.passes.clusters import Joins
 
 
