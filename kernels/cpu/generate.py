@@ -49,11 +49,9 @@ class _Host:
         binding.initialize_native_target()
         binding.initialize_native_asmprinter()
         self.triple = binding.get_process_triple()
-        self.cpu = binding.get_host_cpu_name()
-        try:
-            self.features = binding.get_host_cpu_features().flatten()
-        except RuntimeError:  # where LLVM can't tell, the CPU's name has to do
-            self.features = ""
+        # As with Numba, one may have code made for another CPU than this.
+        self.cpu = os.environ.get("NUMBA_CPU_NAME") or binding.get_host_cpu_name()
+        self.features = os.environ.get("NUMBA_CPU_FEATURES") or _features()
         self.machine = binding.Target.from_triple(self.triple).create_target_machine(
             cpu=self.cpu,
             features=self.features,
@@ -99,6 +97,14 @@ class _Host:
         if not address:
             raise ValueError(f"it holds no function {symbol}")
         return address
+
+
+def _features() -> str:
+    """What this CPU can do, in LLVM's words."""
+    try:
+        return str(binding.get_host_cpu_features().flatten())
+    except RuntimeError:  # where LLVM can't tell, the CPU's name has to do
+        return ""
 
 
 @cache
