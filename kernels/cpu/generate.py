@@ -36,8 +36,8 @@ Emit = Callable[..., None]
 _lock = threading.RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
-_addresses: dict[tuple[Emit, str, bool], int] = {}
-_loaded: dict[str, int] = {}  # by symbol: nothing is loaded twice
+# By emitter, key and effort, which are at hand; and by symbol: nothing is loaded twice.
+_addresses: dict[tuple[Emit, str, bool] | str, int] = {}
 counts = {"loaded": 0, "compiled": 0}
 """How many tasks this process has loaded, and how many it has compiled."""
 
@@ -167,13 +167,13 @@ def found(
         cpu = (host.triple, host.cpu, host.features, vector_bytes())
         identity = repr((*made_of, versions, cpu))
         symbol = f"kernelwright_{sha256(identity.encode()).hexdigest()[:32]}"
-        if keep and symbol in _loaded:
-            return _loaded[symbol]
+        if keep and symbol in _addresses:
+            return _addresses[symbol]
         path = kept.file_for(name, identity, ".o")
         try:
             code = kept.read(path) if keep else None
             if code is not None:
-                address = _loaded[symbol] = host.load(code, symbol)
+                address = _addresses[symbol] = host.load(code, symbol)
                 counts["loaded"] += 1
                 return address
         except (ValueError, RuntimeError) as problem:
@@ -182,7 +182,7 @@ def found(
         counts["compiled"] += 1
         if keep:  # what was typed at a prompt has no name that would hold in another process
             kept.keep(path, code)
-        address = _loaded[symbol] = host.load(code, symbol)
+        address = _addresses[symbol] = host.load(code, symbol)
         return address
 
 

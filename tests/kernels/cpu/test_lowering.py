@@ -209,7 +209,7 @@ def test_a_lowered_task_is_kept_on_disk(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert generate.counts["compiled"] == before["compiled"] + 1
     assert len(list(tmp_path.rglob("kept-*.o"))) == 1
     # Another process finds the file.
-    monkeypatch.setattr(generate, "_loaded", {})
+    monkeypatch.setattr(generate, "_addresses", {})
     assert lowered_address(task, ("kept", 1), "kept")
     assert generate.counts["loaded"] == before["loaded"] + 1
 
