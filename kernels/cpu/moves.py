@@ -1,4 +1,4 @@
-"""Moving elements between addresses: runs copied, filled, reversed, turned, interleaved, whatever their dtype.
+"""Moving elements between addresses: runs copied, filled, reversed, turned and interleaved, of any dtype.
 
 Elements are 1, 2, 4 or 8 bytes. Nothing outside what is named is read or written.
 """
