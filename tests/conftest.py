@@ -25,8 +25,11 @@ os.environ.pop("KERNELWRIGHT_KERNELS", None)
 os.environ.pop("KERNELWRIGHT_STRICT", None)
 os.environ.pop("KERNELWRIGHT_EXTRA_ERROR", None)
 
-# The first call of a kernel compiles it, which no deadline can know. The same cases every time, so that a change
-# is judged by what it does; fresh ones, to find what nobody has thought of, with KERNELWRIGHT_TEST_FRESH=1.
-settings.register_profile("fresh", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+# The first call of a kernel compiles it, which no deadline can know. The same cases every time, so that a
+# change is judged by what it does; fresh ones, to find what nobody has thought of, with
+# KERNELWRIGHT_TEST_FRESH=1.
+settings.register_profile(
+    "fresh", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.register_profile("same", settings.get_profile("fresh"), derandomize=True)
 settings.load_profile("fresh" if os.environ.get("KERNELWRIGHT_TEST_FRESH") else "same")

@@ -168,6 +168,7 @@ def _groups(summary: Summary) -> str:
             f'<td class="num">{len(group.cases)}</td>',
             f'<td class="num"><b class="{group.ratio.verdict}">{group.ratio.value:.2f}</b></td>',
             f'<td class="wide">{svg.strip(group.ratio, scale, group.ratio.verdict)}</td>',
+            f'<td class="num">{text.number(group.at_roof)}</td>',
             *(f'<td class="num">{text.number(group.by_baseline.get(name))}</td>' for name in names),
             f'<td class="num">{worst.ratio.value:.2f}</td>',
             f'<td class="num">{group.count("behind")}</td>',
@@ -176,7 +177,8 @@ def _groups(summary: Summary) -> str:
     versus = "".join(f'<th class="num">vs {escape(name)}</th>' for name in names)
     head = (
         '<th>Group</th><th class="num">Threads</th><th class="num">Cases</th><th class="num">Ratio</th>'
-        f'<th class="wide">{svg.axis(scale)}</th>{versus}<th class="num">Worst</th><th class="num">Lost</th>'
+        f'<th class="wide">{svg.axis(scale)}</th><th class="num">At roof</th>'
+        f'{versus}<th class="num">Worst</th><th class="num">Lost</th>'
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 

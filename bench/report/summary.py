@@ -32,6 +32,17 @@ class Group:
     by_baseline: dict[str, float]
 
     @property
+    def at_roof(self) -> float | None:
+        """The geometric mean if each kernel ran at the machine's roof, None where that was not measured.
+
+        No kernel can win by more. One that reads its data from a nearer cache than the roof is for is at it.
+        """
+        shares = [case.roof_share for case in self.cases]
+        if not all(shares):
+            return None
+        return geometric_mean([_ratio(c) / min(s, 1.0) for c, s in zip(self.cases, shares, strict=True) if s])
+
+    @property
     def worst(self) -> Case:
         return min(self.cases, key=_ratio)
 

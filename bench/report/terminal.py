@@ -61,7 +61,8 @@ def print_run(run: Run, console: Console) -> None:
         console.print(_groups_table(summary, console.width))
         console.print(
             "ratio: the fastest vendor's time divided by ours, over 1 is faster than the vendor; geometric "
-            "mean for a group. roof: share of what the machine's measured multiply-adds and bandwidth allow.",
+            "mean for a group. roof: share of what the machine's measured multiply-adds and bandwidth allow. "
+            "at roof: the ratio if we reached all of it.",
             style="dim",
         )
     for line in extras(run):
@@ -147,7 +148,14 @@ def _groups_table(summary: Summary, width: int) -> Table:
     """The table without the columns that do not fit: those of single vendors first."""
     vendors = sorted({name for group in summary.groups for name in group.by_baseline})
     dropped: list[str] = []
-    for name in ("", *(f"vs {vendor}" for vendor in reversed(vendors)), "", "95% interval", "worst"):
+    for name in (
+        "",
+        *(f"vs {vendor}" for vendor in reversed(vendors)),
+        "at roof",
+        "",
+        "95% interval",
+        "worst",
+    ):
         dropped.append(name)
         table = _groups_without(summary, vendors, dropped[1:])
         if _width(table) <= width:
@@ -160,7 +168,8 @@ def _groups_without(summary: Summary, vendors: Sequence[str], dropped: Sequence[
         "kernel": any(group.kernel for group in summary.groups),
         "cache": len({group.cache for group in summary.groups}) > 1,
     }
-    names = ["group", "kernel", "cache", "thr", "cases", "ratio", "95% interval"]
+    names = ["group", "kernel", "cache", "thr", "cases", "ratio", "95% interval", "at roof"]
+    shown["at roof"] = any(group.at_roof for group in summary.groups)
     names += [*(f"vs {vendor}" for vendor in vendors), "worst", ""]
     names = [name for name in names if shown.get(name, True) and name not in dropped]
     table = Table(box=None, pad_edge=False, header_style="bold", title="Groups", title_justify="left")
@@ -187,6 +196,7 @@ def _group_cells(group: Group) -> dict[str, Text]:
         "cases": Text(str(len(group.cases))),
         "ratio": Text(f"{group.ratio.value:.2f}", style=style),
         "95% interval": Text(text.interval(group.ratio.low, group.ratio.high), style=style),
+        "at roof": Text(text.number(group.at_roof)),
         **{f"vs {vendor}": Text(f"{mean:.2f}") for vendor, mean in group.by_baseline.items()},
         "worst": Text(f"{worst.ratio.value:.2f}"),
         "": Text(group.worst.problem.name, style="dim"),

@@ -63,10 +63,18 @@ def run(graph: Graph, switches: Switches) -> Graph:
     for field in fields(switches):
         switch = getattr(switches, field.name)
         if switch:
-            change = import_module(f".{field.name}", __name__).run
-            after = (change(graph) if switch is True else change(graph, switch)).check()
-            for before, now in zip(graph.outputs, after.outputs, strict=True):
-                if before.spec is not now.spec:
-                    raise GraphError(f"pass {field.name} made {now!r} of the result {before!r}.")
-            graph = after
+            graph = run_one(graph, field.name, *(() if switch is True else (switch,)))
     return graph
+
+
+def run_one(graph: Graph, name: str, *limit: int) -> Graph:
+    """The graph after the pass of that name, with its number if it takes one.
+
+    Raises:
+        GraphError: when the pass has made something that is not sound; a defect of this package.
+    """
+    after: Graph = import_module(f".{name}", __name__).run(graph, *limit).check()
+    for before, now in zip(graph.outputs, after.outputs, strict=True):
+        if before.spec is not now.spec:
+            raise GraphError(f"pass {name} made {now!r} of the result {before!r}.")
+    return after

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kernelwright.bench.compare import Interval
+from kernelwright.bench.compare import Interval, geometric_mean
 from kernelwright.bench.report import page, print_run, summarise, text
 from kernelwright.bench.report.svg import RatioScale
 from kernelwright.bench.report.terminal import console_for
@@ -126,6 +126,14 @@ def test_the_summary_agrees_with_the_cases(made_up_run: Run) -> None:
     for group in summary.groups:
         assert group.ratio.low <= group.ratio.value <= group.ratio.high
         assert set(group.by_baseline) == {"torch", "numpy"}
+        # A tenth of the roof leaves ten times the ratio to win; what lies above the roof leaves nothing.
+        mean = geometric_mean([c.headline.ratio.value for c in group.cases])
+        for share, allowed in ((0.1, 10 * mean), (2.0, mean)):
+            for case in group.cases:
+                case.roof_s = case.seconds * share
+            assert group.at_roof == pytest.approx(allowed)
+        group.cases[0].roof_s = None
+        assert group.at_roof is None
 
 
 def test_the_terminal_says_everything(made_up_run: Run) -> None:

@@ -56,7 +56,12 @@ def calls(draw: Any) -> tuple[tuple[int, ...], dict[str, Any]]:
 
 
 # A window that lies between the elements: nothing but padding.
-BETWEEN = {"kernel_size": (1, 2, 2), "stride": (1, 1, 2), "padding": ((0, 0), (1, 0), (1, 0)), "ceil_mode": True}
+BETWEEN = {
+    "kernel_size": (1, 2, 2),
+    "stride": (1, 1, 2),
+    "padding": ((0, 0), (1, 0), (1, 0)),
+    "ceil_mode": True,
+}
 BETWEEN |= {"layout": "NCHW", "dilation": (1, 1, 2)}
 
 
