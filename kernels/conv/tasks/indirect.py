@@ -359,17 +359,26 @@ def table_part(dtype: str, mr: int) -> Any:
 
 @cache
 def conv_task(
-    dtype: str, lanes: int, mr: int, columns: int, activation: str | None, paired: bool = False
+    dtype: str,
+    lanes: int,
+    mr: int,
+    columns: int,
+    activation: str | None,
+    paired: bool = False,
+    ahead: bool = False,
 ) -> Any:
-    """The Numba function `task(block, index)` for one register tile and activation."""
+    """The Numba function `task(block, index)` for one register tile and activation.
+
+    With `ahead`, weights are asked for ahead, by all tiles.
+    """
     move, _, size = elements(dtype)
     nr = columns * lanes
-    tile = indirect_tile(dtype, lanes, mr, columns, paired=paired)
-    last_tile = indirect_tile(dtype, lanes, mr, columns, activation, paired=paired, streams=True)
+    tile = indirect_tile(dtype, lanes, mr, columns, paired=paired, ahead=ahead)
+    last_tile = indirect_tile(dtype, lanes, mr, columns, activation, paired=paired, streams=True, ahead=ahead)
     terms = 2 if paired else 1
     write_table = table_part(dtype, mr)
 
-    @part(dtype, lanes, mr, columns, activation, paired)
+    @part(dtype, lanes, mr, columns, activation, paired, ahead)
     def sweep(block, table, tiles, pixels, block_at, shift, length, w, bias, cols, column, first, last, past):
         """All tiles of a block against one block of taps and channels of one panel."""
         step = 8 * load_word(block, TABLE_WORDS)
@@ -389,7 +398,7 @@ def conv_task(
             else:
                 tile(entries + 8, count, length, shift, w, at, init, bias, rows, cols, column, column, 0)
 
-    @part(dtype, lanes, mr, columns, activation, paired)
+    @part(dtype, lanes, mr, columns, activation, paired, ahead)
     def panel(block, table, tiles, pixels, j, weights, bias, past):
         """All tiles of a block against one panel of output channels."""
         cg, og = load_word(block, CG), load_word(block, OG)
@@ -425,7 +434,7 @@ def conv_task(
                     past if first else 0,
                 )
 
-    @part(dtype, lanes, mr, columns, activation, paired)
+    @part(dtype, lanes, mr, columns, activation, paired, ahead)
     def bias_of(block, scratch):
         """The address of a contiguous bias; 0 for none."""
         given, step = load_word(block, B), load_word(block, B_STEP)
@@ -436,7 +445,7 @@ def conv_task(
             move(to + o * size, given + o * step)
         return to
 
-    @part(dtype, lanes, mr, columns, activation, paired)
+    @part(dtype, lanes, mr, columns, activation, paired, ahead)
     def begin(block, state, pixel):
         """The state that stands at a pixel: its place on w, h, d, and its image."""
         for axis in range(3):
@@ -445,7 +454,7 @@ def conv_task(
             pixel = pixel // length
         store_word(state, 3, pixel)
 
-    @part(dtype, lanes, mr, columns, activation, paired)
+    @part(dtype, lanes, mr, columns, activation, paired, ahead)
     def task(block, index):
         gm, gn = load_word(block, GM), load_word(block, GN)
         pixels = load_word(block, PIXELS)
