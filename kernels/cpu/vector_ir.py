@@ -33,8 +33,15 @@ class _BFloatType(ir.HalfType):  # type: ignore[misc]
 
     intrinsic_name = "bf16"
 
+    def __new__(cls) -> _BFloatType:
+        # llvmlite keeps one object a type, which a class of its own would inherit: `half`.
+        return object.__new__(cls)
+
     def __str__(self) -> str:
         return "bfloat"
+
+
+BFLOAT = _BFloatType()
 
 
 def i64(value: int) -> ir.Constant:
@@ -176,7 +183,7 @@ class Vectors:
 
     def _dot_pairs(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
         """vdpbf16ps: rounds to nearest even after each product; subnormal inputs and sums count as 0."""
-        pair = ir.VectorType(_BFloatType(), 2 * self.lanes)
+        pair = ir.VectorType(BFLOAT, 2 * self.lanes)
         fn = self._intrinsic(
             f"llvm.x86.avx512bf16.dpbf16ps.{32 * self.lanes}", self.type, [self.type, pair, pair]
         )
