@@ -18,6 +18,7 @@ from ..kernel import Config, Launch
 from ..op import Attrs, Specs
 from ..registry import kernel
 from .block import LINE, PAGE, common_block, goes_past, lines_of_bytes
+from .pixel_order import pixel_order
 from .plan import Plan, lanes_of, panels_of, plan
 from .prepack import multiplies_pairs
 from .problem import Problem, problem_of
@@ -83,10 +84,12 @@ def direct(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
                 int(block[words.PACK_TASKS]),
             )
         )
+    order = pixel_order(p, how, mr)
+    block[words.ORDER] = 0 if order is None else order.ctypes.data
     task = words.conv_task(p.dtype, lanes, mr, nv, p.activation, paired)
     key = ("conv", p.dtype, lanes, mr, nv, p.activation, paired)
     phases.append((address_of_task(task, key, f"conv for {p.dtype}"), how.gm * how.gn))
-    return bind_phases(block, 5, phases, scratch_bytes)
+    return bind_phases(block, 5, phases, scratch_bytes, keep=order)
 
 
 def direct_block(p: Problem, how: Plan, mr: int, nr: int, threads: int) -> tuple[np.ndarray, int]:
