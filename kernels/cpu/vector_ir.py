@@ -279,6 +279,14 @@ class Vectors:
         )
         return b.icmp_signed("<", ir.Constant(wide, list(range(self.lanes))), count)
 
+    def unlaced(self, low: ir.Value, high: ir.Value) -> list[ir.Value]:
+        """The elements at even and at odd places of two vectors that follow each other."""
+        index = ir.VectorType(I32, self.lanes)
+        return [
+            self.builder.shuffle_vector(low, high, ir.Constant(index, list(range(odd, 2 * self.lanes, 2))))
+            for odd in (0, 1)
+        ]
+
     def transpose(self, rows: Sequence[ir.Value]) -> list[ir.Value]:
         """The transpose of `lanes` vectors in registers, by log2(lanes) rounds of two-input shuffles."""
         b, n = self.builder, self.lanes
