@@ -19,7 +19,7 @@ from ..machine import vector_bytes
 from ..op import Attrs, Specs
 from ..registry import kernel
 from ..spec import ABSENT, TensorSpec
-from .block import LINE, PAGE, lines_of_bytes
+from .block import LINE, PAGE, goes_past, lines_of_bytes
 from .geometry import window
 from .problem import Problem, problem_of
 from .rows_plan import MOST_TAPS, plan_rows, rows_read
@@ -124,6 +124,7 @@ def bind_rows(p: Problem, threads: int, arrays: int, first_weight: int) -> Launc
         "W_FIRST": first_weight,
         "B_STEP": p.b or 0,
         "STRIDE_H": p.stride[1],
+        "PAST": goes_past(p, p.y.n, p.y.c, p.y.space[1]),
         "ROWS": read,
         "COLUMNS": how.columns,
         "PACKED": packed,

@@ -29,6 +29,7 @@ from ...cpu.vector_ir import Vectors, i64, minimum, offset, pointer
 from . import row_words as words
 
 Get = Callable[[int], ir.Value]
+LINE = 64
 
 
 def emit_pack(
@@ -105,6 +106,7 @@ def emit_rows(
         return []
 
     for_range(b, *share(b, b.mul(get(words.N), bands), index, get(words.TASKS)), [], band)
+    b.fence("seq_cst")  # what was written past the caches is there before whoever waits for it is told
 
 
 def _copy(
@@ -192,6 +194,8 @@ def _tiles(
     last_o, last_h = b.sub(get(words.OUT), i64(mo)), b.sub(get(words.BAND), i64(rows))
     weights_bytes = b.mul(b.mul(channels, taps_h), i64(taps_w * mo * v.itemsize))
     y_c, y_h = get(words.Y_C), get(words.Y_H)
+    on_line = b.icmp_signed("==", b.and_(get(arrays - 1), i64(LINE - 1)), i64(0))
+    past = b.and_(on_line, b.icmp_signed("!=", get(words.PAST), i64(0)))
 
     def outs(o: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
         w = b.add(get(arrays), b.mul(o, weights_bytes))
@@ -217,19 +221,27 @@ def _tiles(
                 sums = _sums(b, v, get, tile, b.add(line, shift), w, pitch, start)
                 left = b.sub(width, b.mul(q, i64(nv * v.lanes)))
                 masks = [v.tail_mask(left, k * v.lanes) for k in range(nv)]
-                to_m = b.add(to_h, shift)
-                for m in range(mo):
-                    to = to_m
-                    for r in range(rows):
-                        for k in range(nv):
-                            value = sums[(m * rows + r) * nv + k]
-                            if activation is not None:
-                                from ...cpu.vector_math import activation as apply
+                if activation is not None:
+                    from ...cpu.vector_math import activation as apply
 
-                                value = apply(v, activation, value)
-                            v.store_masked(value, offset(b, pointer(b, to), k * v.nbytes), masks[k])
-                        to = b.add(to, y_h)
-                    to_m = b.add(to_m, y_c)
+                    sums = [apply(v, activation, value) for value in sums]
+
+                def store(put: Callable[[ir.Value, ir.Value, int], None]) -> None:
+                    to_m = b.add(to_h, shift)
+                    for m in range(mo):
+                        to = to_m
+                        for r in range(rows):
+                            for k in range(nv):
+                                put(sums[(m * rows + r) * nv + k], offset(b, pointer(b, to), k * v.nbytes), k)
+                            to = b.add(to, y_h)
+                        to_m = b.add(to_m, y_c)
+
+                whole = b.and_(past, b.icmp_signed(">=", left, i64(nv * v.lanes)))
+                with b.if_else(whole) as (beyond, near):
+                    with beyond:
+                        store(lambda value, at, k: v.store_past(value, at))
+                    with near:
+                        store(lambda value, at, k: v.store_masked(value, at, masks[k]))
                 return []
 
             for_range(b, i64(0), get(words.TILES_W), [], along)

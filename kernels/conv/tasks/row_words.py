@@ -21,4 +21,6 @@ PACKED, TASK_BYTES, PACK_TASKS = 40, 41, 42
 IMAGES, VECTORS = 43, 44
 # Convolution: rows of the image from one row of the output to the next.
 STRIDE_H = 45
-WORDS = 46
+# Whether y is too large for the caches, and whole vectors of it go past them where it starts at a line.
+PAST = 46
+WORDS = 47
