@@ -19,6 +19,7 @@ from ..machine import machine
 from ..op import Attrs, Specs
 from ..registry import kernel
 from .block import LINE, PAGE, common_block, goes_past, lines_of_bytes
+from .pixel_order import pixel_order
 from .plan import Plan, lanes_of, panels_of, plan
 from .prepack import multiplies_pairs
 from .problem import Problem, problem_of
@@ -84,11 +85,13 @@ def direct(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
                 int(block[words.PACK_TASKS]),
             )
         )
+    order = pixel_order(p, how, mr)
+    block[words.ORDER] = 0 if order is None else order.ctypes.data
     ahead = _streams_weights(p, ceil_div(ceil_div(p.pixels, mr), how.gm))
     task = words.conv_task(p.dtype, lanes, mr, nv, p.activation, paired, ahead)
     key = ("conv", p.dtype, lanes, mr, nv, p.activation, paired, ahead)
     phases.append((address_of_task(task, key, f"conv for {p.dtype}"), how.gm * how.gn))
-    return bind_phases(block, 5, phases, scratch_bytes)
+    return bind_phases(block, 5, phases, scratch_bytes, keep=order)
 
 
 def _streams_weights(p: Problem, tiles: int) -> bool:
