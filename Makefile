@@ -12,20 +12,26 @@ TORCH_INDEX ?=
 SUITE ?= quick
 ARGS ?=
 JOBS ?= 2
+# Triton and CuPy, for the proofs of the CUDA kernels, which need no GPU:   make test GPU= leaves them out
+GPU ?= gpu
+# A Python that has torch with CUDA, triton and cupy already, for `make gpu` on a machine without a network
+GPU_PYTHON ?=
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 VENV := .venv
 BIN := $(VENV)/bin
 # The stamp's name holds everything that an installation depends on, so a change of any of it installs again.
-KEY := $(shell { cat pyproject.toml; echo '$(TORCH) $(TORCH_INDEX) $(CURDIR)'; } | cksum | cut -d' ' -f1)
+KEY := $(shell { cat pyproject.toml; echo '$(TORCH) $(TORCH_INDEX) $(GPU) $(CURDIR)'; } | cksum | cut -d' ' -f1)
 STAMP := $(VENV)/installed-$(KEY)
 LINK := build/typing/kernelwright
 
 .DEFAULT_GOAL := help
-.PHONY: help bench pytest-bench test lint format typecheck install clean distclean
+.PHONY: help bench gpu tables pytest-bench test lint format typecheck install clean distclean
 
 help:
 	@echo 'make bench         race the kernels against the vendor libraries (SUITE=quick, ARGS="--threads 1")'
+	@echo 'make gpu           on a GPU: prove every CUDA kernel, race it, keep a record in bench/records/'
+	@echo 'make tables        bring the tables in the documents up to date with the records'
 	@echo 'make test          run the tests (ARGS="-k matmul"; JOBS=2 processes, 0: in this one)'
 	@echo 'make pytest-bench  the quick suite in the table of pytest-benchmark'
 	@echo 'make lint          ruff, its formatter, and mypy: what CI asks'
@@ -35,6 +41,14 @@ help:
 
 bench: $(STAMP)
 	@$(BIN)/kernelwright bench $(SUITE) $(ARGS)
+
+# One run of less than nine minutes; `kernelwright bench --device cuda --suite all --check` is the same.
+gpu: $(if $(GPU_PYTHON),,$(STAMP)) | $(LINK)
+	@PYTHONPATH='$(CURDIR)/$(dir $(LINK))' $(or $(GPU_PYTHON),$(BIN)/python) -m kernelwright.bench.cuda \
+		--suite all --check $(ARGS)
+
+tables: $(STAMP)
+	@$(BIN)/python -m kernelwright.bench.cuda --tables
 
 # Compiled kernels are kept in build/, so that a second run compiles nothing. In the first, compiling is most of the
 # work: two processes share it, a file of tests each.
@@ -74,7 +88,7 @@ $(STAMP):
 	@test -x $(BIN)/pip || { echo 'making $(VENV)'; $(PYTHON) -m venv $(VENV); }
 	@echo 'installing into $(VENV): the first time takes a few minutes'
 	@$(BIN)/python -m pip install $(if $(TORCH_INDEX),--extra-index-url '$(TORCH_INDEX)') \
-		$(if $(TORCH),'$(TORCH)') --editable '.[dev$(if $(TORCH),$(comma)torch)]'
+		$(if $(TORCH),'$(TORCH)') --editable '.[dev$(if $(TORCH),$(comma)torch$(if $(GPU),$(comma)gpu))]'
 	@rm -f $(VENV)/installed-* && touch $@
 
 comma := ,

@@ -25,7 +25,13 @@ Calls = Sequence[Callable[[], Any]]
 
 
 class Clock(Protocol):
-    """How time is taken on a device."""
+    """How time is taken on a device.
+
+    Attributes:
+        queued: how many calls are queued to see what one costs the host.
+    """
+
+    queued: int
 
     def batch(self, calls: Calls, count: int) -> Callable[[], None]:
         """What runs `count` calls, going round `calls`."""
@@ -39,6 +45,8 @@ class Clock(Protocol):
 
 class EventClock:
     """CUDA events around replayed graphs."""
+
+    queued = 400
 
     def __init__(self) -> None:
         import torch
@@ -86,6 +94,8 @@ class EventClock:
 class HostClock:
     """The host's clock, where calls are done when they return: for tests without a GPU."""
 
+    queued = 1
+
     def __init__(self) -> None:
         self.notes: list[str] = []
 
@@ -97,12 +107,11 @@ class HostClock:
         return plainly
 
     def time(self, batches: Sequence[Callable[[], None]], rounds: int) -> list[list[float]]:
-        found: list[list[float]] = [[] for _ in batches]
-        for _ in range(min(rounds, 2)):
-            for place, batch in enumerate(batches):
-                started = time.perf_counter()
-                batch()
-                found[place].append(time.perf_counter() - started)
+        found: list[list[float]] = []
+        for batch in batches:
+            started = time.perf_counter()
+            batch()
+            found.append([time.perf_counter() - started])
         return found
 
     def wait(self) -> None:
@@ -160,9 +169,9 @@ def contest(sides: dict[str, Calls], clock: Clock, rounds: int = ROUNDS) -> Time
     return Times(times, count, sets, list(getattr(clock, "notes", ())))
 
 
-def host_seconds(call: Callable[[], Any], clock: Clock, calls: int = 400, rounds: int = 7) -> float:
+def host_seconds(call: Callable[[], Any], clock: Clock, rounds: int = 7) -> float:
     """Seconds that the host spends on a call: the least over some rounds of queueing many."""
-    best = float("inf")
+    best, calls = float("inf"), clock.queued
     for _ in range(rounds):
         clock.wait()
         started = time.perf_counter()

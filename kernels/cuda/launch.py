@@ -170,12 +170,16 @@ class CudaLaunch:
         """What the machine code of each step needs of a chip; compiled ahead of time where it was not yet."""
         from .aot import read
 
+        if self._interpreted:
+            return []
         return [read(wanted, capability) for wanted in self.variants()]
 
     def sources(self) -> list[str]:
         """A digest of the source of each step's kernel; see `aot.source_digest`."""
         from .aot import source_digest
 
+        if self._interpreted:
+            return []
         return [source_digest(wanted) for wanted in self.variants()]
 
     def _device(self) -> str:
@@ -234,7 +238,9 @@ class CudaLaunch:
                     from triton.tools.tensor_descriptor import TensorDescriptor
 
                     shape, strides = value.extent(self.specs)
-                    base = held[id(value.index)] if isinstance(value.index, Workspace) else tensors[value.index]
+                    base = (
+                        held[id(value.index)] if isinstance(value.index, Workspace) else tensors[value.index]
+                    )
                     value = TensorDescriptor(base, list(shape), list(strides), list(value.block))
                 values[name] = value
             with run.launching(step):

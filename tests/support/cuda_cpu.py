@@ -4,9 +4,9 @@
     for case, verdict in zip(cases, judged(cases)):
         assert verdict.ok, f"{case}: {verdict.text}"
 
-All kernels of the cases are compiled into one program, kept under the cache by its text; it runs every case under
-every schedule. Arrays lie in memory of exactly their extent, so that with the address sanitizer every access beside
-them is found; gaps inside an array are NaN, and so are outputs before the run.
+All kernels of the cases are compiled into one program, kept under the cache by its text; it runs every case
+under every schedule. Arrays lie in memory of exactly their extent, so that with the address sanitizer every
+access beside them is found; gaps inside an array are NaN, and so are outputs before the run.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from kernelwright.kernels.accuracy import Error, Truth, Verdict
 from kernelwright.kernels.cuda.check import cuda_specs, moved
 from kernelwright.kernels.cuda.code_launch import CodeStep
@@ -43,7 +44,8 @@ SECONDS = 120  # that a program may take: a kernel that never ends is a result t
 
 @dataclass(frozen=True)
 class Schedule:
-    """In which order the threads of a block go on, and whether asynchronous copies come as late as they may."""
+    """In which order the threads of a block go on, and whether asynchronous copies come as late as they
+    may."""
 
     order: int
     late: bool
@@ -74,7 +76,8 @@ def need_compiler() -> None:
 
 @dataclass
 class Memory:
-    """A buffer: how many bytes, and (offset, contents) of the pieces that are written before and read after."""
+    """A buffer: how many bytes, and (offset, contents) of the pieces that are written before and read
+    after."""
 
     nbytes: int
     pieces: list[tuple[int, np.ndarray]] = field(repr=False)
@@ -109,7 +112,10 @@ def sanitizer() -> tuple[str, ...]:
         source.write_text('#include "device.cuh"\nint main() { return 0; }\n')
         command = ["g++", *OPTIONS, "-fsanitize=address", f"-I{HEADERS}", str(source), "-o", str(program)]
         built = subprocess.run(command, capture_output=True, check=False)
-        if not built.returncode and not subprocess.run([program], capture_output=True, check=False).returncode:
+        if (
+            not built.returncode
+            and not subprocess.run([program], capture_output=True, check=False).returncode
+        ):
             return ("-fsanitize=address",)
     print("the address sanitizer does not work here: accesses beside arrays are not looked for")
     return ()
@@ -117,18 +123,23 @@ def sanitizer() -> tuple[str, ...]:
 
 def program(codes: Sequence[Code]) -> Path:
     """The program that runs these kernels, by their place; compiled unless it is kept."""
-    files = tuple(dict.fromkeys(name for code in codes for name in code.files))
     named = [replace(code, name=f"kw_{place}") for place, code in enumerate(codes)]
-    entries = ",\n".join(
-        f"  {{[](const void* p) {{ {code.name}(*static_cast<const {code.argument}*>(p)); }}, sizeof({code.argument})}}"
-        for code in named
-    )
+    groups = {code.files: f"files_{place}" for place, code in enumerate(named)}
+    # A namespace for each set of files: what one of them defines does not meet the same of another.
+    parts, entries = [], [""] * len(named)
+    for files, space in groups.items():
+        inside = [(place, code) for place, code in enumerate(named) if code.files == files]
+        parts.append(f"namespace {space} {{\n{joined(files)}{''.join(code.entry for _, code in inside)}}}\n")
+        for place, code in inside:
+            argument = f"{space}::{code.argument}"
+            call = f"{space}::{code.name}(*static_cast<const {argument}*>(p));"
+            entries[place] = f"  {{[](const void* p) {{ {call} }}, sizeof({argument})}},\n"
     text = (
         '#include "device.cuh"\n'
-        + joined((*COMMON, *files))
-        + "".join(code.entry for code in named)
+        + joined(COMMON)
+        + "".join(parts)
         + '#include "main.hpp"\n'
-        + f"int main(int argc, char** argv) {{\n  static const Entry entries[] = {{\n{entries}}};\n"
+        + f"int main(int argc, char** argv) {{\n  static const Entry entries[] = {{\n{''.join(entries)}}};\n"
         + "  return main_of(entries, argc, argv);\n}\n"
     )
     headers = "".join(path.read_text() for path in sorted(HEADERS.iterdir()))
@@ -146,13 +157,20 @@ def program(codes: Sequence[Code]) -> Path:
     return kept
 
 
-def run(jobs: Sequence[Job], schedules: Sequence[Schedule] = SCHEDULES) -> list[list[list[np.ndarray]]]:
+def run(
+    jobs: Sequence[Job], schedules: Sequence[Schedule] = SCHEDULES, codes: Sequence[Code] = ()
+) -> list[list[list[np.ndarray]]]:
     """Run every job under every schedule: [job][schedule] -> the pieces of its buffers, one after the other.
+
+    Args:
+        jobs: the launches.
+        schedules: how their threads take turns.
+        codes: what the program is to hold beside what the jobs need, so that other calls find it compiled.
 
     Raises:
         RunError: when a kernel does what a GPU would not forgive.
     """
-    codes = list({job.code: None for job in jobs})
+    codes = list(dict.fromkeys([*codes, *(job.code for job in jobs)]))
     head = struct.pack("<q", len(jobs) * len(schedules))
     body = [_encoded(job, codes.index(job.code), schedule) for job in jobs for schedule in schedules]
     with tempfile.TemporaryDirectory() as folder:
@@ -234,7 +252,11 @@ class Place:
         self.start = (spec.itemsize if shifted else 0) - low
         self.huge = high - low >= HUGE
         if self.huge:  # a piece for each element
-            values = np.full(spec.shape, np.iinfo(_bits(spec)).max, _bits(spec)) if array is None else array.view(_bits(spec))
+            values = (
+                np.full(spec.shape, np.iinfo(_bits(spec)).max, _bits(spec))
+                if array is None
+                else array.view(_bits(spec))
+            )
             pieces = [
                 (self.start + int(np.dot(index, spec.strides)), np.array([values[index]]).view(np.uint8))
                 for index in np.ndindex(spec.shape)
@@ -289,8 +311,21 @@ class Case:
         outputs: Sequence[TensorSpec] | None = None,
         layouts: Mapping[int, tuple[int, ...]] | None = None,
         shifted: bool = False,
+        grid: int | None = None,
+        files: Mapping[str, str] | None = None,
     ) -> Case:
-        """The case of a sample; outputs may be given other specs, any tensor other byte strides."""
+        """The case of a sample.
+
+        Args:
+            kernel: the kernel, or its id.
+            sample: the call.
+            config: the kernel's default unless given.
+            outputs: other specs of the outputs.
+            layouts: other byte strides of any tensor.
+            shifted: whether the arrays begin beside a multiple of 16 bytes.
+            grid: another number of blocks.
+            files: other files to compile, by the names of those that they stand for.
+        """
         made = kernel_by_id(kernel) if isinstance(kernel, str) else kernel
         op = get_op(made.op)
         attrs = op.complete(sample.attrs)
@@ -310,7 +345,9 @@ class Case:
             for spec, array in zip(fixed, arrays, strict=True)
         ]
         note = f"{chosen}{' shifted' if shifted else ''}"
-        return cls(made, sample, fixed, launch.step(not shifted), places, note)
+        step = launch.step(not shifted)
+        code = replace(step.code, files=tuple((files or {}).get(name, name) for name in step.code.files))
+        return cls(made, sample, fixed, replace(step, code=code, grid=grid or step.grid), places, note)
 
     def job(self) -> Job:
         """What is run."""
@@ -340,12 +377,12 @@ class Case:
         return truth.judge(results, self.specs, None, self.kernel.error)
 
 
-def judged(cases: Iterable[Case], schedules: Sequence[Schedule] = SCHEDULES) -> list[Verdict]:
-    """The verdict on each case, after all of them ran."""
+def judged(cases: Iterable[Case], codes: Sequence[Code] = ()) -> list[Verdict]:
+    """The verdict on each case, after all of them ran under every schedule; codes as for `run`."""
     known: dict[int, Truth] = {}
     listed = list(cases)
     verdicts = []
-    for case, runs in zip(listed, run([case.job() for case in listed], schedules), strict=True):
+    for case, runs in zip(listed, run([case.job() for case in listed], codes=codes), strict=True):
         key = id(case.sample)
         if key not in known:
             known[key] = Truth.of(get_op(case.kernel.op), case.sample.inputs, case.sample.attrs)

@@ -1,4 +1,4 @@
-"""Times measured on known GPUs, shipped: one JSON file a model, made of a record by the bench on a GPU (--ship).
+"""Times measured on known GPUs, shipped: one JSON file a model, made of a record by the bench (--ship).
 
 There is none yet: no run on a GPU has been recorded. A file is a list of tuning entries (`kernels.cache`);
 one whose kernel has changed since is passed over, as in the tuning cache.

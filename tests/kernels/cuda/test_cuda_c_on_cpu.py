@@ -24,7 +24,8 @@ def _small(sample: Sample) -> bool:
 
 
 def _ends(sample: Sample) -> bool:
-    """One sample with each epilogue, and those with odd strides: the products themselves are those of matmul."""
+    """One sample with each epilogue, and those with odd strides: the products themselves are those of
+    matmul."""
     words = ("bias", "residual", "everywhere", "turned", "repeated", "vector", "k = 0", "nothing")
     return any(word in sample.name for word in words)
 
@@ -44,8 +45,8 @@ RUNS: list[tuple[str, str, Wanted]] = [
     ("conv/cuda_cupy/depthwise_channels", "float32", _everything),
     ("conv/cuda_cupy/depthwise_channels", "bfloat16", _everything),
     ("conv/cuda_cupy/depthwise_planes", "float32", _everything),
-    ("conv/cuda_cupy/few_channels", "float32", _everything),
-    ("conv/cuda_cupy/few_channels", "bfloat16", _everything),
+    ("conv/cuda_cupy/direct", "float32", _everything),
+    ("conv/cuda_cupy/direct", "bfloat16", _everything),
 ]
 
 
@@ -65,7 +66,9 @@ def cases_of(name: str, dtype: str, wanted: Wanted) -> Iterator[Case]:
         made += 1
 
 
-@pytest.mark.parametrize(("name", "dtype", "wanted"), RUNS, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("name", "dtype", "wanted"), RUNS, ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_samples(name: str, dtype: str, wanted: Wanted) -> None:
     cases = list(cases_of(name, dtype, wanted))
     assert len(cases) >= 3
@@ -98,8 +101,8 @@ def images_far_apart() -> Iterator[Case]:
     for kernel, layout, channels, out, groups in (
         ("depthwise_channels", "NHWC", 4, 4, 4),
         ("depthwise_planes", "NCHW", 4, 4, 4),
-        ("few_channels", "NHWC", 3, 8, 1),
-        ("few_channels", "NCHW", 3, 8, 1),
+        ("direct", "NHWC", 3, 8, 1),
+        ("direct", "NCHW", 3, 8, 1),
     ):
         x = _normal("float32", 2, *((channels, 5, 6) if layout == "NCHW" else (5, 6, channels)))
         w = _normal("float32", out, channels // groups, 3, 3)
@@ -122,7 +125,23 @@ def results_of_any_layout() -> Iterator[Case]:
             yield Case.of(f"matmul/cuda_cupy/{kernel}", sample, {"bm": 64, "bn": 64}, outputs=[out])
 
 
-SPECIAL = (products_far_apart, images_far_apart, results_of_any_layout)
+def blocks_with_many_tiles() -> Iterator[Case]:
+    """Grids so small that a block goes from tile to tile."""
+    a, b = _normal("float32", 70, 20), _normal("float32", 20, 140)
+    yield Case.of("matmul/cuda_cupy/simt", Sample("2 blocks", (a, b)), {"bm": 32, "bn": 64}, grid=2)
+    narrow = Sample("2 blocks", (a.astype(np_dtype("bfloat16")), b.astype(np_dtype("bfloat16"))))
+    yield Case.of("matmul/cuda_cupy/tensor_cores", narrow, {"bm": 64, "bn": 64}, grid=2)
+    for kernel, channels, out, groups in (
+        ("depthwise_channels", 6, 6, 6),
+        ("depthwise_planes", 6, 6, 6),
+        ("direct", 3, 40, 1),
+    ):
+        x, w = _normal("float32", 2, 33, 35, channels), _normal("float32", out, channels // groups, 3, 3)
+        sample = Sample("1 block", (x, w, None, None), {"groups": groups, "layout": "NHWC"})
+        yield Case.of(f"conv/cuda_cupy/{kernel}", sample, grid=1)
+
+
+SPECIAL = (products_far_apart, images_far_apart, results_of_any_layout, blocks_with_many_tiles)
 
 
 @pytest.fixture(scope="module")

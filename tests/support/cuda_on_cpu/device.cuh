@@ -31,7 +31,9 @@ struct dim3 {
 
 namespace on_cpu {
 
-enum Order { FORWARD, REVERSE, SHUFFLED, LANES };  // LANES: the first lanes of all warps, then the second ones, ...
+// FORWARD and REVERSE: a warp as far as it can go, then the next one. LANES: the first lanes of all warps, then the
+// second ones, and so on.
+enum Order { FORWARD, REVERSE, SHUFFLED, LANES };
 enum State { READY, AT_BARRIER, IN_WARP, DONE };
 
 struct Copy {
@@ -143,36 +145,34 @@ inline void body() {
   fail("a thread that ended goes on");
 }
 
-// Those whose wait is over. False when nobody can go on.
-inline bool release() {
-  size_t done = 0, waiting = 0;
-  bool moved = false;
-  for (size_t w = 0; w < block->warps.size(); w++) {
-    Warp& warp = block->warps[w];
-    if (!warp.waiting) continue;
-    Thread* first = &block->threads[w * 32];
-    for (int lane = 0; lane < 32; lane++) {
-      if (first[lane].state != IN_WARP || first[lane].line != first[0].line) {
-        current = &first[lane];
-        fail("%d lanes of its warp wait in an operation of the whole warp, this one %s", warp.waiting,
-             first[lane].state == DONE ? "has ended" : "is elsewhere");
-      }
+// Lets the lanes of a warp go on when all of them wait in the same operation of the warp, and nobody can go on else.
+inline bool release_warp(size_t number) {
+  Warp& warp = block->warps[number];
+  if (!warp.waiting) return false;
+  Thread* first = &block->threads[number * 32];
+  for (int lane = 0; lane < 32; lane++) {
+    if (first[lane].state != IN_WARP || first[lane].line != first[0].line) {
+      current = &first[lane];
+      fail("%d lanes of its warp wait in an operation of the whole warp, this one %s", warp.waiting,
+           first[lane].state == DONE ? "has ended" : "is elsewhere");
     }
-    for (int lane = 0; lane < 32; lane++) first[lane].state = READY;
-    warp.waiting = 0;
-    moved = true;
   }
-  if (moved) return true;
-  for (Thread& thread : block->threads) {
-    done += thread.state == DONE;
-    waiting += thread.state == AT_BARRIER;
-  }
-  if (!waiting) return false;
+  for (int lane = 0; lane < 32; lane++) first[lane].state = READY;
+  warp.waiting = 0;
+  return true;
+}
+
+// Lets the threads of the block go on when all of them wait at one barrier. False when all have ended.
+inline bool release_block() {
+  size_t done = 0;
   Thread* first = nullptr;
   for (Thread& thread : block->threads) {
-    if (thread.state != AT_BARRIER) continue;
-    if (!first) first = &thread;
-    if (thread.line != first->line) {
+    done += thread.state == DONE;
+    if (thread.state == AT_BARRIER && !first) first = &thread;
+  }
+  if (!first) return false;
+  for (Thread& thread : block->threads) {
+    if (thread.state == AT_BARRIER && thread.line != first->line) {
       current = &thread;
       fail("waits at the barrier in line %d while another thread waits at that in line %d", thread.line, first->line);
     }
@@ -183,6 +183,13 @@ inline bool release() {
   }
   for (Thread& thread : block->threads) thread.state = READY;
   return true;
+}
+
+inline void go_on(size_t number) {
+  if (block->threads[number].state != READY) return;
+  current = &block->threads[number];
+  fibers::go(block->scheduler, current->fiber);
+  current = nullptr;
 }
 
 // Numbers without a pattern that matters here (Marsaglia, "Xorshift RNGs", 2003).
@@ -207,27 +214,38 @@ struct Random {
 
 inline void run_block(size_t shared, int order, Random& random) {
   memset(block->shared, 0xFF, shared);
-  size_t count = block->threads.size();
-  std::vector<size_t> sequence(count);
-  size_t warps = (count + 31) / 32;
-  for (size_t i = 0; i < count; i++) {
-    sequence[i] = order == REVERSE ? count - 1 - i : order == LANES && count % 32 == 0 ? i % warps * 32 + i / warps : i;
-    Thread& thread = block->threads[i];
+  size_t count = block->threads.size(), warps = block->warps.size();
+  for (Thread& thread : block->threads) {
     thread.state = READY;
     thread.open.clear();
     thread.groups.clear();
     fibers::prepare(thread.fiber, body);
   }
   for (Warp& warp : block->warps) warp.waiting = 0;
+  std::vector<size_t> sequence(count);
+  for (size_t i = 0; i < count; i++) sequence[i] = count % 32 ? i : i % warps * 32 + i / warps;
   do {
-    if (order == SHUFFLED) random.shuffle(sequence);
-    for (size_t i : sequence) {
-      if (block->threads[i].state != READY) continue;
-      current = &block->threads[i];
-      fibers::go(block->scheduler, current->fiber);
+    if (order == FORWARD || order == REVERSE) {
+      // One warp after the other, each as far as it can go without the rest of the block.
+      for (size_t w = 0; w < warps; w++) {
+        size_t warp = order == REVERSE ? warps - 1 - w : w, first = warp * 32;
+        do {
+          for (size_t i = 0; i < 32; i++) {
+            size_t number = first + (order == REVERSE ? 31 - i : i);
+            if (number < count) go_on(number);
+          }
+        } while (release_warp(warp));
+      }
+    } else {
+      // All warps side by side.
+      for (bool moved = true; moved;) {
+        if (order == SHUFFLED) random.shuffle(sequence);
+        for (size_t number : sequence) go_on(number);
+        moved = false;
+        for (size_t warp = 0; warp < warps; warp++) moved |= release_warp(warp);
+      }
     }
-    current = nullptr;
-  } while (release());
+  } while (release_block());
 }
 
 inline void run(void (*kernel)(const void*), const void* arguments, dim3 grid, dim3 size, size_t shared, int order,
@@ -333,6 +351,21 @@ inline void round_to(f16& y, float x) {
     int units = int(nearbyintf(ldexpf(size, 10 - exponent)));
     y.bits = sign | u16(units + (exponent == -14 ? 0 : (exponent + 14) << 10));
   }
+}
+
+template <class P>
+P load(const void* from) {
+  if (reinterpret_cast<uintptr_t>(from) % sizeof(P)) on_cpu::fail("a load of %zu bytes from a misaligned address", sizeof(P));
+  return *static_cast<const P*>(from);
+}
+template <class P>
+void store_shared(void* to, const P& pack) {
+  if (reinterpret_cast<uintptr_t>(to) % sizeof(P)) on_cpu::fail("a store of %zu bytes to a misaligned address", sizeof(P));
+  *static_cast<P*>(to) = pack;
+}
+template <class P>
+void store_global(void* to, const P& pack) {
+  store_shared(to, pack);
 }
 
 inline void copy_element(float* to, const float* from, bool there) { on_cpu::start_copy(to, from, there ? 4 : 0, 4); }
