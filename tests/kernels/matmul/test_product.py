@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+import kernelwright as kw
 from kernelwright.kernels.errors import ConfigError, DTypeError, ShapeError
 from kernelwright.kernels.matmul import gpu_plan
 from kernelwright.kernels.matmul.op import MATMUL, SCALED_MATMUL
 from kernelwright.kernels.matmul.product import Product, of_linear, of_matmul
 from kernelwright.kernels.op import Op
-from kernelwright.kernels.spec import ABSENT, TensorSpec
+from kernelwright.kernels.spec import ABSENT, TensorSpec, np_dtype
 
 
 def spec(*shape: int, dtype: str = "bfloat16", strides: tuple[int, ...] | None = None) -> TensorSpec:
@@ -101,3 +103,12 @@ def test_scaled_matmul_says_what_does_not_fit() -> None:
         _infer(SCALED_MATMUL, a, b, one, one, ABSENT, out_dtype="float64")
     with pytest.raises(DTypeError, match="takes float8_e4m3fn"):
         _infer(SCALED_MATMUL, spec(8, 32), spec(32, 16), one, one, ABSENT)
+
+
+def test_scaled_matmul_computes_by_its_reference_where_there_is_no_kernel() -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(shape).astype(np_dtype("float8_e4m3fn")) for shape in ((5, 16), (16, 3)))
+    rows, one = rng.random(5).astype(np.float32), np.float32([0.5])
+    c = kw.scaled_matmul(a, b, rows, one, out_dtype="float32")
+    exact = rows[:, None] * 0.5 * (a.astype(np.float64) @ b.astype(np.float64))
+    assert np.allclose(np.asarray(c), exact, rtol=1e-6)
