@@ -1,13 +1,13 @@
 """Convolutions of images on NVIDIA GPUs in CUDA C++: depthwise ones, and those of a few channels. By NVRTC.
 
     depthwise_channels  channels contiguous ("NHWC"): vectors of channels by strips of places (depthwise.cu)
-    depthwise_planes    pixels contiguous ("NCHW"), or nothing: tiles of planes in shared memory (depthwise.cu)
+    depthwise_planes    any other layout, "NCHW" above all: tiles of planes in shared memory (depthwise.cu)
     direct              up to 4 input channels, such as the first layer of a network, in float32 arithmetic:
                         8 places by 8 channels a thread (few_channels.cu)
 
-Sums are float32 whatever the dtype. A depthwise convolution has as many FLOP as twice its taps for two elements
-moved: its roof is memory. `direct` is bound by the ordinary cores, 67 TFLOP/s on an H200. No record has
-measured either yet.
+Sums are float32 whatever the dtype. A depthwise convolution has as many FLOP as twice its taps for two
+elements moved: its roof is memory. `direct` is bound by the ordinary cores, 67 TFLOP/s on an H200. No
+record has measured either yet.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ TYPES = {"float32": "float", "bfloat16": "bf16", "float16": "f16"}
 FILES = ("conv/window.cuh",)
 MOST_TAPS = 49  # of a filter: each is in a register, or unrolled
 MOST_COLUMNS = 32  # of the input under the neighbouring places of a thread
-THREADS = 256
+CHANNEL_THREADS, CHANNEL_BLOCKS = 128, 3  # leaves a thread the 150 registers that its sums and pixels need
+PLANE_THREADS = 256
 LAUNCH = 3e-6  # seconds from one launch to the next in a row of small ones
 MEMORY_SHARE = 0.8  # of the datasheet's bandwidth; a copy reaches 0.9 on an H200 (4.3 of 4.8 TB/s)
 
@@ -131,7 +132,7 @@ def channels_supports(specs: Specs, attrs: Attrs) -> str | None:
 
 
 def channels_configs(specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
-    """Places of a thread. Two rows of 3 x 3 share half of what they read; larger filters need the registers."""
+    """Places of a thread. Two rows of 3 x 3 share half of what they read; larger filters have no room."""
     p = problem_of(specs, attrs)
     if p.taps[1] * p.taps[2] > 9:
         shapes = [(1, 4), (1, 2)]
@@ -158,14 +159,15 @@ def channels_step(p: Problem, config: Config, aligned: bool, chips: int) -> tupl
     lanes = 1
     while lanes < 32 and lanes * v < p.channels:
         lanes *= 2
+    sizes = f"{v}, {lanes}, {rh}, {rw}, {CHANNEL_THREADS}"
     code = Code(
         name="kw_depthwise_channels",
         files=(*FILES, "conv/depthwise.cu"),
-        call=f"depthwise_channels<{TYPES[p.dtype]}, {_filter(p)}, {v}, {lanes}, {rh}, {rw}, {THREADS}, {_ending(p)}>",
+        call=f"depthwise_channels<{TYPES[p.dtype]}, {_filter(p)}, {sizes}, {_ending(p)}>",
         argument="Window",
-        threads=THREADS,
+        threads=CHANNEL_THREADS,
         shared=p.taps[1] * p.taps[2] * lanes * v * 4,
-        blocks=2,
+        blocks=CHANNEL_BLOCKS,
     )
     blocks, strips_h, strips_w = (
         ceil_div(p.channels, lanes * v),
@@ -174,7 +176,7 @@ def channels_step(p: Problem, config: Config, aligned: bool, chips: int) -> tupl
     )
     strips = p.n * strips_h * strips_w
     # Each block brings its taps once: enough blocks for every multiprocessor several times over, and no more.
-    groups = max(1, min(ceil_div(strips, THREADS // lanes), ceil_div(16 * chips, blocks)))
+    groups = max(1, min(ceil_div(strips, CHANNEL_THREADS // lanes), ceil_div(16 * chips, blocks)))
     return code, blocks * groups, _words(p, blocks, strips_h, strips_w, strips)
 
 
@@ -211,13 +213,14 @@ def planes_step(p: Problem, chips: int) -> tuple[Code, int, tuple[int, ...]]:
     """The kernel, how many blocks, and the rest of its argument: small images share a block."""
     tw = 32 if p.places[2] > 16 else 16 if p.places[2] > 8 else 8
     th = 32 if tw == 32 and p.places[1] > 16 else max(tw // 2, 8) if tw == 32 else tw
-    planes = THREADS // (th // PLANE_ROWS * tw)
+    planes = PLANE_THREADS // (th // PLANE_ROWS * tw)
+    sizes = f"{th}, {tw}, {PLANE_ROWS}, {planes}"
     code = Code(
         name="kw_depthwise_planes",
         files=(*FILES, "conv/depthwise.cu"),
-        call=f"depthwise_planes<{TYPES[p.dtype]}, {_filter(p)}, {th}, {tw}, {PLANE_ROWS}, {planes}, {_ending(p)}>",
+        call=f"depthwise_planes<{TYPES[p.dtype]}, {_filter(p)}, {sizes}, {_ending(p)}>",
         argument="Window",
-        threads=THREADS,
+        threads=PLANE_THREADS,
         shared=planes * (_high(p, th) * _wide(p, tw) + p.taps[1] * p.taps[2]) * 4,
         blocks=2,
     )
@@ -257,11 +260,22 @@ def depthwise_planes(specs: Specs, attrs: Attrs, config: Config, threads: int) -
     return _launch(specs, lambda aligned: planes_step(p, chips), p)
 
 
-# --- few_channels -------------------------------------------------------------------------------------------
+# --- direct -------------------------------------------------------------------------------------------------
 
 MOST_CHANNELS = 4
 PLACES = 256  # of an image, by one block
-ONE_BY_ONE, BY_CHANNELS, BY_PIXELS = range(3)  # enum Store in few_channels.cu
+
+
+def few_store(p: Problem, aligned: bool) -> tuple[bool, int]:
+    """Whether results are written along the places, not the channels, and how many at a time."""
+    n, h, w, c = _steps(p.y, p.itemsize)
+    pixels_first = w == 1 and c != 1
+    others = (n, h, c) if pixels_first else (n, h, w)
+    if aligned and (pixels_first or c == 1):
+        for v in (16 // p.itemsize, 8 // p.itemsize, 2):
+            if all(step % v == 0 for step in others):
+                return pixels_first, v
+    return pixels_first, 1
 
 
 def few_step(p: Problem, aligned: bool, chips: int) -> tuple[Code, int, tuple[int, ...]]:
@@ -275,18 +289,13 @@ def few_step(p: Problem, aligned: bool, chips: int) -> tuple[Code, int, tuple[in
     tw = min((16, 32, 64), key=computed)
     th = PLACES // tw
     pitch = (tw // 8 - 1) * 8 * p.stride[2] + ceil_div(_wide(p, 8), 4) * 4
-    n, h, w, c = _steps(p.y, p.itemsize)
-    v = 16 // p.itemsize
-    store = ONE_BY_ONE
-    if aligned and c == 1 and all(step % v == 0 for step in (n, h, w)):
-        store = BY_CHANNELS
-    elif aligned and w == 1 and all(step % v == 0 for step in (n, h, c)):
-        store = BY_PIXELS
+    pixels_first, v = few_store(p, aligned)
     code = Code(
         name="kw_few_channels",
         files=(*FILES, "conv/few_channels.cu"),
         call=(
-            f"few_channels<{TYPES[p.dtype]}, {_filter(p)}, {p.cg}, {outputs}, {th}, {tw}, {store}, {_ending(p)}>"
+            f"few_channels<{TYPES[p.dtype]}, {_filter(p)}, {p.cg}, {outputs}, {th}, {tw}, "
+            f"{'true' if pixels_first else 'false'}, {v}, {_ending(p)}>"
         ),
         argument="Window",
         threads=outputs // 8 * PLACES // 8,

@@ -22,6 +22,10 @@ KW_DEVICE void depthwise_channels(const Window& g, unsigned char* shared) {
   i64 c = first + lane;
   if (c >= g.c) return;
 
+  float bias[V];
+#pragma unroll
+  for (int v = 0; v < V; v++) bias[v] = has_bias ? to_sum(static_cast<const T*>(g.b)[(c + v) * g.b_o]) : 0.f;
+
   i64 step = gridDim.x / g.blocks * (THREADS / LANES);
   for (i64 id = blockIdx.x / g.blocks * (THREADS / LANES) + threadIdx.x / LANES; id < g.tiles; id += step) {
     i64 n = id / (g.tiles_h * g.tiles_w), place = id % (g.tiles_h * g.tiles_w);
@@ -45,7 +49,7 @@ KW_DEVICE void depthwise_channels(const Window& g, unsigned char* shared) {
       for (int column = 0; column < COLUMNS; column++) {
         const Pack<T, V> none = {};
         pixels[column] = none;
-        if (there >> column & 1) pixels[column] = *reinterpret_cast<const Pack<T, V>*>(from);
+        if (there >> column & 1) pixels[column] = load<Pack<T, V>>(from);
         from += g.x_step.w;
       }
 #pragma unroll
@@ -54,7 +58,7 @@ KW_DEVICE void depthwise_channels(const Window& g, unsigned char* shared) {
         if (down < 0 || down % F::dh || down / F::dh >= F::kh) continue;
 #pragma unroll
         for (int j = 0; j < F::kw; j++) {
-          Pack<float, V> tap = *reinterpret_cast<const Pack<float, V>*>(taps + (down / F::dh * F::kw + j) * CHANNELS + lane);
+          Pack<float, V> tap = load<Pack<float, V>>(taps + (down / F::dh * F::kw + j) * CHANNELS + lane);
 #pragma unroll
           for (int i = 0; i < RW * V; i++)
             sums[r][i / V][i % V] += to_float(pixels[i / V * F::sw + j * F::dw].e[i % V]) * tap.e[i % V];
@@ -63,7 +67,6 @@ KW_DEVICE void depthwise_channels(const Window& g, unsigned char* shared) {
     }
     T* to = static_cast<T*>(g.y) + at(g.y_step, n, p, q, c);
     const T* residual = has_residual ? static_cast<const T*>(g.residual) + at(g.r_step, n, p, q, c) : nullptr;
-    const T* bias = has_bias ? static_cast<const T*>(g.b) + c * g.b_o : nullptr;
     int rows = within(g.p - p, RH), columns = within(g.q - q, RW);
 #pragma unroll
     for (int i = 0; i < RH * RW; i++) {
@@ -72,11 +75,11 @@ KW_DEVICE void depthwise_channels(const Window& g, unsigned char* shared) {
 #pragma unroll
         for (int v = 0; v < V; v++) {
           float sum = sums[i / RW][i % RW][v];
-          if (has_bias) sum += to_sum(bias[v * g.b_o]);
+          if (has_bias) sum += bias[v];
           if (has_residual) sum += to_sum(residual[v * g.r_step.c]);
           round_to(result.e[v], activated<activation>(sum));
         }
-        *reinterpret_cast<Pack<T, V>*>(to) = result;
+        store_global(to, result);
       }
       const bool down = i % RW == RW - 1;  // the next place is the first of the row below
       to += down ? g.y_step.h - (RW - 1) * g.y_step.w : g.y_step.w;

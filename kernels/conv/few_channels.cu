@@ -7,9 +7,7 @@
 // For each channel and row of the filter a thread reads the pixels under its 8 places once, into registers; each tap
 // is then two loads of 16 bytes for 64 multiply-adds. Eight threads of a warp share places, four share channels.
 
-enum Store { ONE_BY_ONE, BY_CHANNELS, BY_PIXELS };  // the axis along which y is contiguous and aligned
-
-template <class T, class F, int C, int OUTPUTS, int TH, int TW, int store, bool has_bias, bool has_residual, int activation>
+template <class T, class F, int C, int OUTPUTS, int TH, int TW, bool pixels_first, int V, bool has_bias, bool has_residual, int activation>
 KW_DEVICE void few_channels(const Window& g, unsigned char* shared) {
   constexpr int PLACES = 8, MINE = 8, ACROSS = OUTPUTS / MINE, THREADS = ACROSS * TH * (TW / PLACES);
   constexpr int SPAN = (F::wide(PLACES) + 3) / 4 * 4;  // pixels that a thread reads of a row, in squares of 16 bytes
@@ -50,11 +48,11 @@ KW_DEVICE void few_channels(const Window& g, unsigned char* shared) {
         const float* taps = filters + (c * F::kh + i) * F::kw * OUTPUTS + lane;
         Pack<float, 4> x[SPAN / 4];
 #pragma unroll
-        for (int e = 0; e < SPAN / 4; e++) x[e] = reinterpret_cast<const Pack<float, 4>*>(row)[e];
+        for (int e = 0; e < SPAN / 4; e++) x[e] = load<Pack<float, 4>>(row + 4 * e);
 #pragma unroll
         for (int j = 0; j < F::kw; j++) {
-          Pack<float, 4> low = *reinterpret_cast<const Pack<float, 4>*>(taps + j * OUTPUTS);
-          Pack<float, 4> high = *reinterpret_cast<const Pack<float, 4>*>(taps + j * OUTPUTS + 4);
+          Pack<float, 4> low = load<Pack<float, 4>>(taps + j * OUTPUTS);
+          Pack<float, 4> high = load<Pack<float, 4>>(taps + j * OUTPUTS + 4);
 #pragma unroll
           for (int s = 0; s < PLACES; s++) {
             const int column = s * F::sw + j * F::dw;
@@ -69,11 +67,15 @@ KW_DEVICE void few_channels(const Window& g, unsigned char* shared) {
       }
     }
     __syncthreads();  // the next tile takes the place of this one
+
+    // Worked out again: during the products every register holds sums, pixels or taps.
+    forget(id);
+    n = id / (g.tiles_h * g.tiles_w), place = id % (g.tiles_h * g.tiles_w);
+    p = place / g.tiles_w * TH, q = place % g.tiles_w * TW;
     i64 row = p + down;
     if (row >= g.p) continue;
-    // By lines of V results along whichever axis y is contiguous, else along the channels.
-    constexpr bool pixels_first = store == BY_PIXELS;
-    constexpr int OUTER = pixels_first ? MINE : PLACES, INNER = pixels_first ? PLACES : MINE, V = store == ONE_BY_ONE ? 1 : 16 / int(sizeof(T));
+    // V results at a time along the places or along the channels, whichever are contiguous in y.
+    constexpr int OUTER = pixels_first ? MINE : PLACES, INNER = pixels_first ? PLACES : MINE;
     i64 o = first + lane, column = q + across;
     int places = within(g.q - column, PLACES), channels = within(g.o - o, MINE);
     int outer = pixels_first ? channels : places, inner = pixels_first ? places : channels;
@@ -81,10 +83,17 @@ KW_DEVICE void few_channels(const Window& g, unsigned char* shared) {
     i64 r_outer = pixels_first ? g.r_step.c : g.r_step.w, r_inner = pixels_first ? g.r_step.w : g.r_step.c;
     T* to = static_cast<T*>(g.y) + at(g.y_step, n, row, column, o);
     const T* residual = has_residual ? static_cast<const T*>(g.residual) + at(g.r_step, n, row, column, o) : nullptr;
-    const T* bias = has_bias ? static_cast<const T*>(g.b) + o * g.b_o : nullptr;
+    float bias[MINE];
+    const T* from = static_cast<const T*>(g.b) + (has_bias ? o * g.b_o : 0);
+#pragma unroll
+    for (int i = 0; i < MINE; i++) {
+      bias[i] = has_bias && i < channels ? to_sum(*from) : 0.f;
+      from += g.b_o;
+    }
 #pragma unroll
     for (int i = 0; i < OUTER; i++) {
       if (i >= outer) break;
+      const T* other = residual;
 #pragma unroll
       for (int j = 0; j < INNER; j += V) {
         Pack<T, V> some;
@@ -92,12 +101,13 @@ KW_DEVICE void few_channels(const Window& g, unsigned char* shared) {
         for (int v = 0; v < V; v++) {
           if (j + v >= inner) break;
           float sum = pixels_first ? sums[j + v][i] : sums[i][j + v];
-          if (has_bias) sum += to_sum(bias[(pixels_first ? i : j + v) * g.b_o]);
-          if (has_residual) sum += to_sum(residual[(j + v) * r_inner]);
+          if (has_bias) sum += bias[pixels_first ? i : j + v];
+          if (has_residual) sum += to_sum(*other);
+          other += has_residual ? r_inner : 0;
           round_to(some.e[v], activated<activation>(sum));
         }
         if (j + V <= inner) {
-          *reinterpret_cast<Pack<T, V>*>(to + j * inner_step) = some;
+          store_global(to + j * inner_step, some);
         } else {
 #pragma unroll
           for (int v = 0; v < V; v++)

@@ -1,4 +1,4 @@
-"""Launches of CUDA C++ kernels: `CodeLaunch`, which a binding function returns, as `launch.CudaLaunch` for Triton.
+"""Launches of CUDA C++ kernels: `CodeLaunch`, which a binding function returns.
 
 A call looks up the addresses of its tensors and hands the driver what was made for them: the compiled kernel
 and its argument. Only calls with tensors at new addresses make something, and only the first one compiles.
@@ -7,13 +7,16 @@ Everything runs on torch's current stream of the tensors' device; nothing waits 
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..atomic import write_atomically
 from ..op import Specs
+from ..paths import cache_dir
 from . import nvrtc
-from .device import number
 from .launch import runtime
 from .source import Code
 
@@ -59,7 +62,7 @@ class CodeLaunch:
         run = runtime()
         index = self._index
         if index is None:
-            index = self._index = number(next(spec.device for spec in self.specs if spec.present))
+            index = self._index = run.number(next(spec.device for spec in self.specs if spec.present))
         addresses = tuple([0 if tensor is None else tensor.data_ptr() for tensor in tensors])
         ready = self._ready.get(addresses)
         if ready is None:
@@ -92,7 +95,7 @@ class CodeLaunch:
 
 
 def machine_code(code: Code, capability: int) -> MachineCode:
-    """A kernel compiled for a chip, and read: registers, shared memory, instructions.
+    """A kernel compiled for a chip, and read: registers, shared memory, instructions; kept on disk.
 
     Raises:
         CompileError: when it does not compile.
@@ -101,9 +104,12 @@ def machine_code(code: Code, capability: int) -> MachineCode:
     from . import aot
 
     binary = nvrtc.compiled(code, nvrtc.arch_of(capability))
+    kept = cache_dir() / "cuda-code" / f"nvrtc-{aot.FORMAT}-{binary.digest[:32]}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return aot.Code(**json.loads(kept.read_text("utf-8")))
     usage, sass = aot.resource_usage(binary.cubin), aot.disassembled(binary.cubin)
     instructions = aot.count_instructions(sass)
-    return aot.Code(
+    found = aot.Code(
         kernel=code.name,
         capability=capability,
         registers=usage["REG"],
@@ -116,3 +122,6 @@ def machine_code(code: Code, capability: int) -> MachineCode:
         digest=aot.digest_of(sass),
         source=code.digest[:16],
     )
+    with contextlib.suppress(OSError):  # the next process reads it again
+        write_atomically(kept, json.dumps(asdict(found)))
+    return found

@@ -32,6 +32,35 @@ KW_DEVICE void round_to(double& y, double x) { y = x; }
 KW_DEVICE void round_to(bf16& y, float x) { asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x)); }
 KW_DEVICE void round_to(f16& y, float x) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x)); }
 
+// Vectors, at addresses that are multiples of their size. What goes to global memory is said in PTX: the compiler takes
+// a vector to pieces that it cannot see the alignment of.
+template <class P>
+KW_DEVICE P load(const void* from) {
+  return *static_cast<const P*>(from);
+}
+template <class P>
+KW_DEVICE void store_shared(void* to, const P& pack) {
+  *static_cast<P*>(to) = pack;
+}
+KW_DEVICE void store_words(void* to, const u32 (&w)[4]) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(w[0]), "r"(w[1]), "r"(w[2]), "r"(w[3]) : "memory");
+}
+KW_DEVICE void store_words(void* to, const u32 (&w)[2]) {
+  asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(to), "r"(w[0]), "r"(w[1]) : "memory");
+}
+KW_DEVICE void store_words(void* to, const u32 (&w)[1]) { *static_cast<u32*>(to) = w[0]; }
+template <class P>
+KW_DEVICE void store_global(void* to, const P& pack) {
+  union {
+    P pack;
+    u32 words[sizeof(P) < 4 ? 1 : sizeof(P) / 4];
+  } both = {pack};
+  if (sizeof(P) < 4)
+    *static_cast<P*>(to) = pack;
+  else
+    store_words(to, both.words);
+}
+
 // --- asynchronous copies from global to shared memory (sm_80) ------------------------------------------------------
 // What is not there is not read and becomes zeros. A copy may be used after wait_copies<left>() and a barrier,
 // where `left` is how many of the groups committed last may still be on their way.

@@ -1,12 +1,12 @@
-"""CUDA C++ through NVRTC: compiled for a named chip without one, kept on disk, loaded and launched through CuPy.
+"""CUDA C++ through NVRTC: compiled for a named chip without one, kept on disk, loaded and launched.
 
-    compiled(code, arch) -> Binary      machine code, from the cache or the compiler; needs no GPU and no driver
-    loaded(code, device) -> Function    the same in a device's memory
-    Function.launch(...)                raw pointers, on the stream that is given; nothing waits
+    compiled(code, arch)          machine code, from the cache or the compiler; needs no GPU and no driver
+    loaded(code, device, arch)    the same in a device's memory, through CuPy
+    Function.launch(...)          raw pointers, on the stream that is given; nothing waits
 
-The cache is one file a kernel and chip under `paths.cache_dir()`, written whole or not at all, and named by a digest
-of the text, the options and the compiler's version: what is there is right, or it is damaged, which is seen by a
-checksum.
+The cache is one file a kernel and chip under `paths.cache_dir()`, written whole or not at all, and named by a
+digest of the text, the options and the compiler's version: what is there is right, or it is damaged, which is
+seen by a checksum.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ class Binary:
         return sha256(self.cubin).hexdigest()
 
 
-# --- compiling -----------------------------------------------------------------------------------------------
+# --- compiling ----------------------------------------------------------------------------------------------
 
 
 def arch_of(capability: int) -> str:
-    """The name of the chips of a compute capability such as 80; for Hopper, 90, that with all instructions."""
+    """The name of the chips of a compute capability; for Hopper, 90, that with all its instructions."""
     return f"sm_{capability}" + ("a" if capability == 90 else "")
 
 
@@ -134,12 +134,13 @@ def _resources(log: str, code: Code, arch: str) -> tuple[int, int, int]:
     frame = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log)
     if used is None or frame is None:
         raise CompileError(
-            f"NVRTC {compiler_version()} compiled {code.name} for {arch} and said nothing of its registers:\n{log}"
+            f"NVRTC {compiler_version()} compiled {code.name} for {arch}, and not a word of its registers:\n"
+            f"{log}"
         )
     return int(used[1]), int(frame[1]), int(frame[2]) + int(frame[3])
 
 
-# --- the cache -----------------------------------------------------------------------------------------------
+# --- the cache ----------------------------------------------------------------------------------------------
 
 
 def _path(code: Code, arch: str) -> Path:
@@ -188,14 +189,14 @@ def _read(path: Path) -> Binary | None:
         except OSError as problem:
             became = f"it cannot be set aside: {problem}"
         warnings.warn(
-            f"the compiled kernel in {path} is damaged ({error}); {became}, and the kernel is compiled again.",
+            f"the compiled kernel in {path} is damaged ({error}); {became}, and it is compiled again.",
             CacheWarning,
             stacklevel=3,
         )
         return None
 
 
-# --- loading and launching -----------------------------------------------------------------------------------
+# --- loading and launching ----------------------------------------------------------------------------------
 
 _LOADED: dict[tuple[str, int], Function] = {}
 _LOCK = RLock()
@@ -277,8 +278,6 @@ def problem() -> str | None:
         nvrtc.getVersion()
     except ModuleNotFoundError as error:
         return f"needs {error.name!r}, which is not installed: pip install 'kernelwright[gpu]'"
-    except Exception as error:  # CuPy is there, and its library is not: each version says so with its own type
+    except Exception as error:  # CuPy without its library: each version says so with a type of its own
         return f"CuPy finds no NVRTC ({error}): pip install 'cupy-cuda13x[ctk]'"
     return None
-
-

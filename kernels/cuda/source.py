@@ -1,8 +1,8 @@
 """Code: one CUDA C++ kernel as it is compiled: files of templates, put one after the other, and one instance.
 
 The files lie beside the kernels (`*.cuh`, `*.cu`) and include nothing: all that they ask of the device is in
-`device.cuh`, which always comes first. So NVRTC needs no toolkit's headers, and the tests compile the same text
-for the CPU with another first file.
+`device.cuh`, which always comes first. So NVRTC needs no toolkit's headers, and the tests compile the same
+text for the CPU with another first file.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """Matrix products on NVIDIA GPUs in CUDA C++: matmul, and linear with its epilogue. Compiled by NVRTC.
 
-    simt          float32 and float64 in full precision, on the ordinary cores (simt.cu): tiles of 128 x 128 with
-                  8 x 8 sums a thread, operands copied asynchronously through three buffers
+    simt          float32 and float64 in full precision, on the ordinary cores (simt.cu): tiles of up to
+                  128 x 128, 8 x 8 sums a thread, operands copied asynchronously through three buffers
     tensor_cores  bfloat16 and float16 by mma.sync (tensor_cores.cu): tiles of up to 128 x 256, 64 x 64 sums a
                   warp, ldmatrix over permuted lines
 
-Both take any strides: an operand that is contiguous and aligned one way or the other comes 16 bytes at a time, any
-other one element after the other. Both add each sum up in the order of k, so that equal calls give equal bits.
-Of the bound of the ordinary cores, 67 TFLOP/s on an H200, the instructions of an inner loop leave 92% at best; of
-that of the tensor cores, mma.sync reaches 63% on Hopper (see `MMA_SHARE`). No record has measured either yet.
+Both take any strides: an operand that is contiguous and aligned one way or the other comes 16 bytes at a
+time, any other one element after the other. Both add each sum up in the order of k, so that equal calls give
+equal bits. Of the rate of the ordinary cores, 67 TFLOP/s on an H200, the instructions of an inner loop leave
+92% at best; of that of the tensor cores, mma.sync reaches 63% on Hopper (see `MMA_SHARE`). No record has
+measured either yet.
 """
 
 from __future__ import annotations
@@ -35,16 +36,19 @@ MOST_BLOCKS = 2**31 - 1
 TYPES = {"float32": "float", "float64": "double", "bfloat16": "bf16", "float16": "f16"}
 SIMT_DEPTH = 16
 MMA_DEPTH = 64
-# Of the rate of the tensor cores, what mma.sync reaches. On Hopper 63%: W. Luo et al., "Benchmarking and Dissecting
-# the Nvidia Hopper GPU Architecture via Microbenchmarking", 2024, table on mma against wgmma. On Blackwell's data
-# centre chips it was not measured: their tensor cores are built for tcgen05 alone, so it is put last.
+# Of the rate of the tensor cores, what mma.sync reaches. On Hopper 63%: W. Luo et al., "Benchmarking and
+# Dissecting the Nvidia Hopper GPU Architecture via Microbenchmarking", 2024, table on mma against wgmma. On
+# Blackwell's data centre chips it was not measured: their tensor cores are built for tcgen05 alone, so it is
+# put last.
 MMA_SHARE = {80: 0.95, 90: 0.63, 100: 0.25}
 LAUNCH = 3e-6  # seconds from one launch to the next in a row of small ones
 
 
 def product_of(specs: Specs, attrs: Attrs) -> Product:
     """The product behind a call of either op."""
-    return linear_product(specs, attrs["activation"] or "") if "activation" in attrs else matmul_product(specs)
+    return (
+        linear_product(specs, attrs["activation"] or "") if "activation" in attrs else matmul_product(specs)
+    )
 
 
 def call_problem(specs: Specs, attrs: Attrs) -> str | None:
@@ -118,7 +122,12 @@ class SimtTile:
 
 
 SIMT_TILES = {
-    4: (SimtTile(128, 128, 8, 8, 2), SimtTile(64, 128, 8, 8, 3), SimtTile(64, 64, 4, 8, 3), SimtTile(32, 64, 4, 4, 4)),
+    4: (
+        SimtTile(128, 128, 8, 8, 2),
+        SimtTile(64, 128, 8, 8, 3),
+        SimtTile(64, 64, 4, 8, 3),
+        SimtTile(32, 64, 4, 4, 4),
+    ),
     8: (SimtTile(64, 64, 4, 4, 2), SimtTile(32, 64, 4, 4, 3)),
 }
 SIMT_STAGES = 3
@@ -164,7 +173,7 @@ def simt_configs(specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
 
 
 def simt_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
-    """Predicted seconds. For each k a thread issues its multiply-adds, its loads and its part of the copies."""
+    """Predicted seconds. For each k a thread issues its multiply-adds, its loads, its part of the copies."""
     p, tile, chip = product_of(specs, attrs), simt_tile(specs, config), facts(specs[0].device)
     sums, v = tile.tm * tile.tn, 16 // p.itemsize
     copies = 2 * (tile.bm + tile.bn) / tile.threads

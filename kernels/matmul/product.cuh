@@ -72,7 +72,7 @@ KW_DEVICE void finish(const Product& g, const Tile<T>& tile, const S* sums, int 
       round_to(results.e[v], activated<activation>(sum));
     }
     if (column + V <= columns) {
-      *reinterpret_cast<Pack<T, V>*>(to) = results;
+      store_global(to, results);
     } else {
       for (int v = 0; v < V; v++)
         if (column + v < columns) to[v * g.c_cs] = results.e[v];

@@ -95,10 +95,10 @@ KW_DEVICE void simt_matmul(const Product& g, unsigned char* shared) {
         Pack<T, V> of_a[SQUARES_M], of_b[SQUARES_N];
 #pragma unroll
         for (int i = 0; i < SQUARES_M; i++)
-          of_a[i] = *reinterpret_cast<const Pack<T, V>*>(at + k * PITCH_A + i * (BM / SQUARES_M) + down);
+          of_a[i] = load<Pack<T, V>>(at + k * PITCH_A + i * (BM / SQUARES_M) + down);
 #pragma unroll
         for (int j = 0; j < SQUARES_N; j++)
-          of_b[j] = *reinterpret_cast<const Pack<T, V>*>(at + DEPTH * PITCH_A + k * PITCH_B + j * (BN / SQUARES_N) + across);
+          of_b[j] = load<Pack<T, V>>(at + DEPTH * PITCH_A + k * PITCH_B + j * (BN / SQUARES_N) + across);
 #pragma unroll
         for (int i = 0; i < TM; i++)
 #pragma unroll
@@ -121,7 +121,7 @@ KW_DEVICE void simt_matmul(const Product& g, unsigned char* shared) {
           Pack<T, V> part;
 #pragma unroll
           for (int u = 0; u < V; u++) part.e[u] = sums[i * V + v][j * V + u];
-          *reinterpret_cast<Pack<T, V>*>(buffers + (down + v) * PITCH + j * (BN / SQUARES_N) + across) = part;
+          store_shared(buffers + (down + v) * PITCH + j * (BN / SQUARES_N) + across, part);
         }
       }
       __syncthreads();

@@ -89,9 +89,9 @@ def matmul_product(specs: Specs) -> Product:
         c_lengths.append(1)
         c_steps.append(0)
     batch = c_lengths[:-2]
-    axes = [
-        (length, *steps, 0)
-        for length, *steps in zip(
+    axes: list[Axis] = [
+        (length, a_step, b_step, c_step, 0)
+        for length, a_step, b_step, c_step in zip(
             batch,
             _spread(a_lengths[:-2], a_steps[:-2], len(batch)),
             _spread(b_lengths[:-2], b_steps[:-2], len(batch)),
@@ -122,9 +122,7 @@ def linear_product(specs: Specs, activation: str) -> Product:
     columns = (x_steps[-1], y_steps[-1], r_steps[-1])
     pointers = (0, 1, 2 if bias.present else None, 3 if residual.present else None, 4)
     step = bias.strides[0] // size if bias.present else 0
-    return _product(
-        y, axes, (x.shape[-1], y_lengths[-1]), w_steps[::-1], columns, step, activation, pointers
-    )
+    return _product(y, axes, (x.shape[-1], y_lengths[-1]), w_steps[::-1], columns, step, activation, pointers)
 
 
 def _product(

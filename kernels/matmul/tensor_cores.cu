@@ -142,7 +142,7 @@ KW_DEVICE void tensor_core_matmul(const Product& g, unsigned char* shared) {
         for (int half = 0; half < 2; half++) {
           Pack<float, 2> both = {{sums[i][j][half * 2], sums[i][j][half * 2 + 1]}};
           int row = down + i * 16 + half * 8 + lane / 4, column = across + j * 8 + lane % 4 * 2;
-          *reinterpret_cast<Pack<float, 2>*>(parts + row * PITCH + column) = both;
+          store_shared(parts + row * PITCH + column, both);
         }
     __syncthreads();
     finish<T, BM, BN, PITCH, THREADS, wide_c ? 8 : 1, has_bias, has_residual, activation>(g, tile, parts, 0);

@@ -4,9 +4,9 @@
     for case, verdict in zip(cases, judged(cases)):
         assert verdict.ok, f"{case}: {verdict.text}"
 
-All kernels of the cases are compiled into one program, kept under the cache by its text; it runs every case under
-every schedule. Arrays lie in memory of exactly their extent, so that with the address sanitizer every access beside
-them is found; gaps inside an array are NaN, and so are outputs before the run.
+All kernels of the cases are compiled into one program, kept under the cache by its text; it runs every case
+under every schedule. Arrays lie in memory of exactly their extent, so that with the address sanitizer every
+access beside them is found; gaps inside an array are NaN, and so are outputs before the run.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from kernelwright.kernels.accuracy import Error, Truth, Verdict
 from kernelwright.kernels.cuda.check import cuda_specs, moved
 from kernelwright.kernels.cuda.code_launch import CodeStep
@@ -43,7 +44,8 @@ SECONDS = 120  # that a program may take: a kernel that never ends is a result t
 
 @dataclass(frozen=True)
 class Schedule:
-    """In which order the threads of a block go on, and whether asynchronous copies come as late as they may."""
+    """In which order the threads of a block go on, and whether asynchronous copies come as late as they
+    may."""
 
     order: int
     late: bool
@@ -74,7 +76,8 @@ def need_compiler() -> None:
 
 @dataclass
 class Memory:
-    """A buffer: how many bytes, and (offset, contents) of the pieces that are written before and read after."""
+    """A buffer: how many bytes, and (offset, contents) of the pieces that are written before and read
+    after."""
 
     nbytes: int
     pieces: list[tuple[int, np.ndarray]] = field(repr=False)
@@ -109,7 +112,10 @@ def sanitizer() -> tuple[str, ...]:
         source.write_text('#include "device.cuh"\nint main() { return 0; }\n')
         command = ["g++", *OPTIONS, "-fsanitize=address", f"-I{HEADERS}", str(source), "-o", str(program)]
         built = subprocess.run(command, capture_output=True, check=False)
-        if not built.returncode and not subprocess.run([program], capture_output=True, check=False).returncode:
+        if (
+            not built.returncode
+            and not subprocess.run([program], capture_output=True, check=False).returncode
+        ):
             return ("-fsanitize=address",)
     print("the address sanitizer does not work here: accesses beside arrays are not looked for")
     return ()
@@ -120,21 +126,20 @@ def program(codes: Sequence[Code]) -> Path:
     named = [replace(code, name=f"kw_{place}") for place, code in enumerate(codes)]
     groups = {code.files: f"files_{place}" for place, code in enumerate(named)}
     # A namespace for each set of files: what one of them defines does not meet the same of another.
-    parts = [
-        f"namespace {space} {{\n{joined(files)}{''.join(code.entry for code in named if code.files == files)}}}\n"
-        for files, space in groups.items()
-    ]
-    entries = ",\n".join(
-        f"  {{[](const void* p) {{ {space}::{code.name}(*static_cast<const {space}::{code.argument}*>(p)); }},"
-        f" sizeof({space}::{code.argument})}}"
-        for code, space in ((code, groups[code.files]) for code in named)
-    )
+    parts, entries = [], [""] * len(named)
+    for files, space in groups.items():
+        inside = [(place, code) for place, code in enumerate(named) if code.files == files]
+        parts.append(f"namespace {space} {{\n{joined(files)}{''.join(code.entry for _, code in inside)}}}\n")
+        for place, code in inside:
+            argument = f"{space}::{code.argument}"
+            call = f"{space}::{code.name}(*static_cast<const {argument}*>(p));"
+            entries[place] = f"  {{[](const void* p) {{ {call} }}, sizeof({argument})}},\n"
     text = (
         '#include "device.cuh"\n'
         + joined(COMMON)
         + "".join(parts)
         + '#include "main.hpp"\n'
-        + f"int main(int argc, char** argv) {{\n  static const Entry entries[] = {{\n{entries}}};\n"
+        + f"int main(int argc, char** argv) {{\n  static const Entry entries[] = {{\n{''.join(entries)}}};\n"
         + "  return main_of(entries, argc, argv);\n}\n"
     )
     headers = "".join(path.read_text() for path in sorted(HEADERS.iterdir()))
@@ -247,7 +252,11 @@ class Place:
         self.start = (spec.itemsize if shifted else 0) - low
         self.huge = high - low >= HUGE
         if self.huge:  # a piece for each element
-            values = np.full(spec.shape, np.iinfo(_bits(spec)).max, _bits(spec)) if array is None else array.view(_bits(spec))
+            values = (
+                np.full(spec.shape, np.iinfo(_bits(spec)).max, _bits(spec))
+                if array is None
+                else array.view(_bits(spec))
+            )
             pieces = [
                 (self.start + int(np.dot(index, spec.strides)), np.array([values[index]]).view(np.uint8))
                 for index in np.ndindex(spec.shape)

@@ -38,7 +38,12 @@ FAULTS = {
     "half_a_warp_on_the_tensor_cores": "operation of the whole warp",
     "blocks_that_write_the_same": WRONG,
 }
-OUT_OF_BOUNDS = ("read_past_the_end", "read_before_the_start", "write_past_the_end", "shared_memory_past_the_end")
+OUT_OF_BOUNDS = (
+    "read_past_the_end",
+    "read_before_the_start",
+    "write_past_the_end",
+    "shared_memory_past_the_end",
+)
 # One program for all: each takes the same text to compile.
 CODES = {
     name: Code(name, (BROKEN,), name, "Numbers", THREADS, 4 * THREADS)
@@ -79,7 +84,9 @@ def test_a_fault_is_found(name: str) -> None:
             results(name)
 
 
-@pytest.mark.skipif(not sanitizer(), reason="needs a g++ whose address sanitizer works: apt-get install libasan8")
+@pytest.mark.skipif(
+    not sanitizer(), reason="needs a g++ whose address sanitizer works: apt-get install libasan8"
+)
 @pytest.mark.parametrize("name", OUT_OF_BOUNDS)
 def test_an_access_out_of_bounds_is_found(name: str) -> None:
     with pytest.raises(RunError, match="heap-buffer-overflow"):
@@ -143,12 +150,16 @@ def mutants() -> Iterator[Mutant]:
     ):
         yield from (Mutant(kernel, file, barrier, nth) for nth in range(barriers))
     yield Mutant("conv/cuda_cupy/depthwise_channels", "conv/depthwise.cu", barrier, 0)
-    yield from (Mutant("conv/cuda_cupy/depthwise_planes", "conv/depthwise.cu", barrier, nth) for nth in (1, 2))
+    yield from (
+        Mutant("conv/cuda_cupy/depthwise_planes", "conv/depthwise.cu", barrier, nth) for nth in (1, 2)
+    )
     for kernel, file in (("simt", "matmul/simt.cu"), ("tensor_cores", "matmul/tensor_cores.cu")):
         yield Mutant(f"matmul/cuda_cupy/{kernel}", file, "STAGES - 2>", 0, "STAGES - 1>")
     yield Mutant("matmul/cuda_cupy/simt", "matmul/simt.cu", "k < depth && row < rows", 0, "k < depth")
     yield Mutant("matmul/cuda_cupy/simt", "matmul/simt.cu", "k < depth && row < rows", 0, "row < rows")
-    yield Mutant("matmul/cuda_cupy/tensor_cores", "matmul/tensor_cores.cu", "(a_chunk ^ k / 8)", 0, "(a_chunk + k / 8)")
+    yield Mutant(
+        "matmul/cuda_cupy/tensor_cores", "matmul/tensor_cores.cu", "(a_chunk ^ k / 8)", 0, "(a_chunk + k / 8)"
+    )
     yield Mutant("conv/cuda_cupy/depthwise_planes", "conv/depthwise.cu", "&& w < g.wide", 0, "")
     yield Mutant("conv/cuda_cupy/depthwise_channels", "conv/depthwise.cu", "left + column >= 0 &&", 0, "")
 

@@ -24,7 +24,8 @@ def _small(sample: Sample) -> bool:
 
 
 def _ends(sample: Sample) -> bool:
-    """One sample with each epilogue, and those with odd strides: the products themselves are those of matmul."""
+    """One sample with each epilogue, and those with odd strides: the products themselves are those of
+    matmul."""
     words = ("bias", "residual", "everywhere", "turned", "repeated", "vector", "k = 0", "nothing")
     return any(word in sample.name for word in words)
 
@@ -65,7 +66,9 @@ def cases_of(name: str, dtype: str, wanted: Wanted) -> Iterator[Case]:
         made += 1
 
 
-@pytest.mark.parametrize(("name", "dtype", "wanted"), RUNS, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("name", "dtype", "wanted"), RUNS, ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_samples(name: str, dtype: str, wanted: Wanted) -> None:
     cases = list(cases_of(name, dtype, wanted))
     assert len(cases) >= 3

@@ -353,6 +353,21 @@ inline void round_to(f16& y, float x) {
   }
 }
 
+template <class P>
+P load(const void* from) {
+  if (reinterpret_cast<uintptr_t>(from) % sizeof(P)) on_cpu::fail("a load of %zu bytes from a misaligned address", sizeof(P));
+  return *static_cast<const P*>(from);
+}
+template <class P>
+void store_shared(void* to, const P& pack) {
+  if (reinterpret_cast<uintptr_t>(to) % sizeof(P)) on_cpu::fail("a store of %zu bytes to a misaligned address", sizeof(P));
+  *static_cast<P*>(to) = pack;
+}
+template <class P>
+void store_global(void* to, const P& pack) {
+  store_shared(to, pack);
+}
+
 inline void copy_element(float* to, const float* from, bool there) { on_cpu::start_copy(to, from, there ? 4 : 0, 4); }
 inline void copy_element(double* to, const double* from, bool there) { on_cpu::start_copy(to, from, there ? 8 : 0, 8); }
 inline void copy_vector(void* to, const void* from, int bytes) { on_cpu::start_copy(to, from, bytes, 16); }
