@@ -127,10 +127,10 @@ def bench(
         interrupted.
     """
     if device.partition(":")[0] == "cuda":
-        from .cuda.run import Wanted, run
-        from .cuda.run import exit_code as code_on_gpu
+        from .cuda import run as gpu
 
-        raise typer.Exit(code_on_gpu(run(Wanted(whole_suite or suite or "all", check, json=json))))
+        wanted = gpu.Wanted(whole_suite or suite or "all", check, json=json)
+        raise typer.Exit(gpu.exit_code(gpu.run(wanted)))
     options = Options(
         suite=whole_suite or suite,
         op=op,

@@ -297,7 +297,7 @@ class _Runs:
 
             def at_once(arrays: tuple[NDArray[Any], ...]) -> None:
                 here = team(most) if most > 1 else 0
-                run(table, count, patches, patch_count, id(arrays) + head, scratch, here)
+                run(table, count, patches, patch_count, id(arrays) + head, scratch, here, most)
 
             return at_once
         return self._in_turn
@@ -328,7 +328,7 @@ class _Runs:
         team = self._team(self.most_tasks) if self.most_tasks > 1 else 0
         given = id(arrays) + self._tuple_head
         table, patches = self._table_at + 32 * first, self._patches_at
-        self._run(table, count, patches, self._patch_count, given, self._scratch_at, team)
+        self._run(table, count, patches, self._patch_count, given, self._scratch_at, team, self.most_tasks)
 
     def _through_python(self, number: int, arrays: tuple[NDArray[Any], ...]) -> None:
         call, launch = self._plan.calls[number], self._places[number]

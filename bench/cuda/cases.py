@@ -199,17 +199,21 @@ def jobs(suite: str, check: bool) -> list[Job]:
     """
     found = [Job("launch", "launch")]
     raced = [Job("race", f"race {p.name}", p, extra) for p, extra in races(suite)]
+    proofs: list[Job] = []
     if check:
-        for op in FAMILIES:
-            for dtype in ("bfloat16", "float16", "float32", "float8_e4m3fn"):
-                found += [Job("proof", f"proof {op} {dtype}", op=op, dtype=dtype)]
-        found.append(Job("wide", "wide"))
+        proofs.append(Job("wide", "wide"))
+        proofs += [
+            Job("proof", f"proof {op} {dtype}", op=op, dtype=dtype) for dtype in DTYPES for op in FAMILIES
+        ]
     searched = [job for job in raced if job.problem and job.problem.group in _SEARCHED][::3]
-    # Searches last: what they find out refines what the races have shown.
-    found += raced + [
+    # The races that tell most, the proofs, the others; searches last, which refine what the races have shown.
+    found += [*raced[:_FIRST_RACES], *proofs, *raced[_FIRST_RACES:]]
+    found += [
         Job("search", f"search {j.problem.name}", j.problem, j.extra_error) for j in searched if j.problem
     ]
     return found
 
 
+_FIRST_RACES = 48
+DTYPES = ("bfloat16", "float16", "float32", "float8_e4m3fn")
 _SEARCHED = ("square-bf16", "decode", "transformers", "resnet-32", "resnet-dx-32", "resnet-dw-32")

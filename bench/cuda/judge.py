@@ -33,50 +33,64 @@ class Judged:
 
 
 def judge(
-    problem: Problem, tensors: Sequence[Any], result: Any, extra: ExtraError | None, seed: int = 0
-) -> Judged:
-    """Judge a result.
+    problem: Problem,
+    tensors: Sequence[Any],
+    results: Sequence[Any],
+    extra: ExtraError | None,
+    seed: int = 0,
+) -> list[Judged]:
+    """Judge results of one problem.
 
     Args:
         problem: one of the ops of `cases.FAMILIES`.
         tensors: its inputs on the device, None for one that is left out.
-        result: what was computed.
+        results: what was computed, by us and by others.
         extra: what the kernel declared, or None.
         seed: chooses the images that are looked at.
     """
     import torch
 
-    with torch.inference_mode():
-        exact, scale, got = _TRUTHS[problem.op](problem.complete, tensors, result, seed)
-        got = got.double()
-        if not bool(torch.isfinite(got).all()):
-            return Judged(False, float("inf"), float("inf"), 0.0)
-        off = (got - exact).abs_()
-        norm = float(off.norm() / scale.norm().clamp_min(1e-300))
-        element = float((off / scale.clamp_min(1e-300)).max())
     terms = problem.operation.reduction_length(problem.specs, **problem.complete)
-    dtype = problem.outputs[0].dtype
-    allowed = accuracy.budget(dtype, terms) * (1.0 if extra is None else extra.factor)
-    ok = norm <= allowed and element <= accuracy.ELEMENT_FACTOR * allowed
-    return Judged(ok, norm, element, allowed)
+    allowed = accuracy.budget(problem.outputs[0].dtype, terms) * (1.0 if extra is None else extra.factor)
+    found = []
+    with torch.inference_mode():
+        exact, scale, looked_at = _TRUTHS[problem.op](problem.complete, tensors, seed)
+        whole, least = scale.norm().clamp_min(1e-300), scale.clamp_min(1e-300)
+        for result in results:
+            got = looked_at(result).double()
+            if tuple(got.shape) != tuple(exact.shape) or not bool(torch.isfinite(got).all()):
+                found.append(Judged(False, float("inf"), float("inf"), allowed))
+                continue
+            off = (got - exact).abs_()
+            norm, element = float(off.norm() / whole), float((off / least).max())
+            ok = norm <= allowed and element <= accuracy.ELEMENT_FACTOR * allowed
+            found.append(Judged(ok, norm, element, allowed))
+    return found
+
+
+Truth = tuple[Any, Any, Callable[[Any], Any]]
+
+
+def _all_of(result: Any) -> Any:
+    return result
 
 
 def _wide(x: Any) -> Any:
     return None if x is None else x.double()
 
 
-def _matmul(attrs: Mapping[str, Any], tensors: Sequence[Any], result: Any, seed: int) -> tuple[Any, Any, Any]:
+def _matmul(attrs: Mapping[str, Any], tensors: Sequence[Any], seed: int) -> Truth:
     a, b = map(_wide, tensors)
-    return a @ b, a.abs() @ b.abs(), result
+    return a @ b, a.abs() @ b.abs(), _all_of
 
 
-def _linear(attrs: Mapping[str, Any], tensors: Sequence[Any], result: Any, seed: int) -> tuple[Any, Any, Any]:
+def _linear(attrs: Mapping[str, Any], tensors: Sequence[Any], seed: int) -> Truth:
     x, w, b, residual = map(_wide, tensors)
     z, total = x @ w.T, x.abs() @ w.abs().T
     for more in (b, residual):
         if more is not None:
             z, total = z + more, total + more.abs()
-    return *_activated(attrs["activation"], z, total), result
+    return *_activated(attrs["activation"], z, total), _all_of
 
 
 def _activated(name: str | None, z: Any, total: Any) -> tuple[Any, Any]:
@@ -101,11 +115,11 @@ def _activation(name: str) -> Callable[[Any], Any]:
     return table[name]
 
 
-def _scaled(attrs: Mapping[str, Any], tensors: Sequence[Any], result: Any, seed: int) -> tuple[Any, Any, Any]:
+def _scaled(attrs: Mapping[str, Any], tensors: Sequence[Any], seed: int) -> Truth:
     a, b, a_scale, b_scale, bias = map(_wide, tensors)
     factor = a_scale.reshape(-1, 1) * b_scale.reshape(1, -1)
     z, total = (a @ b) * factor, (a.abs() @ b.abs()) * factor.abs()
-    return (z, total, result) if bias is None else (z + bias, total + bias.abs(), result)
+    return (z, total, _all_of) if bias is None else (z + bias, total + bias.abs(), _all_of)
 
 
 def _some_images(count: int, seed: int) -> list[int]:
@@ -117,12 +131,12 @@ def _some_images(count: int, seed: int) -> list[int]:
     return sorted({0, count - 1, *inner.tolist()})
 
 
-def _conv(attrs: Mapping[str, Any], tensors: Sequence[Any], result: Any, seed: int) -> tuple[Any, Any, Any]:
+def _conv(attrs: Mapping[str, Any], tensors: Sequence[Any], seed: int) -> Truth:
     from torch.nn import functional
 
     x, w, b, residual = tensors
     at = _some_images(x.shape[0], seed)
-    x, result = _first(x[at].double(), attrs), result[at]
+    x = _first(x[at].double(), attrs)
     (low, _), *_ = pads = attrs["padding"] or ((0, 0),) * (x.ndim - 2)
     assert all(pair == (low, low) for pair in pads), "the problems of the races are padded evenly"
     function = (functional.conv1d, functional.conv2d, functional.conv3d)[x.ndim - 3]
@@ -134,7 +148,7 @@ def _conv(attrs: Mapping[str, Any], tensors: Sequence[Any], result: Any, seed: i
         more = _first(residual[at].double(), attrs)
         z, total = z + more, total + more.abs()
     exact, scale = _activated(attrs["activation"], z, total)
-    return _last(exact, attrs), _last(scale, attrs), result
+    return _last(exact, attrs), _last(scale, attrs), lambda result: result[at]
 
 
 def _column(b: Any, z: Any) -> Any:
@@ -162,28 +176,26 @@ def _backward(attrs: Mapping[str, Any], grad: Any, x: Any, w: Any, which: int) -
     )[which]
 
 
-def _input_grad(
-    attrs: Mapping[str, Any], tensors: Sequence[Any], result: Any, seed: int
-) -> tuple[Any, Any, Any]:
+def _input_grad(attrs: Mapping[str, Any], tensors: Sequence[Any], seed: int) -> Truth:
     grad, w = tensors[0], tensors[1].double()
     at = _some_images(grad.shape[0], seed)
-    grad, got = _first(grad[at].double(), attrs), result[at]
+    grad = _first(grad[at].double(), attrs)
     x = grad.new_empty((len(at), w.shape[1] * attrs["groups"], *attrs["input_size"]))
     exact, scale = (_backward(attrs, g, x, v, 0) for g, v in ((grad, w), (grad.abs(), w.abs())))
-    return _last(exact, attrs), _last(scale, attrs), got
+    return _last(exact, attrs), _last(scale, attrs), lambda result: result[at]
 
 
-def _weight_grad(
-    attrs: Mapping[str, Any], tensors: Sequence[Any], result: Any, seed: int
-) -> tuple[Any, Any, Any]:
+def _weight_grad(attrs: Mapping[str, Any], tensors: Sequence[Any], seed: int) -> Truth:
     exact: Any = 0.0
     scale: Any = 0.0
+    channels = [t.shape[1 if attrs["layout"] == "NCHW" else -1] for t in tensors[:2]]
+    shape = (channels[1], channels[0] // attrs["groups"], *attrs["kernel_size"])
     for at in range(0, tensors[0].shape[0], MOST_IMAGES):
         x, grad = (_first(t[at : at + MOST_IMAGES].double(), attrs) for t in tensors[:2])
-        w = x.new_empty(result.shape)
+        w = x.new_empty(shape)
         exact = exact + _backward(attrs, grad, x, w, 1)
         scale = scale + _backward(attrs, grad.abs(), x.abs(), w, 1)
-    return exact, scale, result
+    return exact, scale, _all_of
 
 
 def _first(x: Any, attrs: Mapping[str, Any]) -> Any:
@@ -196,7 +208,7 @@ def _last(x: Any, attrs: Mapping[str, Any]) -> Any:
     return x if attrs["layout"] == "NCHW" else x.movedim(1, -1)
 
 
-_TRUTHS: dict[str, Callable[..., tuple[Any, Any, Any]]] = {
+_TRUTHS: dict[str, Callable[..., Truth]] = {
     "matmul": _matmul,
     "linear": _linear,
     "scaled_matmul": _scaled,

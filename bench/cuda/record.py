@@ -108,11 +108,11 @@ def head_of(suite: str, check: bool, seed: int) -> dict[str, Any]:
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            versions[name] = metadata.version(name)
+            versions[name] = str(metadata.version(name))
         except metadata.PackageNotFoundError:
             versions[name] = "not installed"
     versions["CUDA"] = str(torch.version.cuda)
-    versions["cuDNN"] = str(torch.backends.cudnn.version())
+    versions["cuDNN"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
     device = facts()
     git = git_state()
     return {

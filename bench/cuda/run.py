@@ -32,6 +32,8 @@ MINUTES = 8.5
 SUITES = ("all", "quick")
 _SANITIZED = ("proof matmul bfloat16", "proof conv bfloat16")
 _SANITIZER_SECONDS = 75
+_COMPILE_SECONDS = 120.0
+_PARTS = 4  # into which the compilation of a proof is cut
 Tell = Callable[[str], None]
 Spawn = Callable[[dict[str, Any], Path, float], int]
 
@@ -150,29 +152,30 @@ def _process(orders: dict[str, Any], results: Path, seconds: float) -> int:
 
 
 def compiled(todo: Sequence[Job], tell: Tell, until: float) -> int:
-    """Compile what the races launch, on all cores, so that no time on the device is spent on it.
+    """Compile what the jobs launch, on all cores, so that no time on the device is spent on it.
 
     Returns:
-        How many problems were looked at.
+        How many jobs were looked at.
     """
     from concurrent.futures import ProcessPoolExecutor, wait
     from multiprocessing import get_context
 
     started = time.time()
-    raced = [job for job in todo if job.kind == "race"]
+    parts = [(job, part) for job in todo for part in range(_PARTS if job.kind == "proof" else 1)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    suite = "all" if len(raced) > 60 else "quick"
     with ProcessPoolExecutor(max(1, cores - 1), get_context("spawn")) as pool:
-        done = [pool.submit(compile_job, suite, job.name, facts()) for job in raced]
-        wait(done, timeout=max(1.0, min(150.0, until - time.time())))
-        for job in done:
-            job.cancel()
-    tell(f"compiled ahead in {time.time() - started:.0f} s on {cores} cores")
-    return len(raced)
+        done = [pool.submit(compile_job, job, part, facts()) for job, part in parts]
+        wait(done, timeout=max(1.0, min(_COMPILE_SECONDS, until - time.time())))
+        left = sum(job.cancel() for job in done)
+    failed = [job.exception() for job in done if job.done() and not job.cancelled() and job.exception()]
+    tell(f"compiled ahead in {time.time() - started:.0f} s on {cores} cores; {left} of {len(done)} left out")
+    for error in failed[:5]:
+        tell(f"  not compiled: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+    return len(todo)
 
 
-def compile_job(suite: str, name: str, chip: Device) -> None:
-    """Compile what a race will launch into Triton's cache on disk; in a process that leaves the GPU alone.
+def compile_job(job: Job, part: int, chip: Device) -> None:
+    """Compile what a job will launch into the caches on disk; in a process that leaves the GPU alone.
 
     What is chosen here has to be what is chosen there, so the facts are those of the very device.
     """
@@ -181,16 +184,45 @@ def compile_job(suite: str, name: str, chip: Device) -> None:
     from ...kernels.cuda.check import moved
     from ...kernels.settings import using
 
-    job = next(job for job in jobs(suite, False) if job.name == name)
-    assert job.problem is not None
     with using(extra_error=job.extra_error), device.taken_for(chip):
-        choice = dispatch.choose(
-            job.problem.operation, [moved(spec, "cuda:0") for spec in job.problem.specs], job.problem.attrs
-        )
-        if choice.kernel is not None:
-            codes = getattr(choice.bind(), "codes", None)
+        if job.kind == "proof":
+            _compile_proof(job, part, chip)
+        if job.kind == "race" and job.problem is not None:
+            specs = [moved(spec, "cuda:0") for spec in job.problem.specs]
+            choice = dispatch.choose(job.problem.operation, specs, job.problem.attrs)
+            codes = None if choice.kernel is None else getattr(choice.bind(), "codes", None)
             if codes is not None:
                 codes(chip.capability)
+
+
+def _compile_proof(job: Job, part: int, chip: Device) -> None:
+    """One of `_PARTS` parts of what a proof launches."""
+    import numpy as np
+
+    from ...kernels.cuda.build import compile_variant
+    from ...kernels.cuda.check import cuda_specs
+    from ...kernels.cuda.launch import CudaLaunch
+    from ...kernels.cuda.step import ALIGNMENT, variant
+    from ...kernels.op import get_op
+    from ...kernels.registry import kernels_for
+    from .work import config_for
+
+    op = get_op(job.op)
+    if job.dtype not in op.dtypes:
+        return
+    for turn, sample in enumerate(op.samples(np.random.default_rng(0), job.dtype)):
+        for kernel in kernels_for(job.op, "cuda") if turn % _PARTS == part else ():
+            config = config_for(kernel, sample, turn)
+            if config is None:
+                continue
+            specs = cuda_specs(kernel, sample)
+            launch = kernel.bind(specs, op.complete(sample.attrs), config, 1)
+            if not isinstance(launch, CudaLaunch):
+                continue  # CUDA C compiles a few variants for all shapes
+            at = [0 if array is None else array.ctypes.data % ALIGNMENT for array in sample.inputs]
+            aligned = tuple(not place for place in at) + (True,) * (len(specs) - len(at))
+            for step in launch.chosen(aligned):
+                compile_variant(variant(step, specs, aligned), chip.capability)
 
 
 def sanitized(head: dict[str, Any], tell: Tell, until: float) -> str:

@@ -11,12 +11,12 @@ import numpy as np
 
 from ...engine.cuda import CudaArray, run
 from ...kernels import dispatch, registry, tuning
-from ...kernels.cuda.check import check, untakeable
+from ...kernels.cuda.check import check, cuda_specs, untakeable
 from ...kernels.cuda.device import facts
 from ...kernels.cuda.launch import runtime, torch_dtype
 from ...kernels.dispatch import Choice
 from ...kernels.kernel import Config, Kernel
-from ...kernels.op import get_op
+from ...kernels.op import Sample, get_op
 from ...kernels.settings import using
 from ..problems.problem import Operand, Problem
 from .cases import Job
@@ -72,7 +72,7 @@ def work(job: Job, place: Place) -> Result:
 
 def code_of(choice: Choice) -> list[Result]:
     """Of each kernel that a choice launches: its name, digests of source and machine code, and its needs."""
-    launch = choice.bind()
+    launch: Any = choice.bind()
     codes = getattr(launch, "codes", None)
     if codes is None:
         return []
@@ -104,19 +104,24 @@ def chosen(problem: Problem, tensors: Sequence[Any]) -> Choice:
 
 def _launches(problem: Problem, choice: Choice, sets: Sequence[Sequence[Any]]) -> list[Callable[[], Any]]:
     """The choice bound to each set of operands, with an output of its own each."""
-    launch, made = choice.bind(), []
+    launch = choice.bind()
+    made: list[Callable[[], Any]] = []
     count = len(problem.inputs)
     for tensors in sets:
         outputs = [
             runtime().empty(spec.shape, torch_dtype(spec.dtype), spec.device) for spec in choice.specs[count:]
         ]
 
-        def call(arguments: tuple[Any, ...] = (*tensors, *outputs), output: Any = outputs[0]) -> Any:
-            launch(*arguments)
-            return output
-
-        made.append(call)
+        made.append(_bound(launch, (*tensors, *outputs), outputs[0]))
     return made
+
+
+def _bound(launch: Callable[..., Any], arguments: tuple[Any, ...], output: Any) -> Callable[[], Any]:
+    def call() -> Any:
+        launch(*arguments)
+        return output
+
+    return call
 
 
 def _race(job: Job, place: Place) -> Result:
@@ -128,7 +133,14 @@ def _race(job: Job, place: Place) -> Result:
         kernel = choice.kernel
         assert kernel is not None
         (output,) = run(problem.operation, tensors, problem.attrs)
-        judged = judge(problem, tensors, output._tensor, kernel.error, place.seed)
+        theirs = vendor(problem, tensors)
+        try:
+            results = [output._tensor, theirs()]
+        except RuntimeError as error:
+            if "CUDA error" in str(error):
+                raise
+            results, absent = [output._tensor], str(error).splitlines()[0]
+        judged, *vendors = judge(problem, tensors, results, kernel.error, place.seed)
         found: Result = {
             "kernel": kernel.id,
             "config": choice.config,
@@ -137,11 +149,12 @@ def _race(job: Job, place: Place) -> Result:
             "codes": code_of(choice),
             "status": "right" if judged.ok else "wrong",
         }
-        if not judged.ok:
+        if not vendors:
+            found["notes"] = [f"torch does not compute this: {absent}"]
+        if not judged.ok or not vendors:
             return found
-        theirs = vendor(problem, tensors)
-        found["vendor"] = judge(problem, tensors, theirs(), kernel.error, place.seed).to_json()
-        del output
+        found["vendor"] = vendors[0].to_json()
+        del output, results
         sets = place.sets(problem, tensors)
         times = contest(
             {"ours": _launches(problem, choice, sets), "theirs": [vendor(problem, s) for s in sets]},
@@ -162,46 +175,41 @@ def _race(job: Job, place: Place) -> Result:
 
 
 def _proof(job: Job, place: Place) -> Result:
-    """Every kernel of an op, in its default and last configuration, over the op's samples."""
+    """Every kernel of an op over the op's samples, its configurations taking turns."""
     op = get_op(job.op)
     if job.dtype not in op.dtypes:
         return {"status": "right", "checked": 0, "note": f"{job.op} takes no {job.dtype}"}
     checked, refused, wrong = 0, 0, []
-    rng = np.random.default_rng(place.seed)
-    for sample in op.samples(rng, job.dtype):
-        if untakeable(sample) is not None:
-            continue
+    for turn, sample in enumerate(op.samples(np.random.default_rng(place.seed), job.dtype)):
         for kernel in registry.kernels_for(job.op, "cuda"):
-            for config in _configs(kernel, sample):
-                if config is None:
-                    refused += 1
-                    continue
-                checked += 1
-                try:
-                    verdict = check(kernel, sample, config, device=place.device)
-                    text = "" if verdict.ok else verdict.text
-                except Exception as error:
-                    text = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-                    if "CUDA" in text:
-                        raise  # the context is gone: nothing after this would mean anything
-                if text:
-                    wrong.append(f"{kernel.id} {config} on {sample!r}: {text}")
+            config = config_for(kernel, sample, turn)
+            if config is None:
+                refused += 1
+                continue
+            checked += 1
+            try:
+                verdict = check(kernel, sample, config, device=place.device)
+                text = "" if verdict.ok else verdict.text
+            except Exception as error:
+                text = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                if "CUDA error" in text or "Triton Error" in text:
+                    raise  # the context is gone: nothing after this would mean anything
+            if text:
+                wrong.append(f"{kernel.id} {config} on {sample!r}: {text}")
     status = "wrong" if wrong else "right"
     return {"status": status, "checked": checked, "refused": refused, "wrong": wrong[:20]}
 
 
-def _configs(kernel: Kernel, sample: Any) -> list[Config | None]:
-    """The first and the last configuration for a sample; [None] where the kernel refuses it."""
-    from ...kernels.cuda.check import cuda_specs
-
+def config_for(kernel: Kernel, sample: Sample, turn: int) -> Config | None:
+    """The configuration that is tried on a sample; None where there is nothing to try."""
+    if untakeable(sample) is not None:
+        return None
     specs = cuda_specs(kernel, sample)
     attrs = get_op(kernel.op).complete(sample.attrs)
-    if not any(spec.size for spec in specs[len(sample.inputs) :]):
-        return []
-    if kernel.why_not(specs, attrs) is not None:
-        return [None]
+    if not any(spec.size for spec in specs[len(sample.inputs) :]) or kernel.why_not(specs, attrs) is not None:
+        return None
     known = kernel.configurations(specs, attrs, 1)
-    return [known[0]] if len(known) == 1 else [known[0], known[-1]]
+    return known[turn % len(known)]
 
 
 # Rows and columns of a matrix of more than 2^31 elements (4.3 GB of bfloat16).
@@ -268,7 +276,7 @@ def _search(job: Job, place: Place) -> Result:
             key = f"{kernel.id} {tuning.config_key(config)}"
             try:
                 calls = _launches(problem, choice, sets)
-                judged = judge(problem, tensors, calls[0](), kernel.error, place.seed)
+                (judged,) = judge(problem, tensors, [calls[0]()], kernel.error, place.seed)
             except Exception as error:
                 if "CUDA" in str(error):
                     raise

@@ -6,18 +6,21 @@ pays.
 A value that is made channels-last is known by that; whoever understands the layout takes it as it is, and
 everybody else a transposed view, which costs nothing by itself. Convolution, pooling and batch normalisation
 have both layouts, pointwise ops have none, reductions get their axes renumbered. The whole graph changes or
-nothing: the predicted times of its convolutions in both layouts decide.
+nothing: the predicted times of its convolutions in both layouts decide, those of constant weights as they
+will be once they are packed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...kernels import dispatch
-from ...kernels.op import get_op
+from ...kernels.conv.prepack import packed_form
+from ...kernels.op import Specs, get_op
 from ...kernels.spec import ABSENT, TensorSpec
 from ..graph import Graph, Node, Value, make_node
+from .prepack import constant_array
 
 # Of each op with a `layout`: which inputs and which outputs are images.
 _IMAGES: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -57,16 +60,30 @@ def _predicted(graph: Graph) -> float:
     total = 0.0
     for node in graph.steps:
         if node.op.name in _CONVOLUTIONS:
-            choice = dispatch.choose(node.op, _specs(node), node.attrs)
-            if choice.kernel is None:
-                return float("inf")
-            seconds = choice.kernel.predict(choice.specs, choice.attrs, choice.config, choice.threads)
-            total += seconds if seconds is not None else node.cost.flops / 1e10
+            total += min(_seconds(node, specs, attrs) for specs, attrs in _ways(node))
     return total
 
 
-def _specs(node: Node) -> tuple[TensorSpec, ...]:
-    return tuple(ABSENT if value is None else value.spec for value in node.inputs)
+def _seconds(node: Node, specs: Specs, attrs: Mapping[str, Any]) -> float:
+    """Of a convolution with operands of these specs."""
+    choice = dispatch.choose(node.op, specs, attrs)
+    if choice.kernel is None:
+        return float("inf")
+    seconds = choice.kernel.predict(choice.specs, choice.attrs, choice.config, choice.threads)
+    return seconds if seconds is not None else node.cost.flops / 1e10
+
+
+def _ways(node: Node) -> Iterator[tuple[Specs, Mapping[str, Any]]]:
+    """Specs and attributes of a convolution as it is, and with its weight packed, if it is a constant."""
+    specs = tuple(ABSENT if value is None else value.spec for value in node.inputs)
+    yield specs, node.attrs
+    weight = node.inputs[1]
+    if node.op.name != "conv" or weight is None or constant_array(weight) is None or not weight.spec.size:
+        return
+    shape, dtype, attrs = weight.spec.shape, weight.spec.dtype, node.attrs
+    form, size = packed_form(shape, dtype, attrs["groups"], None, attrs)
+    packed = TensorSpec((size,), dtype, weight.spec.device)
+    yield (specs[0], packed, *specs[2:]), {**attrs, "w_format": form, "w_shape": shape}
 
 
 def to_last(axes: int) -> tuple[int, ...]:

@@ -19,13 +19,14 @@ from ..machine import vector_bytes
 from ..op import Attrs, Specs
 from ..registry import kernel
 from ..spec import ABSENT, TensorSpec
-from .block import LINE, PAGE, lines_of_bytes
+from .block import LINE, PAGE, goes_past, lines_of_bytes
 from .geometry import window
 from .problem import Problem, problem_of
-from .rows_plan import MOST_TAPS, plan_rows
+from .rows_plan import MOST_TAPS, plan_rows, rows_read
 from .tasks import row_words as words
 
 DTYPES = ("float32", "float64")
+STRIDES = (1, 2)  # along a row
 # Weights from which threads share their packing: about 20 us.
 SHARED_PACKING = 30_000
 
@@ -36,8 +37,8 @@ def refusal(p: Problem) -> str | None:
         return "takes one group, of one channel at least"
     if p.w is None:
         return "takes weights that are not packed"
-    if p.stride[1:] != (1, 1):
-        return f"takes stride 1, not {p.stride[1:]}"
+    if p.stride[2] not in STRIDES:
+        return f"takes strides of 1 or 2 along a row, not {p.stride[2]}"
     if p.taps[0] != 1 or p.size[0] != 1 or p.places[0] != 1:
         return "takes images of two axes"
     if p.taps[2] > MOST_TAPS:
@@ -51,7 +52,7 @@ def refusal(p: Problem) -> str | None:
 
 
 def rows_supports(specs: Specs, attrs: Attrs) -> str | None:
-    """Stride 1, one group, rows of pixels contiguous."""
+    """A stride of 1 or 2 along a row, one group, rows of pixels contiguous."""
     return refusal(problem_of(specs, attrs))
 
 
@@ -84,9 +85,9 @@ def bind_rows(p: Problem, threads: int, arrays: int, first_weight: int) -> Launc
     tiles = -(-p.og // how.mo)
     weights = p.cg * p.tap_count * how.mo * tiles
     packers = min(threads, tiles) if weights > SHARED_PACKING and how.tasks > 1 else 1
-    reach = (p.taps[1] - 1) * p.dilation[1]
+    read = rows_read(p, how.band)
     packed = lines_of_bytes(weights * p.itemsize)
-    room = p.cg * (how.band + reach) * how.columns * lanes * p.itemsize
+    room = p.cg * read * p.stride[2] * how.columns * lanes * p.itemsize
     # A line behind the pages: tasks do not all begin at the same place of the cache.
     task_bytes = -(-room // PAGE) * PAGE + LINE
     assert p.w is not None
@@ -122,7 +123,9 @@ def bind_rows(p: Problem, threads: int, arrays: int, first_weight: int) -> Launc
         "W_W": p.w[4],
         "W_FIRST": first_weight,
         "B_STEP": p.b or 0,
-        "ROWS": how.band + reach,
+        "STRIDE_H": p.stride[1],
+        "PAST": goes_past(p, p.y.n, p.y.c, p.y.space[1]),
+        "ROWS": read,
         "COLUMNS": how.columns,
         "PACKED": packed,
         "TASK_BYTES": task_bytes,
@@ -132,7 +135,7 @@ def bind_rows(p: Problem, threads: int, arrays: int, first_weight: int) -> Launc
         block[getattr(words, name)] = value
     name = f"conv of {p.dtype}"
     packing = address_of(emit_pack, (p.dtype, lanes, how.mo, arrays), name)
-    tile = (how.mo, how.rows, how.nv, p.taps[2], p.dilation[2])
+    tile = (how.mo, how.rows, how.nv, p.taps[2], p.dilation[2], p.stride[2])
     key = (p.dtype, lanes, *tile, p.activation, arrays, p.b is not None)
     phases = [(packing, packers), (address_of(emit_rows, key, name), how.tasks)]
     return bind_phases(block, arrays, phases, packed + how.tasks * task_bytes)

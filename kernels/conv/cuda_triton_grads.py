@@ -1,7 +1,7 @@
 """The gradients of convolution on NVIDIA GPUs, in Triton.
 
     conv_input_grad    implicit (and implicit_tf32), depthwise: for x; with a bias, a transposed convolution
-    conv_weight_grad   products (and products_tf32), depthwise: for w, a sum over pixels in parts
+    conv_weight_grad   products, folded (and *_tf32), depthwise: for w, a sum over pixels in parts
     conv_bias_grad     pixel_sums: for b
 
 See `cuda_triton.py`; the kernels are in `cuda/implicit.py`, `weights.py`, `depthwise.py` and `sums.py`. Equal
@@ -17,10 +17,16 @@ from ..matmul.cuda_triton import FLOATS, TF32_ERROR
 from ..op import Attrs, Specs
 from ..registry import kernel
 from .cuda import choices
-from .cuda.others import bias_steps, depthwise_input_steps, depthwise_weight_steps, weight_steps
+from .cuda.others import (
+    bias_steps,
+    depthwise_input_steps,
+    depthwise_weight_steps,
+    folded_weight_steps,
+    weight_steps,
+)
 from .cuda.problem import MOST_ROWS, images_of, input_grad, weight_grad
-from .cuda.products import Held, product_steps
-from .cuda_triton import refusal
+from .cuda.products import Held, folded, product_steps
+from .cuda_triton import folded_refusal, refusal
 
 MOST_TAPS = 49  # a loop over them is written out: more would take long to compile
 MOST_COLUMNS = 7  # 16 sums of each thread for each of them
@@ -29,7 +35,10 @@ MOST_COLUMNS = 7  # 16 sums of each thread for each of them
 
 
 def _implicit(specs: Specs, attrs: Attrs) -> str | None:
-    return refusal(input_grad(specs, attrs), attrs)
+    p = input_grad(specs, attrs)
+    if p.y.c_step != 1 and p.y.n * p.y.pixels > MOST_ROWS:
+        return f"counts the pixels of images that it lays out in 32 bits, up to {MOST_ROWS:,}"
+    return refusal(p, attrs)
 
 
 def _depthwise(specs: Specs, attrs: Attrs) -> str | None:
@@ -94,6 +103,10 @@ def _products(specs: Specs, attrs: Attrs) -> str | None:
     return None
 
 
+def _folded(specs: Specs, attrs: Attrs) -> str | None:
+    return folded_refusal(weight_grad(specs, attrs), attrs) or _products(specs, attrs)
+
+
 def _depthwise_weight(specs: Specs, attrs: Attrs) -> str | None:
     p = weight_grad(specs, attrs)
     if p.conv.c != 1 or p.conv.groups == 1:
@@ -113,10 +126,24 @@ def _register_products(suffix: str, dtypes: tuple[str, ...], tf32: bool) -> None
     def bind(specs: Specs, attrs: Attrs, config: Config, threads: int) -> CudaLaunch:
         return launcher(specs, *weight_steps(weight_grad(specs, attrs), config))
 
+    def folded_configs(specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
+        return choices.weight_configs(folded(weight_grad(specs, attrs)), tf32, facts(specs[0].device))
+
+    def folded_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
+        return choices.folded_weight_seconds(weight_grad(specs, attrs), config, facts(specs[0].device))
+
+    def bind_folded(specs: Specs, attrs: Attrs, config: Config, threads: int) -> CudaLaunch:
+        return launcher(specs, *folded_weight_steps(weight_grad(specs, attrs), config))
+
+    error = TF32_ERROR if tf32 else None
     kernel(
         "conv_weight_grad", device="cuda", language="triton", name="products" + suffix, dtypes=dtypes,
-        supports=_products, configs=configs, model=model, error=TF32_ERROR if tf32 else None, binds=True,
+        supports=_products, configs=configs, model=model, error=error, binds=True,
     )(bind)  # fmt: skip
+    kernel(
+        "conv_weight_grad", device="cuda", language="triton", name="folded" + suffix, dtypes=dtypes,
+        supports=_folded, configs=folded_configs, model=folded_model, error=error, binds=True,
+    )(bind_folded)  # fmt: skip
 
 
 _register_products("", FLOATS, False)

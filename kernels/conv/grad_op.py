@@ -27,7 +27,7 @@ def input_grad_infer(specs: Specs, **attrs: Any) -> Specs:
     """The spec of dx: [N, C, *input_size] in grad's layout.
 
     Raises:
-        DTypeError: for mixed dtypes, or another than float32, float64 and bfloat16.
+        DTypeError: for mixed dtypes, or another than those of `checks.DTYPES`.
         ShapeError: for anything that does not fit.
     """
     name = "conv_input_grad"
@@ -104,7 +104,7 @@ def weight_grad_infer(specs: Specs, **attrs: Any) -> Specs:
     """The spec of dw: [O, C / groups, *kernel_size].
 
     Raises:
-        DTypeError: for mixed dtypes, or another than float32, float64 and bfloat16.
+        DTypeError: for mixed dtypes, or another than those of `checks.DTYPES`.
         ShapeError: for anything that does not fit.
     """
     name = "conv_weight_grad"
@@ -167,7 +167,7 @@ def bias_grad_infer(specs: Specs, **attrs: Any) -> Specs:
     """The spec of db: [O].
 
     Raises:
-        DTypeError: for another dtype than float32, float64 and bfloat16.
+        DTypeError: for another dtype than those of `checks.DTYPES`.
         ShapeError: for a grad that is no array of images.
     """
     dtype = CONV_BIAS_GRAD.check_inputs(specs)

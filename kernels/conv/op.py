@@ -43,7 +43,7 @@ def conv_infer(specs: Specs, **attrs: Any) -> Specs:
     """The spec of y, row-major in x's layout.
 
     Raises:
-        DTypeError: for mixed dtypes, another than float32, float64 and bfloat16, or an unknown activation.
+        DTypeError: for mixed dtypes, another than those of `checks.DTYPES`, or an unknown activation.
         ShapeError: for anything that does not fit, a filter larger than the padded image included.
     """
     try:

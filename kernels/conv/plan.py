@@ -26,6 +26,7 @@ PAIRED = 0.55  # of the time of float32, for pairs of bfloat16
 MERGE_BELOW = 32  # channels of a tap up to which neighbouring taps are read as one
 LEFT_MOVE = 3.0  # cycles to gather one number of a pixel that is left over
 LEFT_SUM = 10.0  # cycles to add up and store one of its results
+FIRST_READ = 0.7  # of the time to stream an image from beyond the L2 cache that copying it waits (measured)
 FIND = 8.0  # cycles to find where a vector of a panel is read (measured)
 FIND_EDGE = 38.0  # more, beside padding or across the end of a row (measured)
 COPIES_BUDGET = 256 * 1024  # bytes of copies a block of tiles
@@ -226,4 +227,7 @@ def _planes_cycles(
     weights = tiles * mr * k * p.itemsize
     read = panels * weights / (NEAR if weights < machine().l2 // 2 else FAR)
     busy = max(compute, read) + 0.2 * min(compute, read)
+    image = p.n * prod(p.size) * p.channels * p.itemsize
+    if image > machine().l2 // 2:
+        copies += FIRST_READ * image / FAR * min(1.0, panels * nr / p.pixels)
     return CALL + busy + copies + pack + (HAND_OVER if tasks > 1 else 0.0)

@@ -96,32 +96,58 @@ def prepack(
         raise ShapeError(f"conv: a weight is [O, C / groups, *K], got shape {weight.shape}.")
     if groups < 1 or weight.shape[0] % groups:
         raise ShapeError(f"conv: groups={groups} must divide the {weight.shape[0]} output channels.")
-    if weight.shape[:2] == (groups, 1):
-        data = aligned(weight.size, weight.dtype)
+    attrs = {**attrs, "layout": layout}
+    form, size = packed_form(weight.shape, dtype_name(weight.dtype), groups, winograd, attrs)
+    data = aligned(size, weight.dtype)
+    if form == DEPTHWISE:
         data.reshape(-1, groups)[...] = weight.reshape(groups, -1).T
-        return Packed("conv", data, DEPTHWISE, tuple(weight.shape))
-    m = _winograd(weight, groups, winograd, {**attrs, "layout": layout})
-    if layout == "NCHW" and not m:
-        data = aligned(weight.size, weight.dtype)
+    elif form == ROWS:
         data.reshape(weight.shape)[...] = weight
-        return Packed("conv", data, ROWS, tuple(weight.shape))
-    nr = best_width(weight.shape[0] // groups, weight.dtype.itemsize)
-    data = aligned(packed_size(weight.shape, groups, nr), weight.dtype)
-    view = data.reshape(groups, -1, prod(weight.shape[2:]), weight.shape[1], nr)
-    out = weight.shape[0] // groups
+    else:
+        _pack_panels(data, weight, groups, form)
+    return Packed("conv", data, form, tuple(weight.shape))
+
+
+def packed_form(
+    shape: Sequence[int], dtype: str, groups: int, winograd: int | None, attrs: Mapping[str, Any]
+) -> tuple[str, int]:
+    """The format of a weight of that shape when it is packed for such calls, and how many elements it has.
+
+    Args:
+        shape, dtype: of the weight.
+        groups, winograd: as `prepack` has them.
+        attrs: of the calls, among them the layout.
+
+    Raises:
+        ConfigError: for a `winograd` that this weight cannot be packed for.
+    """
+    if tuple(shape[:2]) == (groups, 1):
+        return DEPTHWISE, prod(shape)
+    m = _winograd(shape, dtype, groups, winograd, attrs)
+    if attrs["layout"] == "NCHW" and not m:
+        return ROWS, prod(shape)
+    nr = best_width(shape[0] // groups, np_dtype(dtype).itemsize)
+    form = f"{PAIRS if multiplies_pairs(dtype, shape[1]) else PREFIX}{nr}"
+    if not m:
+        return form, packed_size(shape, groups, nr)
+    form += f"{WINOGRAD}{m}"
+    return form, _winograd_size(shape, form, np_dtype(dtype))
+
+
+def _pack_panels(data: AnyArray, weight: AnyArray, groups: int, form: str) -> None:
+    """Fill in the panels of a format, and the transformed filters behind them."""
+    nr, out = panel_width(form), weight.shape[0] // groups
+    panels = data[: packed_size(weight.shape, groups, nr)]
+    view = panels.reshape(groups, -1, prod(weight.shape[2:]), weight.shape[1], nr)
     filters = weight.reshape(groups, out, weight.shape[1], -1)
     for panel in range(view.shape[1]):
         part = filters[:, panel * nr : (panel + 1) * nr]
         view[:, panel, :, :, : part.shape[1]] = part.transpose(0, 3, 2, 1)
-    form = f"{PREFIX}{nr}"
-    if multiplies_pairs(dtype_name(weight.dtype), weight.shape[1]):
-        form = f"{PAIRS}{nr}"
+    if form.startswith(PAIRS):
         couples = view.reshape(*view.shape[:3], -1, 2, nr)
         couples[...] = couples.swapaxes(-1, -2).reshape(couples.shape).copy()
-    if m:
-        form += f"{WINOGRAD}{m}"
-        data = _with_transformed(data, weight, m, form)
-    return Packed("conv", data, form, tuple(weight.shape))
+    if m := winograd_side(form):
+        _transform(data, weight, m, form)
 
 
 def unpack(data: AnyArray, format: str, shape: Sequence[int], groups: int) -> AnyArray:
@@ -151,39 +177,38 @@ def unpack(data: AnyArray, format: str, shape: Sequence[int], groups: int) -> An
     return wide[:, : shape[0] // groups].reshape(shape)
 
 
-def _winograd(weight: AnyArray, groups: int, asked: int | None, attrs: Mapping[str, Any]) -> int:
+def _winograd(
+    shape: Sequence[int], dtype: str, groups: int, asked: int | None, attrs: Mapping[str, Any]
+) -> int:
     """m of the transformed filters to pack, or 0."""
-    fits = weight.shape[2:] == (3, 3) and groups == 1
+    fits = tuple(shape[2:]) == (3, 3) and groups == 1
     if asked:
         from .tasks.winograd_transform import POINTS
 
         if asked not in POINTS or not fits:
             raise ConfigError(
-                f"conv: winograd={asked!r} for a weight of {weight.dtype}{list(weight.shape)} with "
+                f"conv: winograd={asked!r} for a weight of {dtype}{list(shape)} with "
                 f"groups={groups}; it is 2 or 4, for 3 x 3 filters of one group."
             )
         return asked
-    if asked == 0 or not fits or not current().allows_extra_error(dtype_name(weight.dtype)):
+    if asked == 0 or not fits or not current().allows_extra_error(dtype):
         return 0
     dense = all(step == 1 for name in ("stride", "dilation") for step in attrs.get(name, ()))
-    large = min(weight.shape[:2]) >= _WINOGRAD_FROM
+    large = min(shape[:2]) >= _WINOGRAD_FROM
     return 4 if dense and large and attrs["layout"] else 0
 
 
-def _with_transformed(panels: AnyArray, weight: AnyArray, m: int, form: str) -> AnyArray:
-    """The panels, and behind them the transformed filters."""
+def _transform(data: AnyArray, weight: AnyArray, m: int, form: str) -> None:
+    """The transformed filters, behind the panels."""
     from .tasks.winograd_transform import transformed_filters
 
     nr, (out, channels) = panel_width(form), weight.shape[:2]
-    data = aligned(_winograd_size(weight.shape, form, weight.dtype), weight.dtype)
-    data[: panels.size] = panels
     behind = data[panels_end(weight.shape, form) :].view(transformed_dtype(weight.dtype))
     rows = behind.reshape(-1, (m + 2) ** 2, transformed_row(channels, nr))
     for panel in range(len(rows)):
         part = weight[panel * nr : min(out, (panel + 1) * nr)]
         view = rows[panel, :, : channels * nr].reshape(-1, channels, nr)
         view[..., : len(part)] = transformed_filters(part, m)
-    return data
 
 
 def transformed_dtype(dtype: Any) -> np.dtype[Any]:

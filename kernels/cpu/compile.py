@@ -46,7 +46,7 @@ _FIRST_NUMBER = 1 << 60
 _NUMBA_SETTINGS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT")
 
 
-class _Notice:
+class Notice:
     """Says on a terminal that something compiles, once it has taken a second."""
 
     def __init__(self, name: str):
@@ -132,7 +132,7 @@ class DiskCache:
         self._identity = identity
         self._name = name
         self._helpers = helpers
-        self.notice = _Notice(name)
+        self.notice = Notice(name)
         self.stats = {"loaded": 0, "compiled": 0}
 
     @property

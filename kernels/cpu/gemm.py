@@ -172,7 +172,7 @@ def gemm_task(
 
     @part(dtype, lanes, mr, columns, pack_b, stored, ends)
     def ended_panel(kb, a, a_rs, b, b_rs, c, c_rs, c_step, m, n, add, ending, far):
-        """The same; finished unless `ending` is 0.
+        """The same; finished unless `ending` is 0. Without an address of code, finished is rounded at most.
 
         Each tile asks for what it will read a page later. What comes after this piece of B, at `far`, has the
         time of all tiles to arrive: each step of the first ones asks for a line of it, or two where tiles are
@@ -180,16 +180,23 @@ def gemm_task(
         """
         nbytes = 2 * LINE if m <= (line_columns - 1) * mr else LINE
         asking = line_columns * LINE // nbytes * mr if m > mr else 0
+        code, out, out_rs = 0, 0, 0
+        if ending != 0:
+            code = load_word(ending, epilogue.CALL)
+            if code == 0:
+                out, out_rs = load_word(ending, epilogue.DST), load_word(ending, epilogue.DST_RS)
         for i in range(0, m, mr):
             left, to = m - i, c + i * c_step
             soon = b
             if i < asking:
                 soon, far = far, far + nbytes * kb
+            at, rows = a + i * a_rs, min(left, mr)
             if left > half:
-                tile(kb, a + i * a_rs, a_rs, b, b_rs, to, c_rs, min(left, mr), n, add, AHEAD, soon, nbytes)
+                tile(kb, at, a_rs, b, b_rs, to, c_rs, rows, n, add, AHEAD, soon, nbytes, out, out_rs)
             else:
-                tile_half(kb, a + i * a_rs, a_rs, b, b_rs, to, c_rs, left, n, add, AHEAD, soon, nbytes)
-            if ending != 0:
+                tile_half(kb, at, a_rs, b, b_rs, to, c_rs, rows, n, add, AHEAD, soon, nbytes, out, out_rs)
+            out += mr * out_rs
+            if code != 0:
                 end_rows(ending, i, to, c_rs, min(left, mr))
 
     panel = ended_panel if ends else plain_panel

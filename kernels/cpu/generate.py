@@ -36,7 +36,8 @@ Emit = Callable[..., None]
 _lock = threading.RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
-_addresses: dict[tuple[Emit, str, bool], int] = {}
+# By emitter, key and effort, which are at hand; and by symbol: nothing is loaded twice.
+_addresses: dict[tuple[Emit, str, bool] | str, int] = {}
 counts = {"loaded": 0, "compiled": 0}
 """How many tasks this process has loaded, and how many it has compiled."""
 
@@ -48,11 +49,9 @@ class _Host:
         binding.initialize_native_target()
         binding.initialize_native_asmprinter()
         self.triple = binding.get_process_triple()
-        self.cpu = binding.get_host_cpu_name()
-        try:
-            self.features = binding.get_host_cpu_features().flatten()
-        except RuntimeError:  # where LLVM can't tell, the CPU's name has to do
-            self.features = ""
+        # As with Numba, one may have code made for another CPU than this.
+        self.cpu = os.environ.get("NUMBA_CPU_NAME") or binding.get_host_cpu_name()
+        self.features = os.environ.get("NUMBA_CPU_FEATURES") or _features()
         self.machine = binding.Target.from_triple(self.triple).create_target_machine(
             cpu=self.cpu,
             features=self.features,
@@ -66,14 +65,15 @@ class _Host:
             binding.parse_assembly("", binding.create_context()), self.machine
         )
 
-    def compiled(self, text: str, light: bool) -> bytes:
+    def compiled(self, text: str, effort: str) -> bytes:
         """The object code of a module."""
         module = binding.parse_assembly(text, binding.create_context())
         options = binding.create_pipeline_tuning_options(speed_level=2)
         # Emitters write the vectors, and unroll by themselves.
-        options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
+        options.loop_vectorization = options.loop_unrolling = effort == "loops"
+        options.slp_vectorization = False
         builder = binding.create_pass_builder(self.machine, options)
-        if light:
+        if effort == "light":
             passes = binding.create_new_function_pass_manager()
             passes.add_new_gvn_pass()
             passes.add_instruction_combine_pass()
@@ -97,6 +97,14 @@ class _Host:
         if not address:
             raise ValueError(f"it holds no function {symbol}")
         return address
+
+
+def _features() -> str:
+    """What this CPU can do, in LLVM's words."""
+    try:
+        return str(binding.get_host_cpu_features().flatten())
+    except RuntimeError:  # where LLVM can't tell, the CPU's name has to do
+        return ""
 
 
 @cache
@@ -132,28 +140,50 @@ def address_of(emit: Emit, key: tuple[Any, ...], name: str, light: bool = False)
 
 
 def _find(emit: Emit, key: tuple[Any, ...], text: str, name: str, light: bool) -> int:
+    source = source_digest(emit)
+    made_of = (emit.__module__, emit.__qualname__, source, text, light)
+    effort = "light" if light else "vectors"
+    return found(made_of, name, effort, lambda symbol: assembly(emit, key, symbol), source is not None)
+
+
+def found(
+    made_of: tuple[Any, ...], name: str, effort: str, write: Callable[[str], str], keep: bool = True
+) -> int:
+    """The address of a C function, loaded from disk or compiled.
+
+    Args:
+        made_of: tells it from all others, in any process.
+        name: for people.
+        effort: what is left to LLVM: "light", as `address_of` has it; "vectors", where these are written
+            already; "loops", for code that leaves all to it.
+        write: gives the assembly in which the function has the symbol that it is told.
+        keep: whether to keep the code on disk.
+    """
     import llvmlite
 
-    host = _host()
-    versions = (platform.python_version(), llvmlite.__version__)
-    cpu = (host.triple, host.cpu, host.features, vector_bytes())
-    source = source_digest(emit)
-    made_of = repr((emit.__module__, emit.__qualname__, source, text, light, versions, cpu))
-    symbol = f"kernelwright_{sha256(made_of.encode()).hexdigest()[:32]}"
-    path = kept.file_for(name, made_of, ".o")
-    try:
-        code = None if source is None else kept.read(path)
-        if code is not None:
-            address = host.load(code, symbol)
-            counts["loaded"] += 1
-            return address
-    except (ValueError, RuntimeError) as problem:
-        kept.set_aside(path, problem)
-    code = host.compiled(assembly(emit, key, symbol), light)
-    counts["compiled"] += 1
-    if source is not None:  # what was typed at a prompt has no name that would hold in another process
-        kept.keep(path, code)
-    return host.load(code, symbol)
+    with _lock, paused_collection():
+        host = _host()
+        versions = (platform.python_version(), llvmlite.__version__)
+        cpu = (host.triple, host.cpu, host.features, vector_bytes())
+        identity = repr((*made_of, versions, cpu))
+        symbol = f"kernelwright_{sha256(identity.encode()).hexdigest()[:32]}"
+        if keep and symbol in _addresses:
+            return _addresses[symbol]
+        path = kept.file_for(name, identity, ".o")
+        try:
+            code = kept.read(path) if keep else None
+            if code is not None:
+                address = _addresses[symbol] = host.load(code, symbol)
+                counts["loaded"] += 1
+                return address
+        except (ValueError, RuntimeError) as problem:
+            kept.set_aside(path, problem)
+        code = host.compiled(write(symbol), effort)
+        counts["compiled"] += 1
+        if keep:  # what was typed at a prompt has no name that would hold in another process
+            kept.keep(path, code)
+        address = _addresses[symbol] = host.load(code, symbol)
+        return address
 
 
 def assembly(emit: Emit, key: tuple[Any, ...], symbol: str = "task") -> str:

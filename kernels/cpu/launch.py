@@ -130,11 +130,22 @@ def address_of_task(task: Any, key: Sequence[Any], name: str) -> int:
     identity = (task.py_func.__module__, task.py_func.__qualname__, *key)
     known = _tasks.get(identity)
     if known is None:
-
-        def address() -> int:
-            return task_address(task)
-
-        getter = compiled(address, name=name, key=identity, owner=task.py_func, no_cfunc_wrapper=True)
-        # The code lives as long as the function that it came with: whoever holds the address relies on that.
-        known = _tasks[identity] = int(getter.entry(())()), getter
+        known = _tasks[identity] = _lowered(task, identity, name) or _by_numba(task, identity, name)
     return known[0]
+
+
+def _lowered(task: Any, identity: tuple[Any, ...], name: str) -> tuple[int, Any] | None:
+    """The task by our own front end; None where that has to be Numba's."""
+    from .lowering.address import lowered_address
+
+    address = lowered_address(task, identity, name)
+    return None if address is None else (address, None)
+
+
+def _by_numba(task: Any, identity: tuple[Any, ...], name: str) -> tuple[int, Any]:
+    def address() -> int:
+        return task_address(task)
+
+    getter = compiled(address, name=name, key=identity, owner=task.py_func, no_cfunc_wrapper=True)
+    # The code lives as long as the function that it came with: whoever holds the address relies on that.
+    return int(getter.entry(())()), getter

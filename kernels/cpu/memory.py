@@ -245,6 +245,42 @@ def give_way(typingctx):
     return types.int64(), codegen
 
 
+def core_sets_known() -> bool:
+    """Whether the C library tells and sets which cores a thread may run on: on Linux."""
+    return sys.platform == "linux" and hasattr(ctypes.CDLL(None), "sched_getcpu")
+
+
+@intrinsic
+def current_core(typingctx):
+    """The number of the core that this thread is running on (sched_getcpu; Linux)."""
+
+    def codegen(context, builder, sig, args):
+        fnty = ir.FunctionType(ir.IntType(32), [])
+        core = builder.call(cgutils.get_or_insert_function(builder.module, fnty, "sched_getcpu"), [])
+        return builder.sext(core, I64)
+
+    return types.int64(), codegen
+
+
+def _core_set_function(name: str) -> Any:
+    def call(typingctx, thread, nbytes, address):
+        def codegen(context, builder, sig, args):
+            word = ir.IntType(32)
+            fnty = ir.FunctionType(word, [word, I64, I64])
+            given = [builder.trunc(args[0], word), args[1], args[2]]
+            result = builder.call(cgutils.get_or_insert_function(builder.module, fnty, name), given)
+            return builder.sext(result, I64)
+
+        return types.int64(types.int64, types.int64, types.int64), codegen
+
+    return call
+
+
+# (thread id, bytes, address of the set) -> negative when that fails; Linux.
+get_core_set = intrinsic(_core_set_function("sched_getaffinity"))
+set_core_set = intrinsic(_core_set_function("sched_setaffinity"))
+
+
 @intrinsic
 def load_element(typingctx, kind, address):
     """The element of type `kind` (a numba type such as float32) at a byte address."""

@@ -23,6 +23,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from .narrow import store_bfloats, write
 from .vector_ir import I64, Vectors, counted_loop, i64, minimum, offset, pointer, prefetch, times
 
 Finish = Callable[[Vectors, ir.Value, int, int], ir.Value]
@@ -127,6 +128,71 @@ class Tile:
                         with replacing:
                             self._rows(acc, c, c_rs, rows, masked, False, finish)
 
+    def store_rounded(
+        self,
+        acc: list[ir.Value],
+        c: ir.Value,
+        c_rs: ir.Value,
+        rows: ir.Value,
+        cols: ir.Value,
+        add: ir.Value,
+        to: tuple[ir.Value, ir.Value],
+    ) -> None:
+        """Writes sums, on top of those in C if `add`, as bfloat16 to rows `to` (address, bytes between)."""
+        builder, v = self.builder, self.v
+        before = builder.block
+        held, ready = builder.append_basic_block("held"), builder.append_basic_block("ready")
+        builder.cbranch(add, held, ready)
+        builder.position_at_end(held)
+        masks = [v.tail_mask(cols, j * v.lanes) for j in range(self.columns)]
+        sums = []
+        for i in range(self.mr):
+            line = self.row_of(c, c_rs, i)
+            for j in range(self.columns):
+                earlier = v.load_masked(offset(builder, line, j * v.nbytes), masks[j])
+                sums.append(v.add(acc[i * self.columns + j], earlier))
+        builder.branch(ready)
+        builder.position_at_end(ready)
+        values = []
+        for alone, both in zip(acc, sums, strict=True):
+            phi = builder.phi(v.type)
+            phi.add_incoming(alone, before)
+            phi.add_incoming(both, held)
+            values.append(phi)
+        full = builder.icmp_signed(">=", cols, i64(self.columns * v.lanes))
+        with builder.if_else(full) as (whole, partial):
+            with whole:
+                self._rounded_rows(values, *to, rows, None)
+            with partial:
+                masks = [v.tail_mask(cols, j * v.lanes) for j in range(self.columns)]
+                self._rounded_rows(values, *to, rows, masks)
+
+    def _rounded_rows(
+        self,
+        values: list[ir.Value],
+        to: ir.Value,
+        to_rs: ir.Value,
+        rows: ir.Value,
+        masks: list[ir.Value] | None,
+    ) -> None:
+        builder, v = self.builder, self.v
+        done = builder.append_basic_block("rows_done")
+        for i in range(self.mr):
+            line = offset(builder, to, times(builder, to_rs, i))
+            row = values[i * self.columns : (i + 1) * self.columns]
+            if masks is None and self.columns % 2 == 0:
+                store_bfloats(v, row, line)
+            else:
+                for j, value in enumerate(row):
+                    at = offset(builder, line, j * v.nbytes // 2)
+                    write(v, value, at, "bfloat16", None if masks is None else masks[j])
+            if i + 1 < self.mr:
+                more = builder.append_basic_block("row")
+                builder.cbranch(builder.icmp_signed("<", i64(i + 1), rows), more, done)
+                builder.position_at_end(more)
+        builder.branch(done)
+        builder.position_at_end(done)
+
     def row_of(self, c: ir.Value, c_rs: ir.Value, i: int) -> ir.Value:
         """Where row i of C is."""
         return offset(self.builder, c, times(self.builder, c_rs, i))
@@ -190,8 +256,9 @@ def microkernel(
         masked_b: also mask the loads of B, for a B read in place whose rows must not be read past their end.
         ahead: the call has one more argument, the distance in bytes from a row of B to one that is asked
             for meanwhile.
-        far: and two more, an address from which on each step asks for one line or two, into the second cache,
-            and how many bytes these are: 64 or 128.
+        far: and four more: an address from which on each step asks for one line or two, into the second
+            cache, and how many bytes these are: 64 or 128; and where, unless 0, sums of "pairs" go in the
+            end, as rows of bfloat16, and how many bytes these are apart.
     """
 
     def emit(context, builder, sig, args):
@@ -204,16 +271,31 @@ def microkernel(
         if masked_b:
             t.masks = [t.v.tail_mask(cols, j * lanes) for j in range(columns)]
         c_ptr = pointer(builder, c)
+        adding = builder.icmp_signed("!=", add, i64(0))
+        rounds = builder.icmp_signed("!=", args[13], i64(0)) if far and dtype == "pairs" else None
+        soon, soon_rs = c_ptr, c_rs
+        if rounds is not None:
+            fresh = builder.and_(rounds, builder.not_(adding))
+            soon = builder.select(fresh, pointer(builder, args[13]), c_ptr)
+            soon_rs = builder.select(fresh, args[14], c_rs)
         last = builder.sub(rows, i64(1))
         a_rows = []
         for i in range(mr):
             row = minimum(builder, ir.Constant(I64, i), last) if i else i64(0)
             a_rows.append(pointer(builder, builder.add(a, builder.mul(row, a_rs))))
             for j in range(0, columns * lanes * t.v.itemsize, 64):
-                line = offset(builder, c_ptr, times(builder, c_rs, i))
+                line = offset(builder, soon, times(builder, soon_rs, i))
                 prefetch(builder, offset(builder, line, j), write=True)
         acc = t.accumulate(k, a_rows, pointer(builder, b), b_rs, unroll)
-        t.store(acc, c_ptr, c_rs, rows, cols, builder.icmp_signed("!=", add, i64(0)))
+        if rounds is None:
+            t.store(acc, c_ptr, c_rs, rows, cols, adding)
+            return context.get_dummy_value()
+        with builder.if_else(rounds, likely=True) as (rounded, kept):
+            with rounded:
+                to = pointer(builder, args[13]), args[14]
+                t.store_rounded(acc, c_ptr, c_rs, rows, cols, adding, to)
+            with kept:
+                t.store(acc, c_ptr, c_rs, rows, cols, adding)
         return context.get_dummy_value()
 
     @intrinsic
@@ -225,7 +307,7 @@ def microkernel(
         return types.void(*[types.int64] * 11), emit
 
     @intrinsic
-    def tile_far(typingctx, k, a, a_rs, b, b_rs, c, c_rs, rows, cols, add, distance, far, nbytes):
-        return types.void(*[types.int64] * 13), emit
+    def tile_far(typingctx, k, a, a_rs, b, b_rs, c, c_rs, rows, cols, add, distance, far, nbytes, to, to_rs):
+        return types.void(*[types.int64] * 15), emit
 
     return tile_far if far else tile_ahead if ahead else tile

@@ -1,4 +1,4 @@
-"""Moving elements between addresses: runs copied, filled, reversed and turned, whatever their dtype.
+"""Moving elements between addresses: runs copied, filled, reversed, turned and interleaved, of any dtype.
 
 Elements are 1, 2, 4 or 8 bytes. Nothing outside what is named is read or written.
 """
@@ -116,6 +116,46 @@ def _transposed(builder: ir.IRBuilder, rows: Sequence[ir.Value]) -> list[ir.Valu
     return values
 
 
+def _interleave(nbytes: int, columns: int) -> Any:
+    lanes = 64 // nbytes
+
+    @intrinsic
+    def interleave(typingctx, dst, src, src_cs):
+        """dst[i * columns + j] = src[i][j] for 64 bytes of each column; source side by side along i."""
+
+        def codegen(context, builder, sig, args):
+            dst, src, src_cs = args
+            d, s = pointer(builder, dst), pointer(builder, src)
+            wide = ir.VectorType(ir.IntType(8 * nbytes), lanes)
+            values = []
+            for j in range(columns):
+                value = builder.load(offset(builder, s, times(builder, src_cs, j)), typ=wide)
+                value.align = 1
+                values.append(value)
+            for line in range(columns):
+                mixed = _merged(builder, values, range(line * lanes, (line + 1) * lanes))
+                builder.store(mixed, offset(builder, d, line * 64)).align = 1
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 3), codegen
+
+    return interleave
+
+
+def _merged(builder: ir.IRBuilder, columns: Sequence[ir.Value], places: range) -> ir.Value:
+    """The elements at these places of columns that alternate, as a vector."""
+    n, lanes = len(columns), len(places)
+    index, mixed = ir.VectorType(I32, lanes), columns[0]
+    for j in range(1, n):
+        # What comes from the columns before is in its place already, but for the first of all.
+        order = [
+            lanes + place // n if place % n == j else (e if j > 1 else place // n)
+            for e, place in enumerate(places)
+        ]
+        mixed = builder.shuffle_vector(mixed, columns[j], ir.Constant(index, order))
+    return mixed
+
+
 def _reverse(nbytes: int) -> Any:
     lanes = 64 // nbytes
 
@@ -140,6 +180,9 @@ def _reverse(nbytes: int) -> Any:
 _MOVE = {n: element_move(n) for n in (1, 2, 4, 8)}
 _move1, _move2, _move4, _move8 = (_MOVE[n] for n in (1, 2, 4, 8))
 _turn1, _turn2, _turn4, _turn8 = (_turn(n) for n in (1, 2, 4, 8))
+(_pairs1, _pairs2, _pairs4, _pairs8) = (_interleave(n, 2) for n in (1, 2, 4, 8))
+(_triples1, _triples2, _triples4, _triples8) = (_interleave(n, 3) for n in (1, 2, 4, 8))
+(_fours1, _fours2, _fours4, _fours8) = (_interleave(n, 4) for n in (1, 2, 4, 8))
 _reverse1, _reverse2, _reverse4, _reverse8 = (_reverse(n) for n in (1, 2, 4, 8))
 _store1, _store2, _store4, _store8 = (_store_low(n) for n in (1, 2, 4, 8))
 load1, load2, load4, load8 = (_load_low(n) for n in (1, 2, 4, 8))
@@ -219,8 +262,66 @@ def repeated(src, item):
 
 
 @part()
+def interleaved(dst, src, src_n, m, n, item):
+    """m rows of 2 to 4 columns that lie behind each other, source side by side along m."""
+    lanes = 64 // item
+    whole, row = m // lanes * lanes, n * item
+    for i in range(0, whole, lanes):
+        to, at = dst + i * row, src + i * item
+        if n == 2:
+            _two(to, at, src_n, item)
+        elif n == 3:
+            _three(to, at, src_n, item)
+        else:
+            _four(to, at, src_n, item)
+    scattered(dst + whole * row, row, item, src + whole * item, item, src_n, m - whole, n, item)
+
+
+@part()
+def _two(dst, src, src_n, item):
+    """64 bytes of each column."""
+    if item == 4:
+        _pairs4(dst, src, src_n)
+    elif item == 8:
+        _pairs8(dst, src, src_n)
+    elif item == 2:
+        _pairs2(dst, src, src_n)
+    else:
+        _pairs1(dst, src, src_n)
+
+
+@part()
+def _three(dst, src, src_n, item):
+    """64 bytes of each column."""
+    if item == 4:
+        _triples4(dst, src, src_n)
+    elif item == 8:
+        _triples8(dst, src, src_n)
+    elif item == 2:
+        _triples2(dst, src, src_n)
+    else:
+        _triples1(dst, src, src_n)
+
+
+@part()
+def _four(dst, src, src_n, item):
+    """64 bytes of each column."""
+    if item == 4:
+        _fours4(dst, src, src_n)
+    elif item == 8:
+        _fours8(dst, src, src_n)
+    elif item == 2:
+        _fours2(dst, src, src_n)
+    else:
+        _fours1(dst, src, src_n)
+
+
+@part()
 def turned(dst, dst_m, src, src_n, m, n, item):
     """An m x n block, source side by side along m and target along n."""
+    if dst_m == n * item and 2 <= n <= 4:
+        interleaved(dst, src, src_n, m, n, item)
+        return
     side = 8 if item == 8 else 16
     whole_m, whole_n = m // side * side, n // side * side
     for i in range(0, whole_m, side):

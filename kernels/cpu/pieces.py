@@ -8,7 +8,8 @@ compiled task serves all dtypes and ranks.
     m x n               n: along which the target lies side by side; m: along which the source does, or else
                         the next one; all other axes are counted through around them
     rows                source and target side by side along n: vectors of 64 bytes
-    turned              source side by side along m: tiles of 16 x 16 (8 x 8) elements turned in registers
+    turned              source side by side along m: tiles of 16 x 16 (8 x 8) elements turned in registers; up
+                        to 4 columns, as the channels of a picture, are interleaved
     backwards           side by side in the source too, in reverse: vectors turned around in registers
     filled              source stride 0 along n, or no source: one value repeated
     scattered           anything else: element by element

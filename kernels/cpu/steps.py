@@ -21,7 +21,7 @@ from numba import njit, types
 from numpy.typing import NDArray
 
 from .memory import load_word, store_word
-from .team import run_tasks
+from .team import rouse, run_tasks
 
 # NumPy's array object starts with Python's object head, and then the address of the data.
 HEAD_WORDS = object.__basicsize__ // 8
@@ -115,9 +115,11 @@ def record(launch: Callable[..., None], arrays: Sequence[Any]) -> list[Step]:
 
 
 @njit(nogil=True, no_cfunc_wrapper=True)
-def run_steps(steps, count, patches, patch_count, given, scratch, team):
+def run_steps(steps, count, patches, patch_count, given, scratch, team, most):
     """Writes the addresses of the arrays whose objects are at `given` where `patches` say, runs `count`
-    steps."""
+    steps, of up to `most` tasks."""
+    # Waking takes longer than the small steps that many plans start with.
+    rouse(team, most)
     for i in range(patch_count):
         at = 3 * i
         array = load_word(given, load_word(patches, at + 1))
@@ -132,8 +134,8 @@ def run_steps(steps, count, patches, patch_count, given, scratch, team):
 
 @cache
 def steps_runner() -> Callable[..., None]:
-    """`run_steps` as a C-level function of seven integers."""
+    """`run_steps` as a C-level function of eight integers."""
     from .compile import compiled
 
-    run: Callable[..., None] = compiled(run_steps, name="the run of a plan").entry((types.int64,) * 7)
+    run: Callable[..., None] = compiled(run_steps, name="the run of a plan").entry((types.int64,) * 8)
     return run

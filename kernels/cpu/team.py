@@ -8,7 +8,8 @@
 A ticket is one 64-bit word, `generation << 32 | next << 16 | n`, taken by an atomic add: whoever holds a
 ticket below n owns that task, and the call can't end before the task is counted as done, so a late worker can
 never mix two calls up. Workers are Python threads inside a compiled loop that holds no interpreter lock. They
-spin for a moment after a call and then sleep in the kernel (a futex on Linux, short naps elsewhere). A second
+spin for a moment after a call and then sleep in the kernel (a futex on Linux, short naps elsewhere), from
+which they wake up on another core than the caller's (`apart.py`). A second
 Python thread that finds the team busy runs its tasks itself; a forked child starts a team of its own. The
 result never depends on who ran which task.
 """
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from .apart import RECORD_WORDS, THREAD, keep_apart
 from .compile import part
 from .memory import (
     SYS_FUTEX,
@@ -43,14 +45,16 @@ from .memory import (
 
 # Words of the shared block, 128 bytes apart so that no two share a cache line or its neighbour.
 TICKET, JOB, DONE, BUSY, SLEEPERS, STOP, WORKERS = 0, 16, 32, 48, 64, 80, 96
+# Behind the number of workers: the core that they are kept away from. Then their records (see `apart.py`).
+AWAY_FROM = 97
 WORDS = 112
 MOST_TASKS = 1 << 14
 
 _FUTEX = SYS_FUTEX != 0
 _FUTEX_WAIT, _FUTEX_WAKE = 128, 129  # the private ones: within this process
-# About 100 us of pauses before a worker sleeps: longer than the gap between two calls of a busy loop, short
-# enough not to be in the way of another library's threads.
-_SPINS = 2000
+# About 100 us of pauses (of 26 to 45 ns) before a worker sleeps: longer than the gap between two calls of a
+# busy loop, short enough not to be in the way of another library's threads.
+_SPINS = 3500
 # A caller that waits for its last task gives the core away after about as long.
 _PATIENCE = 4000
 
@@ -93,6 +97,23 @@ def _work(team, seen):
 
 
 @part()
+def wake(team, wanted):
+    """Wakes so many of the sleeping workers, away from the caller's core."""
+    keep_apart(team + 8 * WORDS, load_word(team, WORKERS), team + 8 * AWAY_FROM)
+    futex(team + 4, _FUTEX_WAKE, wanted)
+
+
+@part()
+def rouse(team, n):
+    """Wakes workers for a call of up to n tasks that comes soon: they wait for it as long as after a call."""
+    if _FUTEX and team != 0:
+        sleepers = atomic_load(team, SLEEPERS)
+        wanted = n - 1 - (load_word(team, WORKERS) - sleepers)
+        if sleepers > 0 and wanted > 0:
+            wake(team, wanted)
+
+
+@part()
 def run_tasks(team, task, block, n):
     """Runs task(block, i) for i in range(n), n < 2**14, on the team at this address (0: here, in order)."""
     if team == 0 or n == 1 or not atomic_take(team, BUSY):
@@ -109,7 +130,7 @@ def run_tasks(team, task, block, n):
         # Those awake see the new ticket by themselves; a team larger than the call lets the others sleep.
         wanted = n - 1 - (load_word(team, WORKERS) - sleepers)
         if sleepers > 0 and wanted > 0:
-            futex(team + 4, _FUTEX_WAKE, wanted)
+            wake(team, wanted)
     mine = 0
     while True:
         ticket = atomic_add(team, TICKET, 1 << 16)
@@ -142,7 +163,7 @@ class Team:
 
     def __init__(self, threads: int):
         self.threads = threads
-        self.memory = np.zeros(WORDS + 16, np.int64)
+        self.memory = np.zeros(WORDS + RECORD_WORDS * (threads - 1) + 16, np.int64)
         self.address = -(-self.memory.ctypes.data // 128) * 128
         self._words = self.memory[(self.address - self.memory.ctypes.data) // 8 :]
         self._workers: list[threading.Thread] = []
@@ -157,6 +178,7 @@ class Team:
                 # The system gives no more threads. Tasks are taken, not handed out: fewer workers will do.
                 break
             self._workers.append(worker)
+            self._words[WORDS + RECORD_WORDS * (i - 1) + THREAD] = worker.native_id or 0
             self._words[WORKERS] += 1
 
     def stop(self) -> None:

@@ -33,8 +33,15 @@ class _BFloatType(ir.HalfType):  # type: ignore[misc]
 
     intrinsic_name = "bf16"
 
+    def __new__(cls) -> _BFloatType:
+        # llvmlite keeps one object a type, which a class of its own would inherit: `half`.
+        return object.__new__(cls)
+
     def __str__(self) -> str:
         return "bfloat"
+
+
+BFLOAT = _BFloatType()
 
 
 def i64(value: int) -> ir.Constant:
@@ -176,7 +183,7 @@ class Vectors:
 
     def _dot_pairs(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
         """vdpbf16ps: rounds to nearest even after each product; subnormal inputs and sums count as 0."""
-        pair = ir.VectorType(_BFloatType(), 2 * self.lanes)
+        pair = ir.VectorType(BFLOAT, 2 * self.lanes)
         fn = self._intrinsic(
             f"llvm.x86.avx512bf16.dpbf16ps.{32 * self.lanes}", self.type, [self.type, pair, pair]
         )
@@ -271,6 +278,14 @@ class Vectors:
             count, undefined, ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
         )
         return b.icmp_signed("<", ir.Constant(wide, list(range(self.lanes))), count)
+
+    def unlaced(self, low: ir.Value, high: ir.Value) -> list[ir.Value]:
+        """The elements at even and at odd places of two vectors that follow each other."""
+        index = ir.VectorType(I32, self.lanes)
+        return [
+            self.builder.shuffle_vector(low, high, ir.Constant(index, list(range(odd, 2 * self.lanes, 2))))
+            for odd in (0, 1)
+        ]
 
     def transpose(self, rows: Sequence[ir.Value]) -> list[ir.Value]:
         """The transpose of `lanes` vectors in registers, by log2(lanes) rounds of two-input shuffles."""

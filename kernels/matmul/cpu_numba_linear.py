@@ -161,6 +161,10 @@ def prepacked_configs(specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
         if e.g.m <= FEW_ROWS:
             kc = (4096 if e.g.m <= mr else 512) * e.group
             configs.append({"mr": mr, "nv": nv, "kc": kc, "nc": width, "mc": FEW_ROWS})
+        elif e.compute == "pairs":
+            # In one go for most k: sums that wait in scratch, and rows of x that are packed for each 512
+            # columns, cost more than panels that come from far away, which are asked for ahead (measured).
+            configs.append({"mr": mr, "nv": nv, "kc": 4096, "nc": 1024, "mc": 192})
         else:
             depth = 2048 // e.size * e.group
             configs.append({"mr": mr, "nv": nv, "kc": depth, "nc": 512, "mc": 192})

@@ -142,7 +142,10 @@ def bind_panels(e: Ending, config: Config, threads: int, name: str) -> Callable[
     }
     task = words.gemm_task(e.compute, e.lanes, mr, config["nv"], pack_b=True, stored=g.dtype, ends=True)
     key = ("ends", e.compute, g.dtype, e.lanes, mr, config["nv"])
-    return _bind(e, split, (task, key), name, held + room, values)
+    # Nothing is left to do for sums in C; those of pairs are rounded by the register tile.
+    bare = not e.terms and not e.activation and g.c_cs == g.itemsize
+    ends_itself = bare and (in_c or e.compute == "pairs")
+    return _bind(e, split, (task, key), name, held + room, values, ends_itself)
 
 
 def amx_split(e: Ending, config: Config, threads: int) -> Split:
@@ -200,9 +203,18 @@ def bind_dots(e: Ending, config: Config, threads: int, name: str) -> Callable[..
 
 
 def _bind(
-    e: Ending, split: Split, code: tuple[Any, tuple[Any, ...]], name: str, nbytes: int, values: dict[str, int]
+    e: Ending,
+    split: Split,
+    code: tuple[Any, tuple[Any, ...]],
+    name: str,
+    nbytes: int,
+    values: dict[str, int],
+    ends_itself: bool = False,
 ) -> Launch:
-    """The argument block written, the task and the epilogue compiled or loaded."""
+    """The argument block written, the task and the epilogue compiled or loaded.
+
+    With `ends_itself` there is no epilogue: the task leaves C as it is to be.
+    """
     from ..cpu.epilogue import finish_task
     from ..cpu.launch import address_of_task, bind_phases
 
@@ -214,7 +226,8 @@ def _bind(
     facts |= {"SPLIT": split.runs, "GM": split.gm, "GN": split.gn, "SCRATCH_STRIDE": stride, **values}
     facts |= dict(zip(("R_RS", "R_CS", "R_BS"), e.residual, strict=True))
     facts |= {"BIAS_CS": e.bias_cs, "PANELS": int(e.panels)}
-    facts["FINISH"] = address_of_task(finish_task(*ending), ending, f"the end of {name} for {stored}")
+    if not ends_itself:
+        facts["FINISH"] = address_of_task(finish_task(*ending), ending, f"the end of {name} for {stored}")
     table = g.table if e.table is None else e.table
     facts["TABLE"] = 0 if table is None else table.ctypes.data
     block = np.zeros(words.ENDING_WORDS, np.int64)

@@ -140,13 +140,16 @@ def _pointer_plan(
         integers |= {f"{name}_first": first, f"{name}_os": outer_step, f"{name}_is": inner_step}
         integers |= {f"{name}_{rows}": x.rows, f"{name}_{columns}": x.columns}
     constants = _constants(p, config, splits)
-    unit_a, unit_b = unit_of(p.a, p.m, p.k, p.dtype), unit_of(p.b, p.k, p.n, p.dtype)
-    constants |= {
-        "A_UNIT": unit_a if firsts[0] % unit_a == 0 else 1,
-        "B_UNIT": unit_b if firsts[1] % unit_b == 0 else 1,
-    }
-    if firsts[2] % constants["C_UNIT"]:
-        constants["C_UNIT"] = 1
+    units = {"A": unit_of(p.a, p.m, p.k, p.dtype), "B": unit_of(p.b, p.k, p.n, p.dtype)}
+    units |= {"C": constants["C_UNIT"], "R": constants["R_UNIT"]}
+    for (name, unit), first in zip(units.items(), firsts, strict=True):
+        constants[f"{name}_UNIT"] = unit if first % unit == 0 else 1
+    along_k = "k" in (constants["A_FORM"], constants["B_FORM"])
+    constants |= {"K_UNIT": _multiple_of(p.k) if along_k else 1}
+    if constants["A_FORM"] == "m":
+        constants["M_UNIT"] = _multiple_of(p.m)
+    if constants["B_FORM"] == "n":
+        constants["N_UNIT"] = _multiple_of(p.n)
     constants |= {"BATCH_AXES": len(p.batch), "WHOLE_K": p.k % config["bk"] == 0}
     return _plan("by_pointers", p, config, integers | _ends(p), constants, {}, multiprocessors)
 
@@ -201,7 +204,7 @@ def rows_plans(p: Product, config: Mapping[str, Any]) -> list[Plan]:
     """The launches of `few_rows`."""
     plans = []
     for tiled in pointer_plans(p, {**_NO_TILES, **config}, 1):
-        left_out = ("BM", "GROUP", "PRECISION", "PROMOTE", "HALVES", "A_UNIT", "C_UNIT")
+        left_out = ("BM", "GROUP", "PRECISION", "PROMOTE", "HALVES", "C_UNIT", "M_UNIT")
         constants = {name: value for name, value in tiled.constants.items() if name not in left_out}
         splits, batch = tiled.integers["splits"], tiled.integers["batch"]
         tiles = ceil_div(p.n, config["bn"]) * batch
@@ -256,6 +259,8 @@ def _ends(p: Product) -> dict[str, int]:
 
 def _constants(p: Product, config: Mapping[str, Any], splits: int) -> dict[str, Any]:
     """The compile-time arguments that both functions take."""
+    along = {p.c.form("m", "n"), "" if p.residual is None else p.residual.form("m", "n")}
+    along.add("" if p.bias is None else p.bias_axis)
     return {
         "BM": config["bm"],
         "BN": config["bn"],
@@ -266,15 +271,24 @@ def _constants(p: Product, config: Mapping[str, Any], splits: int) -> dict[str, 
         "C_FORM": p.c.form("m", "n"),
         "R_FORM": "" if p.residual is None else p.residual.form("m", "n"),
         "C_UNIT": unit_of(p.c, p.m, p.n, p.out_dtype),
+        "R_UNIT": 1 if p.residual is None else unit_of(p.residual, p.m, p.n, p.out_dtype),
+        "M_UNIT": _multiple_of(p.m) if "m" in along else 1,
+        "N_UNIT": _multiple_of(p.n) if "n" in along else 1,
         "SPLIT": splits > 1,
         "PRECISION": config["precision"],
         "PROMOTE": config["bk"] if config["precision"] == "float8" else 0,
         "BIAS": "" if p.bias is None else p.bias_axis,
+        "BIAS_UNIT": 16 if p.bias == 1 else 1,
         "RESIDUAL": p.residual is not None,
         "SCALED": p.scales is not None,
         "ACTIVATION": p.activation,
         "HALVES": bool(config["halves"]),
     }
+
+
+def _multiple_of(length: int) -> int:
+    """The largest of 16, 8, 4 and 1 that divides a length."""
+    return next(unit for unit in (16, 8, 4, 1) if length % unit == 0)
 
 
 def _box(x: Operand, rows: int, columns: int, matrices: int, block: tuple[int, int]) -> Box:

@@ -25,6 +25,7 @@ from .gpu_plan import (
     is_aligned,
     rows_problem,
     stores_by_descriptor,
+    unit_of,
 )
 from .product import Product
 
@@ -53,9 +54,9 @@ _HALF_BY_THREADS = (
     (64, 32, 128, 4, 4),
     (64, 16, 128, 4, 4),
 )
-_TF32_BY_ENGINE = ((128, 128, 32, 8, 4), (64, 128, 32, 4, 4), (64, 64, 32, 4, 4), (64, 16, 64, 4, 6))
+_TF32_BY_ENGINE = ((128, 128, 32, 8, 4), (64, 64, 32, 4, 4), (64, 16, 64, 4, 6))
 _TF32_BY_THREADS = ((128, 128, 32, 8, 3), (64, 64, 32, 4, 4), (64, 16, 64, 4, 4))
-_FLOAT32 = ((128, 128, 16, 8, 3), (64, 64, 16, 4, 3), (64, 16, 32, 4, 3))
+_FLOAT32 = ((128, 128, 16, 8, 3), (128, 64, 16, 8, 3), (64, 64, 32, 4, 3), (64, 16, 32, 4, 3))
 _FLOAT8_BY_ENGINE = ((128, 128, 128, 8, 4), (64, 128, 128, 4, 4), (64, 64, 128, 4, 5), (64, 16, 256, 4, 6))
 _FLOAT8_BY_THREADS = ((128, 128, 64, 8, 4), (64, 64, 128, 4, 3), (64, 16, 128, 4, 4))
 
@@ -154,7 +155,9 @@ def candidates(p: Product, unit: str, mover: str, device: Device) -> list[Config
             block = block_of(q, config, unit, mover, device)
             if ranking.refusal(work, block, device) is not None:
                 continue
-            best = ranking.best_splits(work, block, device)
+            if _crowded(q, block, work):
+                continue
+            best = block if _most_sums(block, work) else ranking.best_splits(work, block, device)
             seconds = ranking.predict(work, best, device).seconds
             found.append((seconds, len(found), {**config, "splits": best.splits, "turned": turned}))
     return [config for _, _, config in sorted(found, key=lambda f: f[:2])][:MOST_OFFERED]
@@ -164,6 +167,22 @@ def _wasteful(p: Product, tile: tuple[int, int, int, int, int]) -> bool:
     """Whether a tile is twice as long as the axis that it covers, and there are shorter ones."""
     bm, bn = tile[:2]
     return (bm > 64 and bm >= 2 * p.m) or (bn > 64 and bn >= 2 * p.n) or (bn <= 32 and p.n > 2 * bn)
+
+
+def _most_sums(block: Block, work: Work) -> bool:
+    """Whether the sums of a tile leave no registers for the addresses of other parts' sums."""
+    crowded = block.bn == 256 or block.mover == "threads"
+    return crowded and ranking.sums_of_thread(work, block) == ranking.MOST_SUMS
+
+
+def _crowded(p: Product, block: Block, work: Work) -> bool:
+    """Whether the end of a tile needs more registers than its sums leave, where threads move the operands.
+
+    A residual, and elements that are stored one by one, take an address each.
+    """
+    if block.mover == "engine" or ranking.sums_of_thread(work, block) < ranking.MOST_SUMS:
+        return False
+    return unit_of(p.c, p.m, p.n, p.out_dtype) == 1 or (p.residual is not None and block.bn == 256)
 
 
 def predicted(p: Product, config: Mapping[str, Any], unit: str, mover: str, device: Device) -> float:
@@ -244,4 +263,4 @@ def rows_predicted(p: Product, config: Mapping[str, Any], device: Device) -> flo
     if not is_aligned(q):
         latency *= 4
     ends = ranking.ARRIVAL if config["splits"] > 1 else 0.0
-    return ranking.LAUNCH + max(memory, arithmetic, latency) + ranking.LATENCY + ends
+    return ranking.LAUNCH + ranking.together(memory, arithmetic, latency) + ranking.LATENCY + ends

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from ..cpu.cycles import CALL, HAND_OVER, ceil_div, threads_worth
+from ..cpu.cycles import CALL, FAR, HAND_OVER, NEAR, ceil_div, threads_worth
 from ..kernel import Config
+from ..machine import machine, vector_bytes
 from .geometry import Geometry
 
 Cycles = Callable[[Geometry, int, int, int, Config], float]
@@ -52,9 +53,16 @@ def best_split(
     return Split(*grid, cycles=cost(grid))
 
 
+def _reading(g: Geometry) -> int:
+    """The multiply-adds that a core could do while it reads B: few rows are bound by that."""
+    b_bytes = g.k * g.n * g.itemsize * g.batch
+    cycles = b_bytes / (FAR if b_bytes > machine().l2 // 2 else NEAR)
+    return round(cycles * 2 * vector_bytes() / g.itemsize)
+
+
 def _grids(g: Geometry, threads: int, mr: int, nr: int) -> Iterator[tuple[int, int, int, int, int]]:
     """(runs, gm, gn, m, n) for as many threads as the work is worth."""
-    threads = threads_worth(g.m * g.n * max(g.k, 1) * g.batch, threads)
+    threads = threads_worth(max(g.m * g.n * max(g.k, 1) * g.batch, _reading(g)), threads)
     runs = max(1, min(threads, g.batch))
     cells = max(1, threads // runs)
     row_tiles, column_tiles = max(1, ceil_div(g.m, mr)), max(1, ceil_div(g.n, nr))

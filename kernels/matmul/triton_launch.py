@@ -145,5 +145,6 @@ def _steps(places: Mapping[str, int], p: Product, plans: Sequence[Plan]) -> list
             args[name] = Descriptor(places[name], box.block, box.shape, box.steps)
         args |= {**scratch, **plan.integers, **plan.constants}
         fn = _FUNCTIONS[plan.function]
-        steps.append(Step(fn, (plan.programs,), args, warps=plan.warps, stages=plan.stages))
+        step = Step(fn, (plan.programs,), args, warps=plan.warps, stages=plan.stages, any_int=True)
+        steps.append(step)
     return steps

@@ -44,15 +44,16 @@ def along(x, B_FORM: tl.constexpr):
 @triton.jit
 def put_row(
     x, row, c, bias, residual, a_scale, b_scale, c_at, r_at, rn, m, n, bias_step, c_ms, c_ns, r_ms, r_ns,
-    a_scale_step, b_scale_step, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, R_FORM: tl.constexpr,
-    SCALED: tl.constexpr, ACTIVATION: tl.constexpr, C_FORM: tl.constexpr,
-):  # fmt: skip
+    a_scale_step, b_scale_step, BIAS: tl.constexpr, BIAS_UNIT: tl.constexpr, RESIDUAL: tl.constexpr,
+    R_FORM: tl.constexpr, R_UNIT: tl.constexpr, SCALED: tl.constexpr, ACTIVATION: tl.constexpr,
+    C_FORM: tl.constexpr,
+):
     """End the sums of one row, and store them."""
     rm = row + tl.arange(0, 1)
     y = ended(
         x[None, :], bias, residual, a_scale, b_scale, r_at, rm, rn, m, n, bias_step, r_ms, r_ns, a_scale_step,
-        b_scale_step, BIAS, RESIDUAL, R_FORM, SCALED, ACTIVATION,
-    )  # fmt: skip
+        b_scale_step, BIAS, BIAS_UNIT, RESIDUAL, R_FORM, R_UNIT, SCALED, ACTIVATION,
+    )
     at = c + c_at + grid_of(rm, rn, c_ms, c_ns, C_FORM, "m", "n")
     tl.store(at, y.to(c.dtype.element_ty), mask=(rm < m)[:, None] & (rn < n)[None, :])
 
@@ -61,10 +62,12 @@ def put_row(
 def few_rows(
     a, b, c, bias, residual, a_scale, b_scale, sums, arrivals, m, n, k, batch, inner, splits, steps_of_part,
     a_first, a_os, a_is, a_ms, a_ks, b_first, b_os, b_is, b_ks, b_ns, c_first, c_os, c_is, c_ms, c_ns,
-    r_first, r_os, r_is, r_ms, r_ns, bias_step, a_scale_step, b_scale_step, ROWS: tl.constexpr, BN:
-    tl.constexpr, BK: tl.constexpr, A_FORM: tl.constexpr, B_FORM: tl.constexpr, C_FORM: tl.constexpr, R_FORM:
-    tl.constexpr, B_UNIT: tl.constexpr, BATCH_AXES: tl.constexpr, WHOLE_K: tl.constexpr, SPLIT: tl.constexpr,
-    BIAS: tl.constexpr, RESIDUAL: tl.constexpr, SCALED: tl.constexpr, ACTIVATION: tl.constexpr,
+    r_first, r_os, r_is, r_ms, r_ns, bias_step, a_scale_step, b_scale_step, ROWS: tl.constexpr,
+    BN: tl.constexpr, BK: tl.constexpr, A_FORM: tl.constexpr, B_FORM: tl.constexpr, C_FORM: tl.constexpr,
+    R_FORM: tl.constexpr, R_UNIT: tl.constexpr, A_UNIT: tl.constexpr, B_UNIT: tl.constexpr,
+    N_UNIT: tl.constexpr, K_UNIT: tl.constexpr,
+    BATCH_AXES: tl.constexpr, WHOLE_K: tl.constexpr, SPLIT: tl.constexpr, BIAS: tl.constexpr,
+    BIAS_UNIT: tl.constexpr, RESIDUAL: tl.constexpr, SCALED: tl.constexpr, ACTIVATION: tl.constexpr,
 ):
     """C = end(A B) for m = ROWS of 1 to 4 rows; one program computes BN columns of a part of k.
 
@@ -72,6 +75,8 @@ def few_rows(
         sums, arrivals: scratch for SPLIT: float32 [programs, ROWS, BN], and int32 [programs / splits] of
         zeros. The rest as for `triton_tiles.by_pointers`.
     """
+    n, k = whole(n, N_UNIT), whole(k, K_UNIT)
+    a_ms, a_ks = whole(a_ms, 1 if A_FORM == "m" else A_UNIT), whole(a_ks, 1 if A_FORM == "k" else A_UNIT)
     index = tl.program_id(0)
     split = index % splits
     tile = index // splits
@@ -80,9 +85,10 @@ def few_rows(
     rn = (tile - p * tiles_n) * BN + tl.arange(0, BN)
     rk = tl.arange(0, BK)
     first = split * steps_of_part * BK
-    left = min(whole(k, B_UNIT if B_FORM == "k" else 1) - first, steps_of_part * BK)
+    left = min(k - first, steps_of_part * BK)
     a_step_k = tl.cast(1 if A_FORM == "k" else a_ks, tl.int64)
-    a_at = a + a_first + matrix_at(p, inner, a_os, a_is, BATCH_AXES) + tl.cast(first, tl.int64) * a_step_k
+    a_at = a + whole(a_first + matrix_at(p, inner, a_os, a_is, BATCH_AXES), A_UNIT)
+    a_at += tl.cast(first, tl.int64) * a_step_k
     b_from = b + whole(b_first + matrix_at(p, inner, b_os, b_is, BATCH_AXES), B_UNIT)
     if B_FORM == "k":
         b_at = b_from + grid_of(rn, first + rk, whole(b_ns, B_UNIT), b_ks, "k", "n", "k")
@@ -94,7 +100,7 @@ def few_rows(
     else:
         b_ks = whole(b_ks, B_UNIT)
         b_at = b_from + grid_of(first + rk, rn, b_ks, b_ns, "n", "k", "n")
-        of_b = (rn < whole(n, B_UNIT))[None, :]
+        of_b = (rn < n)[None, :]
         ks = rk[:, None]
         b_step = BK * tl.cast(b_ks, tl.int64)
         axis: tl.constexpr = 0
@@ -128,7 +134,8 @@ def few_rows(
         if ROWS > 3:
             tl.store(at + 3 * BN, tl.sum(acc3, axis))
         tl.debug_barrier()
-        last = tl.atomic_add(arrivals + tile, 1, sem="acq_rel") == splits - 1
+        arrived = arrivals + tl.cast(tile, tl.int64)
+        last = tl.atomic_add(arrived, 1, sem="acq_rel") == splits - 1
     if last:
         c_at = c_first + matrix_at(p, inner, c_os, c_is, BATCH_AXES)
         r_at = r_first + matrix_at(p, inner, r_os, r_is, BATCH_AXES)
@@ -150,7 +157,8 @@ def few_rows(
                 x = tl.sum(acc3, axis)
             put_row(
                 x, row, c, bias, residual, a_scale, b_scale, c_at, r_at, rn, m, n, bias_step, c_ms, c_ns,
-                r_ms, r_ns, a_scale_step, b_scale_step, BIAS, RESIDUAL, R_FORM, SCALED, ACTIVATION, C_FORM,
-            )  # fmt: skip
+                r_ms, r_ns, a_scale_step, b_scale_step, BIAS, BIAS_UNIT, RESIDUAL, R_FORM, R_UNIT, SCALED,
+                ACTIVATION, C_FORM,
+            )
         if SPLIT:
-            tl.store(arrivals + tile, 0)
+            tl.store(arrived, 0)

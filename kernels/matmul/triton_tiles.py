@@ -16,8 +16,11 @@ not depend on the order of arrival.
 
 `A_FORM` says along which axis the elements of A are side by side: "m", "k", or "" for neither; `B_FORM` and
 `C_FORM` likewise. A transposed operand is read as it lies. Offsets are 64-bit: strides may pass 2^31.
-`A_UNIT` elements, 16 bytes or one element, are what the steps and the length of A are multiples of: the
-compiler, which knows nothing of a number but whether it is a multiple of 16, then loads that many at a time.
+
+Of an integer argument nothing is compiled in, so that one kernel serves all problems of a kind. Where steps
+are multiples of 16 bytes, a constant says so: `A_UNIT`, in elements, and the compiler then loads as many at a
+time. `M_UNIT`, `N_UNIT` and `K_UNIT` say it of the lengths along which that matters; BIAS_UNIT above 1, that
+the bias has its elements side by side.
 """
 
 from __future__ import annotations
@@ -80,21 +83,24 @@ def grid_of(
 @triton.jit
 def ended(
     x, bias, residual, a_scale, b_scale, r_at, rm, rn, m, n, bias_step, r_ms, r_ns, a_scale_step,
-    b_scale_step, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, R_FORM: tl.constexpr, SCALED: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-):  # fmt: skip
+    b_scale_step, BIAS: tl.constexpr, BIAS_UNIT: tl.constexpr, RESIDUAL: tl.constexpr, R_FORM: tl.constexpr,
+    R_UNIT: tl.constexpr, SCALED: tl.constexpr, ACTIVATION: tl.constexpr,
+):
     """activation(scale x + bias + residual) of the sums x at rows rm and columns rn."""
     if SCALED:
         of_a = tl.load(a_scale + rm.to(tl.int64) * a_scale_step, mask=rm < m, other=0.0)
         of_b = tl.load(b_scale + rn.to(tl.int64) * b_scale_step, mask=rn < n, other=0.0)
         x = x * of_a[:, None] * of_b[None, :]
     if BIAS == "n":
-        x += tl.load(bias + rn.to(tl.int64) * bias_step, mask=rn < n, other=0.0).to(tl.float32)[None, :]
+        at = bias + rn.to(tl.int64) * (1 if BIAS_UNIT > 1 else bias_step)
+        x += tl.load(at, mask=rn < n, other=0.0).to(tl.float32)[None, :]
     elif BIAS == "m":
-        x += tl.load(bias + rm.to(tl.int64) * bias_step, mask=rm < m, other=0.0).to(tl.float32)[:, None]
+        at = bias + rm.to(tl.int64) * (1 if BIAS_UNIT > 1 else bias_step)
+        x += tl.load(at, mask=rm < m, other=0.0).to(tl.float32)[:, None]
     if RESIDUAL:
         inside = (rm < m)[:, None] & (rn < n)[None, :]
-        at = residual + r_at + grid_of(rm, rn, r_ms, r_ns, R_FORM, "m", "n")
+        r_ms, r_ns = whole(r_ms, 1 if R_FORM == "m" else R_UNIT), whole(r_ns, 1 if R_FORM == "n" else R_UNIT)
+        at = residual + whole(r_at, R_UNIT) + grid_of(rm, rn, r_ms, r_ns, R_FORM, "m", "n")
         x += tl.load(at, mask=inside, other=0.0).to(tl.float32)
     return activate(x, ACTIVATION)
 
@@ -111,30 +117,32 @@ def added_up(x, sums, arrivals, tile, split, splits, BM: tl.constexpr, BN: tl.co
     first = sums + tl.cast(tile, tl.int64) * splits * (BM * BN)
     tl.store(first + tl.cast(split, tl.int64) * (BM * BN) + inside, x)
     tl.debug_barrier()
-    last = tl.atomic_add(arrivals + tile, 1, sem="acq_rel") == splits - 1
+    arrived = arrivals + tl.cast(tile, tl.int64)
+    last = tl.atomic_add(arrived, 1, sem="acq_rel") == splits - 1
     total = x
     if last:
         total = tl.load(first + inside, cache_modifier=".cg")
         for part in range(1, splits):
             total += tl.load(first + tl.cast(part, tl.int64) * (BM * BN) + inside, cache_modifier=".cg")
-        tl.store(arrivals + tile, 0)
+        tl.store(arrived, 0)
     return total, last
 
 
 @triton.jit
 def put(
     x, c, bias, residual, a_scale, b_scale, p, c_at, r_at, first_m, first_n, m, n, bias_step, c_ms, c_ns,
-    r_ms, r_ns, a_scale_step, b_scale_step, BM: tl.constexpr, BN: tl.constexpr, BIAS: tl.constexpr, RESIDUAL:
-    tl.constexpr, R_FORM: tl.constexpr, SCALED: tl.constexpr, ACTIVATION: tl.constexpr, C_FORM: tl.constexpr,
-    C_UNIT: tl.constexpr, STORE: tl.constexpr,
+    r_ms, r_ns, a_scale_step, b_scale_step, BM: tl.constexpr, BN: tl.constexpr, BIAS: tl.constexpr,
+    BIAS_UNIT: tl.constexpr, RESIDUAL: tl.constexpr, R_FORM: tl.constexpr, R_UNIT: tl.constexpr,
+    SCALED: tl.constexpr, ACTIVATION: tl.constexpr, C_FORM: tl.constexpr, C_UNIT: tl.constexpr,
+    STORE: tl.constexpr,
 ):
     """End the sums x of rows first_m.. and columns first_n.., and store them."""
     rm = first_m + tl.arange(0, BM)
     rn = first_n + tl.arange(0, BN)
     x = ended(
         x, bias, residual, a_scale, b_scale, r_at, rm, rn, m, n, bias_step, r_ms, r_ns, a_scale_step,
-        b_scale_step, BIAS, RESIDUAL, R_FORM, SCALED, ACTIVATION,
-    )  # fmt: skip
+        b_scale_step, BIAS, BIAS_UNIT, RESIDUAL, R_FORM, R_UNIT, SCALED, ACTIVATION,
+    )
     if STORE == "descriptor":
         c.store([first_m, first_n], x.to(c.dtype))
     elif STORE == "descriptor3":
@@ -142,37 +150,36 @@ def put(
     else:
         c_ms, c_ns = whole(c_ms, 1 if C_FORM == "m" else C_UNIT), whole(c_ns, 1 if C_FORM == "n" else C_UNIT)
         at = c + c_at + grid_of(rm, rn, c_ms, c_ns, C_FORM, "m", "n")
-        inside = (rm < whole(m, C_UNIT if C_FORM == "m" else 1))[:, None]
-        inside &= (rn < whole(n, C_UNIT if C_FORM == "n" else 1))[None, :]
-        tl.store(at, x.to(c.dtype.element_ty), mask=inside)
+        tl.store(at, x.to(c.dtype.element_ty), mask=(rm < m)[:, None] & (rn < n)[None, :])
 
 
 @triton.jit
 def put_all(
     x, c, bias, residual, a_scale, b_scale, p, c_at, r_at, first_m, first_n, m, n, bias_step, c_ms, c_ns,
-    r_ms, r_ns, a_scale_step, b_scale_step, BM: tl.constexpr, BN: tl.constexpr, BIAS: tl.constexpr, RESIDUAL:
-    tl.constexpr, R_FORM: tl.constexpr, SCALED: tl.constexpr, ACTIVATION: tl.constexpr, C_FORM: tl.constexpr,
-    C_UNIT: tl.constexpr, STORE: tl.constexpr, HALVES: tl.constexpr,
+    r_ms, r_ns, a_scale_step, b_scale_step, BM: tl.constexpr, BN: tl.constexpr, BIAS: tl.constexpr,
+    BIAS_UNIT: tl.constexpr, RESIDUAL: tl.constexpr, R_FORM: tl.constexpr, R_UNIT: tl.constexpr,
+    SCALED: tl.constexpr, ACTIVATION: tl.constexpr, C_FORM: tl.constexpr, C_UNIT: tl.constexpr,
+    STORE: tl.constexpr, HALVES: tl.constexpr,
 ):
     """`put` for a whole tile, or by halves: half the shared memory and registers on the way out."""
     if HALVES:
         left, right = tl.split(tl.permute(tl.reshape(x, (BM, 2, BN // 2)), (0, 2, 1)))
         put(
-            left, c, bias, residual, a_scale, b_scale, p, c_at, r_at, first_m, first_n, m, n, bias_step,
-            c_ms, c_ns, r_ms, r_ns, a_scale_step, b_scale_step, BM, BN // 2, BIAS, RESIDUAL, R_FORM, SCALED,
-            ACTIVATION, C_FORM, C_UNIT, STORE,
-        )  # fmt: skip
+            left, c, bias, residual, a_scale, b_scale, p, c_at, r_at, first_m, first_n, m, n, bias_step, c_ms,
+            c_ns, r_ms, r_ns, a_scale_step, b_scale_step, BM, BN // 2, BIAS, BIAS_UNIT, RESIDUAL, R_FORM,
+            R_UNIT, SCALED, ACTIVATION, C_FORM, C_UNIT, STORE,
+        )
         put(
             right, c, bias, residual, a_scale, b_scale, p, c_at, r_at, first_m, first_n + BN // 2, m, n,
-            bias_step, c_ms, c_ns, r_ms, r_ns, a_scale_step, b_scale_step, BM, BN // 2, BIAS, RESIDUAL,
-            R_FORM, SCALED, ACTIVATION, C_FORM, C_UNIT, STORE,
-        )  # fmt: skip
+            bias_step, c_ms, c_ns, r_ms, r_ns, a_scale_step, b_scale_step, BM, BN // 2, BIAS, BIAS_UNIT,
+            RESIDUAL, R_FORM, R_UNIT, SCALED, ACTIVATION, C_FORM, C_UNIT, STORE,
+        )
     else:
         put(
             x, c, bias, residual, a_scale, b_scale, p, c_at, r_at, first_m, first_n, m, n, bias_step, c_ms,
-            c_ns, r_ms, r_ns, a_scale_step, b_scale_step, BM, BN, BIAS, RESIDUAL, R_FORM, SCALED,
-            ACTIVATION, C_FORM, C_UNIT, STORE,
-        )  # fmt: skip
+            c_ns, r_ms, r_ns, a_scale_step, b_scale_step, BM, BN, BIAS, BIAS_UNIT, RESIDUAL, R_FORM, R_UNIT,
+            SCALED, ACTIVATION, C_FORM, C_UNIT, STORE,
+        )
 
 
 @triton.jit
@@ -190,12 +197,13 @@ def multiplied(x, y, acc, PRECISION: tl.constexpr, PROMOTE: tl.constexpr):
 def by_pointers(
     a, b, c, bias, residual, a_scale, b_scale, sums, arrivals, m, n, k, batch, inner, splits, steps_of_part,
     a_first, a_os, a_is, a_ms, a_ks, b_first, b_os, b_is, b_ks, b_ns, c_first, c_os, c_is, c_ms, c_ns,
-    r_first, r_os, r_is, r_ms, r_ns, bias_step, a_scale_step, b_scale_step, BM: tl.constexpr, BN:
-    tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, A_FORM: tl.constexpr, B_FORM: tl.constexpr, C_FORM:
-    tl.constexpr, R_FORM: tl.constexpr, A_UNIT: tl.constexpr, B_UNIT: tl.constexpr, C_UNIT: tl.constexpr,
-    BATCH_AXES: tl.constexpr, WHOLE_K: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr, PROMOTE:
-    tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, SCALED: tl.constexpr, ACTIVATION: tl.constexpr,
-    HALVES: tl.constexpr,
+    r_first, r_os, r_is, r_ms, r_ns, bias_step, a_scale_step, b_scale_step, BM: tl.constexpr,
+    BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, A_FORM: tl.constexpr, B_FORM: tl.constexpr,
+    C_FORM: tl.constexpr, R_FORM: tl.constexpr, R_UNIT: tl.constexpr, A_UNIT: tl.constexpr,
+    B_UNIT: tl.constexpr, C_UNIT: tl.constexpr, M_UNIT: tl.constexpr, N_UNIT: tl.constexpr,
+    K_UNIT: tl.constexpr, BATCH_AXES: tl.constexpr, WHOLE_K: tl.constexpr, SPLIT: tl.constexpr,
+    PRECISION: tl.constexpr, PROMOTE: tl.constexpr, BIAS: tl.constexpr, BIAS_UNIT: tl.constexpr,
+    RESIDUAL: tl.constexpr, SCALED: tl.constexpr, ACTIVATION: tl.constexpr, HALVES: tl.constexpr,
 ):
     """C = end(A B) for any strides.
 
@@ -209,13 +217,11 @@ def by_pointers(
         *_os, *_is: elements from matrix to matrix along the outer and the inner axis of the batch.
         WHOLE_K: whether each part of k is a multiple of BK.
     """
+    m, n, k = whole(m, M_UNIT), whole(n, N_UNIT), whole(k, K_UNIT)
     tiles_m = tl.cdiv(m, BM)
     tiles_n = tl.cdiv(n, BN)
     tiles = tiles_m * tiles_n
     part = steps_of_part * BK
-    k = whole(k, A_UNIT if A_FORM == "k" else (B_UNIT if B_FORM == "k" else 1))
-    a_ends = whole(m, A_UNIT if A_FORM == "m" else 1)
-    b_ends = whole(n, B_UNIT if B_FORM == "n" else 1)
     a_ms, a_ks = whole(a_ms, 1 if A_FORM == "m" else A_UNIT), whole(a_ks, 1 if A_FORM == "k" else A_UNIT)
     b_ks, b_ns = whole(b_ks, 1 if B_FORM == "k" else B_UNIT), whole(b_ns, 1 if B_FORM == "n" else B_UNIT)
     for index in tl.range(tl.program_id(0), tiles * batch * splits, tl.num_programs(0)):
@@ -234,8 +240,8 @@ def by_pointers(
         b_at = b + b_from + grid_of(first + rk, rn, b_ks, b_ns, B_FORM, "k", "n")
         a_step = BK * tl.cast(1 if A_FORM == "k" else a_ks, tl.int64)
         b_step = BK * tl.cast(1 if B_FORM == "k" else b_ks, tl.int64)
-        of_a = (rm < a_ends)[:, None]
-        of_b = (rn < b_ends)[None, :]
+        of_a = (rm < m)[:, None]
+        of_b = (rn < n)[None, :]
         acc = tl.zeros((BM, BN), tl.float32)
         for step in range(0, tl.cdiv(left, BK)):
             if WHOLE_K:
@@ -255,9 +261,9 @@ def by_pointers(
         if last:
             put_all(
                 acc, c, bias, residual, a_scale, b_scale, p, c_at, r_at, row * BM, column * BN, m, n,
-                bias_step, c_ms, c_ns, r_ms, r_ns, a_scale_step, b_scale_step, BM, BN, BIAS, RESIDUAL,
-                R_FORM, SCALED, ACTIVATION, C_FORM, C_UNIT, "pointers", HALVES,
-            )  # fmt: skip
+                bias_step, c_ms, c_ns, r_ms, r_ns, a_scale_step, b_scale_step, BM, BN, BIAS, BIAS_UNIT,
+                RESIDUAL, R_FORM, R_UNIT, SCALED, ACTIVATION, C_FORM, C_UNIT, "pointers", HALVES,
+            )
 
 
 @triton.jit
@@ -281,10 +287,11 @@ def by_descriptors(
     a, b, c, bias, residual, a_scale, b_scale, sums, arrivals, m, n, k, batch, splits, steps_of_part, c_is,
     c_ms, c_ns, r_is, r_ms, r_ns, bias_step, a_scale_step, b_scale_step, BM: tl.constexpr, BN: tl.constexpr,
     BK: tl.constexpr, GROUP: tl.constexpr, A_FORM: tl.constexpr, B_FORM: tl.constexpr, C_FORM: tl.constexpr,
-    R_FORM: tl.constexpr, C_UNIT: tl.constexpr, RANK: tl.constexpr, A_BATCHED: tl.constexpr, B_BATCHED:
-    tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr, PROMOTE: tl.constexpr, BIAS: tl.constexpr,
-    RESIDUAL: tl.constexpr, SCALED: tl.constexpr, ACTIVATION: tl.constexpr, HALVES: tl.constexpr, STORE:
-    tl.constexpr, FLATTEN: tl.constexpr,
+    R_FORM: tl.constexpr, R_UNIT: tl.constexpr, C_UNIT: tl.constexpr, M_UNIT: tl.constexpr,
+    N_UNIT: tl.constexpr, RANK: tl.constexpr, A_BATCHED: tl.constexpr, B_BATCHED: tl.constexpr,
+    SPLIT: tl.constexpr, PRECISION: tl.constexpr, PROMOTE: tl.constexpr, BIAS: tl.constexpr,
+    BIAS_UNIT: tl.constexpr, RESIDUAL: tl.constexpr, SCALED: tl.constexpr, ACTIVATION: tl.constexpr,
+    HALVES: tl.constexpr, STORE: tl.constexpr, FLATTEN: tl.constexpr,
 ):
     """C = end(A B), with A and B behind tensor descriptors; what is beyond their ends arrives as zeros.
 
@@ -295,6 +302,7 @@ def by_descriptors(
         c: a pointer for STORE "pointers"; else a descriptor with blocks as wide as BN, or half with HALVES.
         The rest as for `by_pointers`.
     """
+    m, n = whole(m, M_UNIT), whole(n, N_UNIT)
     tiles_m = tl.cdiv(m, BM)
     tiles_n = tl.cdiv(n, BN)
     tiles = tiles_m * tiles_n
@@ -329,6 +337,6 @@ def by_descriptors(
         if last:
             put_all(
                 acc, c, bias, residual, a_scale, b_scale, p, c_at, r_at, row * BM, column * BN, m, n,
-                bias_step, c_ms, c_ns, r_ms, r_ns, a_scale_step, b_scale_step, BM, BN, BIAS, RESIDUAL,
-                R_FORM, SCALED, ACTIVATION, C_FORM, C_UNIT, STORE, HALVES,
-            )  # fmt: skip
+                bias_step, c_ms, c_ns, r_ms, r_ns, a_scale_step, b_scale_step, BM, BN, BIAS, BIAS_UNIT,
+                RESIDUAL, R_FORM, R_UNIT, SCALED, ACTIVATION, C_FORM, C_UNIT, STORE, HALVES,
+            )

@@ -13,6 +13,7 @@ from gpu_extra import need
 
 torch = need("torch", "triton")
 
+import toy_cuda  # noqa: E402
 from triton_interpreter import interpreted, standing_in  # noqa: E402
 
 from kernelwright.bench.cuda import cases, record, run, worker  # noqa: E402
@@ -74,10 +75,15 @@ def test_a_race_judges_ours_and_times_both(name: str) -> None:
     assert result["sets"] == 2
 
 
+def _off_by_one(attrs: object, tensors: Any, seed: int) -> Any:
+    a, b = (tensor.double() for tensor in tensors)
+    return a @ b + 1, a.abs() @ b.abs(), lambda result: result
+
+
 def test_a_wrong_result_is_found_and_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     from kernelwright.bench.cuda import judge
 
-    monkeypatch.setitem(judge._TRUTHS, "matmul", lambda a, t, r, s: (r.double() + 1, r.double().abs() + 1, r))
+    monkeypatch.setitem(judge._TRUTHS, "matmul", _off_by_one)
     result = timed(_named("race square-bf16-32"), _place())
     assert result["status"] == "wrong"
     assert "ratio" not in result
@@ -96,6 +102,17 @@ def test_a_search_compares_the_choice_with_all_others() -> None:
     assert result["loss"] >= 1
     assert len(result["times"]) == len(result["entries"]) > 1
     assert all(entry["problem"].endswith(" on NVIDIA H200") for entry in result["entries"])
+
+
+def test_a_proof_tries_every_kernel_on_every_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job("proof", "proof toy float32", op="toy", dtype="float32")
+    with toy_cuda.toy_on_cuda():
+        assert timed(job, _place())["checked"] == 1
+        assert timed(Job("proof", "p", op="toy", dtype="float16"), _place())["checked"] == 0
+    with toy_cuda.toy_on_cuda(toy_cuda.bind_add(toy_cuda.add_without_the_last)):
+        result = timed(job, _place())
+    assert result["status"] == "wrong"
+    assert "toy/toy_cuda/add" in result["wrong"][0]
 
 
 def test_wide_products_are_checked_at_some_rows() -> None:

@@ -12,6 +12,7 @@ from gpu_extra import need
 need("triton")
 
 from kernelwright.bench.cuda import record as records  # noqa: E402
+from kernelwright.bench.cuda import run  # noqa: E402
 from kernelwright.bench.cuda.cases import jobs, races  # noqa: E402
 from kernelwright.bench.cuda.record import NONE_YET, Record, RecordError  # noqa: E402
 from kernelwright.kernels import dispatch  # noqa: E402
@@ -108,6 +109,20 @@ def test_every_race_of_the_suite_has_a_kernel_on_each_chip() -> None:
                 specs = [moved(spec) for spec in problem.specs]
                 choice = dispatch.choose(problem.operation, specs, problem.attrs)
                 assert choice.kernel is not None, f"{problem} on sm_{chip}"
+
+
+def test_what_jobs_launch_is_compiled_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    monkeypatch.setattr("kernelwright.kernels.cuda.build.compile_variant", lambda v, chip: made.append(chip))
+    monkeypatch.setattr("kernelwright.kernels.cuda.aot.read", lambda variant, chip: made.append(chip))
+    chip = device.chip(90)
+    raced = 0
+    for job in jobs("quick", True):
+        before = len(made)
+        run.compile_job(job, 0, chip)
+        raced += job.kind == "race" and len(made) > before
+    assert raced > 8  # CUDA C is compiled in a way of its own
+    assert set(made) == {90}
 
 
 def test_jobs_have_names_of_their_own() -> None:

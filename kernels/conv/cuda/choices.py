@@ -9,22 +9,33 @@ pixel, so what device memory has to deliver is the arrays themselves.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import gcd, prod
 
 from ...cuda.device import Device
 from ...cuda.ranking import LATENCY, LAUNCH, MEMORY_SHARE, Block, Work, predict, refusal, shared_bytes
 from ...kernel import Config
 from .problem import Problem
-from .products import class_taps, needs_layout, ways
+from .products import class_taps, folded, folded_channels, folded_size, needs_layout, ways
 
 # (bm, bn, warps, stages) by what multiplies; the step bk follows from the channels. 128 x 256 has 128 sums a
 # thread, the most that leave room for addresses; 128 x 64 and smaller leave room for a second block beside.
-_HALF = ((128, 256, 8, 3), (128, 128, 8, 3), (128, 64, 8, 4), (64, 64, 4, 4), (128, 32, 4, 4))
-_TF32 = ((128, 128, 8, 3), (64, 64, 4, 3), (128, 32, 4, 3))
+_HALF = (
+    (128, 256, 8, 3),
+    (256, 128, 8, 3),
+    (128, 128, 8, 3),
+    (256, 64, 8, 3),
+    (128, 64, 8, 4),
+    (64, 64, 4, 4),
+    (128, 32, 8, 4),
+)
+_TF32 = ((128, 128, 8, 3), (64, 64, 4, 3), (128, 32, 8, 3))
 _FLOAT32 = ((64, 64, 4, 3), (64, 32, 4, 3))
-_WEIGHTS_HALF = ((128, 128, 8, 3), (64, 128, 4, 3), (64, 64, 4, 4))
-_WEIGHTS_FLOAT32 = ((64, 64, 4, 3), (32, 64, 4, 3))
+_WEIGHTS_HALF = ((128, 128, 8, 3), (64, 128, 8, 3), (64, 64, 4, 4))
+_WEIGHTS_FLOAT32 = ((64, 64, 8, 3), (32, 64, 4, 3))
 _GATHER = ((64, 64, 4, 2), (64, 32, 4, 2))
 MOST_SPLITS = 64
+MOST_TURNED = 128 * 64
+"""Elements of a tile that is turned before it is stored: beside larger ones there is no room in registers."""
 MOST_KEPT = 9
 """Taps whose weights a depthwise kernel keeps in registers: 36 of them, for 16 bytes of channels a thread."""
 
@@ -60,7 +71,9 @@ def product_configs(p: Problem, back: bool, tf32: bool, device: Device) -> list[
     found = []
     for bm, bn, warps, stages in tiles:
         # Ampere multiplies from registers: beside 128 sums there is no room for operands.
-        if bn > max(32, 2 * to.outs - 1) or (bn == 256 and device.capability < 90):
+        if bn > max(32, 2 * to.outs - 1) or (bm + bn > 256 and device.capability < 90):
+            continue
+        if to.dst.c_step != 1 and bm * bn > MOST_TURNED:
             continue
         config = {"bm": bm, "bn": bn, "bk": bk, "warps": warps, "stages": stages, "splits": 1, "tf32": tf32}
         if refusal(_work(p, to.outs, unit), _block(p, config), device) is None:
@@ -94,7 +107,7 @@ def _work(
 
 def _block(p: Problem, config: Config) -> Block:
     block = Block(
-        bm=config.get("bm", config.get("bo", 0)),
+        bm=int(config["bm" if "bm" in config else "bo"]),
         bn=config["bn"],
         bk=config["bk"],
         warps=config["warps"],
@@ -113,24 +126,38 @@ def _seconds(p: Problem, work: Work, block: Block, device: Device, bytes: float,
     return launches * LAUNCH + LAUNCH + max(busy, memory)
 
 
-def product_seconds(p: Problem, config: Config, back: bool, device: Device) -> float:
-    """Predicted seconds of `implicit`, with what goes before and after it."""
+def product_seconds(
+    p: Problem, config: Config, back: bool, device: Device, before: tuple[float, int] = (0.0, 0)
+) -> float:
+    """Predicted seconds of `implicit` and all that goes with it; `before` are bytes and launches of more."""
     to, unit, block = ways(p, back), unit_of(p, bool(config["tf32"])), _block(p, config)
     m = to.dst.n * to.rows
     extra = p.itemsize if p.residual else 0
-    total, classes = 0.0, range(to.classes)
+    classes = range(to.classes)
     # Classes differ in their taps: as many pixels with a mean number of taps.
     taps = p.conv.taps if not back else sum(class_taps(p, cls) for cls in classes) / to.classes
     work = _work(p, to.outs, unit, m, round(to.terms * taps), p.conv.groups * to.classes, extra)
-    work = replace(work, aligned=min(to.terms, to.src.unit(p.itemsize, to.terms)) * p.itemsize >= 4)
     images, weights = needs_layout(p, back)
-    moved = float(p.bytes)
+    unit_src = gcd(16 // p.itemsize, to.terms) if images else to.src.unit(p.itemsize, to.terms)
+    work = replace(work, aligned=unit_src * p.itemsize >= 4)
+    moved = before[0] + p.bytes
     if images:
         moved += 2.0 * p.itemsize * to.src.n * to.src.pixels * to.src.channels
     if config["splits"] > 1:
         moved += 8.0 * config["splits"] * m * to.classes * to.outs * p.conv.groups
-    total += _seconds(p, work, block, device, moved, images + weights + (config["splits"] > 1))
-    return total
+    return _seconds(p, work, block, device, moved, before[1] + images + weights + (config["splits"] > 1))
+
+
+def folded_configs(p: Problem, tf32: bool, device: Device) -> list[Config]:
+    """Configurations of `implicit` for a folded convolution."""
+    return product_configs(folded(p), False, tf32, device)
+
+
+def folded_seconds(p: Problem, config: Config, device: Device) -> float:
+    """Predicted seconds of a folded convolution: images are written once more, and read again."""
+    other = folded(p)
+    padded = p.itemsize * p.x.n * prod(folded_size(p)) * folded_channels(p)
+    return product_seconds(other, config, False, device, (2.0 * padded + p.bytes - other.bytes, 2))
 
 
 def gather_configs(p: Problem, tf32: bool, device: Device) -> list[Config]:
@@ -180,8 +207,8 @@ def _weight_split(p: Problem, config: Config, device: Device) -> Config:
     return best
 
 
-def weight_seconds(p: Problem, config: Config, device: Device) -> float:
-    """Predicted seconds of `weight_grad`, with what goes before and after it."""
+def weight_seconds(p: Problem, config: Config, device: Device, before: tuple[float, int] = (0.0, 0)) -> float:
+    """Predicted seconds of `weight_grad` and all that goes with it; `before`: more bytes and launches."""
     unit = unit_of(p, bool(config["tf32"]))
     columns, m = p.conv.c * p.conv.taps, p.y.n * p.y.pixels
     work = Work(
@@ -190,11 +217,19 @@ def weight_seconds(p: Problem, config: Config, device: Device) -> float:
     )  # fmt: skip
     work = replace(work, aligned=p.x.unit(p.itemsize, p.conv.c) * p.itemsize >= 4 or p.x.c_step != 1)
     laid = [i for i, n in ((p.x, p.conv.c), (p.y, p.conv.o)) if i.c_step != 1 and n >= 8]
-    moved = p.bytes + 2.0 * p.itemsize * sum(i.n * i.pixels * i.channels for i in laid)
+    moved = before[0] + p.bytes + 2.0 * p.itemsize * sum(i.n * i.pixels * i.channels for i in laid)
     splits = config["splits"]
     if splits > 1:
         moved += 8.0 * splits * p.outs * columns
-    return _seconds(p, work, _block(p, config), device, moved, len(laid) + (splits > 1))
+    return _seconds(p, work, _block(p, config), device, moved, before[1] + len(laid) + (splits > 1))
+
+
+def folded_weight_seconds(p: Problem, config: Config, device: Device) -> float:
+    """Predicted seconds of `weight_grad` over folded images: these are written once more, and read again."""
+    other = folded(p)
+    padded = p.itemsize * p.x.n * prod(folded_size(p)) * folded_channels(p)
+    before = (2.0 * padded + p.bytes - other.bytes, 1 + (config["splits"] == 1))
+    return weight_seconds(other, config, device, before)
 
 
 # --- Without matrix products --------------------------------------------------------------------------------

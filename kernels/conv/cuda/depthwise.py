@@ -10,6 +10,7 @@ threads lie along follows from the strides: channels in NHWC, columns in NCHW.
 """
 
 # ruff: noqa: RUF005 -- Triton has no (*a, b)
+# mypy: disable-error-code="assignment, misc"
 from __future__ import annotations
 
 import triton

@@ -218,7 +218,7 @@ def implicit(
         to_d = d * (SD if BACK else 1) + cls_d
         if BACK:
             row_ok &= (to_h < dst_h) & (to_w < dst_w) & (to_d < dst_d)
-        if BN < 256:
+        if BM * BN < 128 * 256:
             finish(
                 acc, bias, residual, dst, n, to_d, to_h, to_w, group * outs + o, row_ok, o_ok,
                 dst_n_step, dst_d_step, dst_h_step, dst_w_step, dst_o_step,

@@ -10,7 +10,17 @@ from ...cuda.step import Arg, Step, Workspace
 from ...kernel import Config
 from .depthwise import depthwise, depthwise_back, depthwise_weights
 from .problem import Images, Problem, by_axis, divisions, magic, only, steps_of, window_constants
-from .products import Held, ending, precision, readable, result_unit
+from .products import (
+    Held,
+    ending,
+    folded,
+    folded_channels,
+    folded_size,
+    layout_step,
+    precision,
+    readable,
+    result_unit,
+)
 from .sums import part_sums, pixel_sums
 from .weights import weight_grad, weight_sums
 
@@ -123,21 +133,23 @@ def _grad_values(p: Problem, x: Images, unit_x: int, unit_grad: int) -> dict[str
     }
 
 
-def _sums_step(p: Problem, parts: Workspace, splits: int) -> Step:
-    """The launch that adds up the parts of a weight's gradient."""
+def _sums_step(p: Problem, parts: Workspace, splits: int, channels: int = 0) -> Step:
+    """The launch that adds up the parts of a weight's gradient, which may have more channels than that."""
     c = p.conv
-    columns = c.c * c.taps
+    channels = channels or c.c
+    columns = channels * c.taps
     block = 256
-    c_mul, c_shift = magic(max(c.c, 1))
+    c_mul, c_shift = magic(max(channels, 1))
     values = {
         **window_constants(c),
         "parts": parts,
         "dw": Arg(p.w_index),
         "outs": p.outs,
         "columns": columns,
-        "channels": c.c,
+        "channels": channels,
         "c_mul": c_mul,
         "c_shift": c_shift,
+        "kept": c.c,
         "splits": splits,
         **_dw_steps(p),
         "BN": block,
@@ -150,15 +162,33 @@ def _dw_steps(p: Problem) -> dict[str, int]:
     return {"dw_o_step": p.w.o, "dw_c_step": p.w.c, **taps}
 
 
-def weight_steps(p: Problem, config: Config) -> list[Step]:
-    """The launches of `weight_grad`: images laid out where need be, the products, the sum of the parts."""
+def folded_weight_steps(p: Problem, config: Config) -> list[Step]:
+    """The launches of `weight_grad` over padded images, in which a row of a filter is one run of elements."""
+    channels = folded_channels(p)
+    images, x, _ = layout_step(p, p.x, Held(), "x", folded_size(p), p.conv.pad, channels)
+    parts = Workspace((config["splits"] * p.outs * channels * p.conv.taps,))
+    product = weight_steps(folded(p), config, x, parts)
+    return [images, *product, _sums_step(p, parts, config["splits"], channels)]
+
+
+def weight_steps(
+    p: Problem, config: Config, there: Workspace | None = None, to_parts: Workspace | None = None
+) -> list[Step]:
+    """The launches of `weight_grad`: images laid out where need be, the products, the sum of the parts.
+
+    Args:
+        p: the problem.
+        config: tile and step (bo, bn, bk), splits, warps, stages, and tf32.
+        there: the images, where they are laid out already.
+        to_parts: where the parts go, for a caller that adds them up.
+    """
     c = p.conv
     before: list[Step] = []
     held = Held()
     x, grad = p.x, p.y
-    x_at: Arg | Workspace = Arg(x.index)
+    x_at: Arg | Workspace = there or Arg(x.index)
     grad_at: Arg | Workspace = Arg(grad.index)
-    if c.c >= 8:  # with fewer channels, elements are read one by one in any case
+    if c.c >= 8 and there is None:  # with fewer channels, elements are read one by one in any case
         more, x, x_at = readable(p, x, held, "x")
         before += more
     if c.o >= 8:
@@ -168,7 +198,7 @@ def weight_steps(p: Problem, config: Config) -> list[Step]:
     unit_x, unit_grad = x.unit(p.itemsize, c.c), grad.unit(p.itemsize, c.o)
     bo, bn, bk, splits = config["bo"], config["bn"], config["bk"], config["splits"]
     columns = c.c * c.taps
-    parts = Workspace((splits * p.outs * columns,)) if splits > 1 else None
+    parts = to_parts or (Workspace((splits * p.outs * columns,)) if splits > 1 else None)
     c_mul, c_shift = magic(max(c.c, 1))
     values: dict[str, Any] = {
         **_grad_values(p, x, unit_x, unit_grad),
@@ -187,7 +217,7 @@ def weight_steps(p: Problem, config: Config) -> list[Step]:
         "ONE_TAP": c.c % bn == 0,
         "VEC_X": unit_x,
         "VEC_GRAD": unit_grad,
-        "SPLIT": splits > 1,
+        "SPLIT": parts is not None,
         "PRECISION": precision(p, config),
         "BO": bo,
         "BN": bn,
@@ -195,7 +225,9 @@ def weight_steps(p: Problem, config: Config) -> list[Step]:
     }
     grid = (-(-columns // bn) * -(-c.o // bo) * c.groups * splits,)
     step = _step(weight_grad, grid, values, config["warps"], config["stages"])
-    return [*before, step, *([_sums_step(p, parts, splits)] if parts is not None else [])]
+    if parts is None or to_parts is not None:
+        return [*before, step]
+    return [*before, step, _sums_step(p, parts, splits)]
 
 
 def depthwise_weight_steps(p: Problem, config: Config) -> list[Step]:

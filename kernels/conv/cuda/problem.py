@@ -18,8 +18,8 @@ from ..geometry import Ints
 from ..grad_geometry import Convolution, Triple, convolution, image, triple
 from ..prepack import DEPTHWISE, ROWS
 
-MOST_ROWS = 2**31 - 2**16
-"""Pixels that a launch may count, in 32 bits and with room for a tile that starts at the last."""
+MOST_ROWS = 2**31 - 2**20
+"""Pixels that a launch may count, in 32 bits, with room for tiles and shares that go beyond the last."""
 
 
 @dataclass(frozen=True)

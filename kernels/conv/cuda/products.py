@@ -8,13 +8,14 @@ from typing import Any
 
 from ...cuda.step import Arg, Descriptor, Step, Workspace
 from ...kernel import Config
+from ..grad_geometry import Triple
 from .gather import gather
 from .implicit import implicit
 from .problem import (
     MOST_ROWS,
     Images,
     Problem,
-    Triple,
+    Weight,
     by_axis,
     divisions,
     only,
@@ -91,7 +92,12 @@ class Held:
 
 
 def product_steps(
-    p: Problem, config: Config, back: bool = False, boxes: bool = False, held: Held | None = None
+    p: Problem,
+    config: Config,
+    back: bool = False,
+    boxes: bool = False,
+    held: Held | None = None,
+    there: tuple[Workspace, Workspace] | None = None,
 ) -> list[Step]:
     """The launches of `implicit`: what is laid out anew before, the product, and the sum of its parts.
 
@@ -101,14 +107,15 @@ def product_steps(
         back: for the gradient of x.
         boxes: whether the copy engine may load the weight; it does where the weight's order allows.
         held: the call's workspaces.
+        there: images and weight, where they are laid out already.
     """
     held = held or Held()
     to = ways(p, back)
     before, src, src_at = readable(p, to.src, held, "src")
-    packing, w, w_at = readable_weight(p, to, held)
+    packing, w, lies = readable_weight(p, to, held)
     before += packing
-    if boxes:
-        w_at = _boxed(p, to, w, w_at, config)
+    src_at, lies = there or (src_at, lies)
+    w_at = _boxed(p, to, w, lies, config) if boxes else lies
     unit = result_unit(p, to.dst, to.outs)
     w_by_outs = w.w_terms != 1
     along = (w.w_terms if w_by_outs else w.w_outs, *w.taps, w.group)
@@ -268,25 +275,47 @@ def readable(p: Problem, images: Images, held: Held, name: str) -> tuple[list[St
     return [step], there, out
 
 
-def layout_step(p: Problem, images: Images, held: Held, name: str) -> tuple[Step, Workspace, Images]:
-    """The launch that lays images out as [n, *S, C] without gaps, where to, and how they are there."""
-    out = held.piece(name, images.n * images.pixels * images.channels, p.dtype)
-    rows = images.n * images.pixels
+def layout_step(
+    p: Problem,
+    images: Images,
+    held: Held,
+    name: str,
+    size: Triple | None = None,
+    pad: Triple = (0, 0, 0),
+    channels: int = 0,
+) -> tuple[Step, Workspace, Images]:
+    """The launch that lays images out as [n, *S, C] without gaps, where to, and how they are there.
+
+    Args:
+        p: the problem.
+        images: what is laid out.
+        held, name: the call's workspaces, and the name of this one.
+        size: of the images there, where padding is wanted.
+        pad: what comes before them on each axis: zeros.
+        channels: of the images there, where more are wanted than there are.
+    """
+    d, h, w = size = size or images.size
+    c = channels or images.channels
+    rows = images.n * d * h * w
+    out = held.piece(name, rows * c, p.dtype)
+    bc = min(_TILE, 1 << max(c - 1, 1).bit_length())
+    bm = _TILE * _TILE // bc
     args = {
         "x": Arg(images.index),
         "out": out,
         "rows": rows,
         "channels": images.channels,
-        **divisions("r", images.size),
+        "out_channels": c,
+        **by_axis("x", images.size),
+        **by_axis("pad", pad),
+        **divisions("r", size),
         **steps_of("x", images, 1),
-        "BM": _TILE,
-        "BC": _TILE,
+        "BM": bm,
+        "BC": bc,
     }
-    grid = (-(-rows // _TILE) * -(-images.channels // _TILE),)
-    d, h, w = images.size
-    c = images.channels
+    grid = (-(-rows // bm) * -(-c // bc),)
     steps = (d * h * w * c if images.n > 1 else 0, h * w * c if d > 1 else 0, w * c if h > 1 else 0)
-    there = replace(images, steps=(*steps, c if w > 1 else 0), c_step=1)
+    there = replace(images, channels=c, size=size, steps=(*steps, c if w > 1 else 0), c_step=1)
     return Step(laid_out, grid, only(laid_out, args), any_int=True), out, there
 
 
@@ -319,7 +348,58 @@ def needs_layout(p: Problem, back: bool) -> tuple[bool, bool]:
     return to.src.c_step != 1, not (to.w_terms == 1 or (to.w_outs == 1 and p.itemsize == 2))
 
 
-# --- Few channels -------------------------------------------------------------------------------------------
+# --- Few channels, folded -----------------------------------------------------------------------------------
+
+
+def folded(p: Problem) -> Problem:
+    """The convolution with the columns of its filter as channels: filters of one column, on padded images.
+
+    A row of a filter reads neighbouring pixels, and with padded rows and channels these lie side by side: one
+    run of kw c elements, which starts stride c elements further for each pixel of the result.
+    """
+    c = p.conv
+    channels, size = folded_channels(p), folded_size(p)
+    run = c.kernel[2] * channels
+    row = size[2] * channels
+    steps = (size[0] * size[1] * row, size[1] * row, row, c.stride[2] * channels)
+    return replace(
+        p,
+        conv=replace(
+            c,
+            c=run,
+            kernel=(c.kernel[0], c.kernel[1], 1),
+            stride=(c.stride[0], c.stride[1], 1),
+            dilation=(c.dilation[0], c.dilation[1], 1),
+            pad=(0, 0, 0),
+        ),
+        x=replace(p.x, channels=run, size=(size[0], size[1], p.y.size[2]), steps=steps, c_step=1),
+        w=Weight(run * c.kernel[0] * c.kernel[1], 1, (run * c.kernel[1], run, 0)),
+    )
+
+
+def folded_channels(p: Problem) -> int:
+    """Channels of a padded pixel: a power of 2, so that runs start at multiples of it."""
+    return 1 << (p.conv.c - 1).bit_length()
+
+
+def folded_size(p: Problem) -> Triple:
+    """Of the padded images: as far as the last place reads."""
+    c = p.conv
+    axes = zip(p.y.size, c.stride, c.kernel, c.dilation, strict=True)
+    d, h, w = ((places - 1) * s + (k - 1) * step + 1 for places, s, k, step in axes)
+    return d, h, w
+
+
+def folded_steps(p: Problem, config: Config) -> list[Step]:
+    """The launches: images and filters with padding, then `implicit`."""
+    c, held, channels = p.conv, Held(), folded_channels(p)
+    images, x, _ = layout_step(p, p.x, held, "src", folded_size(p), c.pad, channels)
+    filters = Images(p.w_index, c.o, c.c, c.kernel, (p.w.o, *p.w.taps), p.w.c)
+    weight, w, _ = layout_step(p, filters, held, "w", channels=channels)
+    return [images, weight, *product_steps(folded(p), config, held=held, there=(x, w))]
+
+
+# --- Few channels, gathered ---------------------------------------------------------------------------------
 
 
 def gather_steps(p: Problem, config: Config) -> list[Step]:

@@ -15,20 +15,25 @@ from .device import finish, pixel, place
 
 @triton.jit
 def laid_out(
-    x, out, rows, channels, rd, rd_mul, rd_shift, rh, rh_mul, rh_shift, rw, rw_mul, rw_shift,
+    x, out, rows, channels, out_channels, x_d, x_h, x_w, pad_d, pad_h, pad_w,
+    rd, rd_mul, rd_shift, rh, rh_mul, rh_shift, rw, rw_mul, rw_shift,
     x_n_step, x_d_step, x_h_step, x_w_step, x_c_step, BM: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """out[m, c] = x at pixel m, channel c: read along pixels, written along channels."""
-    blocks = tl.cdiv(channels, BC)
+    """out[m, c] = x at pixel m, channel c: read along pixels, written along channels.
+
+    Pixels are those of x with padding, which is zeros, as are channels beyond those of x.
+    """
+    blocks = tl.cdiv(out_channels, BC)
     m = tl.program_id(0) // blocks * BM + tl.arange(0, BM)
     c = tl.program_id(0) % blocks * BC + tl.arange(0, BC)
-    m_ok, c_ok = m < rows, c < channels
     n, d, h, v = pixel(m, rd, rd_mul, rd_shift, rh, rh_mul, rh_shift, rw, rw_mul, rw_shift, True)
+    d, h, v = d - pad_d, h - pad_h, v - pad_w
+    inside = (m < rows) & (d >= 0) & (d < x_d) & (h >= 0) & (h < x_h) & (v >= 0) & (v < x_w)
     pixels = place(x, n, d, h, v, x_n_step, x_d_step, x_h_step, x_w_step, 1)
     read = pixels[None, :] + (c.to(tl.int64) * x_c_step)[:, None]
-    tile = tl.load(read, mask=m_ok[None, :] & c_ok[:, None], other=0.0)
-    to = out + ((m.to(tl.int64) * channels)[:, None] + c.to(tl.int64)[None, :])
-    tl.store(to, tl.trans(tile), mask=m_ok[:, None] & c_ok[None, :])
+    tile = tl.load(read, mask=inside[None, :] & (c < channels)[:, None], other=0.0)
+    to = out + ((m.to(tl.int64) * out_channels)[:, None] + c.to(tl.int64)[None, :])
+    tl.store(to, tl.trans(tile), mask=(m < rows)[:, None] & (c < out_channels)[None, :])
 
 
 @triton.jit
@@ -41,7 +46,7 @@ def add_parts(
     HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, RESIDUAL_DENSE: tl.constexpr,
     ACTIVATION: tl.constexpr, TURNED: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """dst from parts: [splits, classes, rows, outs]; S* are the steps of a class, 1 where there is but one."""
+    """dst from parts: [splits, classes, rows, outs]; S* are the steps of a class, 1 where there is one."""
     outs = outs * VEC_DST
     classes: tl.constexpr = SD * SH * SW
     tiles_o, tiles_m = tl.cdiv(outs, BN), tl.cdiv(rows, BM)

@@ -136,11 +136,14 @@ def weight_grad(
 
 @triton.jit
 def weight_sums(
-    parts, dw, outs, columns, channels, c_mul, c_shift, splits,
+    parts, dw, outs, columns, channels, c_mul, c_shift, kept, splits,
     dw_o_step, dw_c_step, dw_d_step, dw_h_step, dw_w_step,
     KH: tl.constexpr, KW: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """dw = the sum of parts: [splits, outs, columns], in order; outs are those of all groups."""
+    """dw = the sum of parts: [splits, outs, columns], in order; outs are those of all groups.
+
+    Of the channels in parts, the first `kept` are those of dw; others came from padding.
+    """
     blocks = tl.cdiv(columns, BN)
     o = tl.program_id(0) // blocks
     j = tl.program_id(0) % blocks * BN + tl.arange(0, BN)
@@ -153,4 +156,5 @@ def weight_sums(
         at += step
     to = weight_address(dw, o, j, channels, c_mul, c_shift,
                         dw_o_step, dw_c_step, dw_d_step, dw_h_step, dw_w_step, KH, KW)  # fmt: skip
-    tl.store(to, total.to(dw.dtype.element_ty), mask=ok)
+    of_channel = j - divided(j, c_mul, c_shift) * channels < kept
+    tl.store(to, total.to(dw.dtype.element_ty), mask=ok & of_channel)

@@ -107,7 +107,7 @@ def run_of_pixels(
             for q in range(columns):
                 place = address(pixels, q, 0)
                 if ahead is not None and q < rows * stride:
-                    prefetch(b, pointer(b, b.add(place, ahead)), locality=2)
+                    prefetch(b, pointer(b, b.add(place, ahead)))
                 x = read(place)
                 for t in range(taps):
                     if q >= t and (q - t) % stride == 0 and (q - t) // stride < rows:

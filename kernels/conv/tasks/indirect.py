@@ -7,10 +7,10 @@
                   for each tile of the block  micro-kernel: Y[mr pixels, nr] += A[mr, taps x channels] W
 
 All pixels of all images are one row of tiles, so that no tile is cut off at the end of an image's row. A tap
-that falls on padding for all pixels of a tile is left out of its list; for some, it reads a page of zeros. A
-run of neighbouring taps with few channels is read as one (`merged`), since their channels lie side by side;
-the few pixels at the borders then read a padded copy. So do all pixels where x has no contiguous channels
-(`gather`).
+that falls on padding for all pixels of a tile is left out of its list; for some, it reads a page of zeros:
+small images give their tiles pixels that miss the same taps (`ORDER`, from `../pixel_order.py`). A run of
+neighbouring taps with few channels is read as one (`merged`), since their channels lie side by side; the few
+pixels at the borders then read a padded copy. So do all pixels where x has no contiguous channels (`gather`).
 
 Tasks split tiles and panels in a grid of gm x gn and share nothing. What an element is does not depend on it.
 """
@@ -51,7 +51,8 @@ from .indirect_tile import indirect_tile
 PANEL_TASK = 83  # the address of the task that fills panels
 AHEAD = 84  # how far ahead lines of x are asked for, in bytes; 0: x and y stay in the caches
 PAST = 85  # whether y is too large to stay in the caches, and goes past them where its lines allow
-WORDS = 86
+ORDER = 86  # the address of the pixels' numbers in the order of tiles (pixel_order.py); 0: that of memory
+WORDS = 87
 LINE = 64
 
 
@@ -162,7 +163,11 @@ def pack_task(dtype: str, lanes: int, nr: int, paired: bool) -> Any:
 
 @cache
 def table_part(dtype: str, mr: int) -> Any:
-    """`write_table(block, table, state, left, zeros, copies, nr) -> copies`: a tile's list."""
+    """`begin(block, state, pixel)`, of the first tile, and for each in turn, its list:
+    `write_table(block, table, state, left, zeros, copies, nr) -> copies`.
+
+    Words of `state`: a pixel's place on w, h, d, its image, and the number of the pixel in `ORDER`.
+    """
     move, clear, size = elements(dtype)
 
     @part(dtype, mr)
@@ -210,11 +215,40 @@ def table_part(dtype: str, mr: int) -> Any:
         )
 
     @part(dtype, mr)
+    def begin(block, state, pixel):
+        """The state that stands at a pixel: its place on w, h, d, and its image."""
+        for axis in range(3):
+            length = load_word(block, PLACES_W - axis)
+            store_word(state, axis, pixel % length)
+            pixel = pixel // length
+        store_word(state, 3, pixel)
+
+    @part(dtype, mr)
+    def ordered_places(block, rows, state, here, left):
+        """`places` of pixels that are listed; `state` stands at a place of that list."""
+        order, at = load_word(block, ORDER), load_word(state, 4)
+        pixel, all_inside = stack_words(4), True
+        for i in range(mr):
+            begin(block, pixel, load_word(order, at + min(i, left - 1)))
+            x, y, r, td, th, tw = bases(block, pixel)
+            store_word(here, i, x)
+            store_word(rows, i, y)
+            store_word(rows, mr + i, r)
+            store_word(here, 16 + 3 * i, td)
+            store_word(here, 17 + 3 * i, th)
+            store_word(here, 18 + 3 * i, tw)
+            all_inside = all_inside and inside(block, td, th, tw)
+        store_word(state, 4, at + mr)
+        return all_inside
+
+    @part(dtype, mr)
     def places(block, rows, state, here, left):
         """Finds the pixels of a tile, moves the state on, and returns whether no tap is on padding.
 
         Words of `here`: the mr addresses of the first taps, from 16 on these taps' places on d, h and w.
         """
+        if load_word(block, ORDER) != 0:
+            return ordered_places(block, rows, state, here, left)
         x, y, r, td, th, tw = bases(block, state)
         if load_word(state, 0) + mr <= load_word(block, PLACES_W):
             step = load_word(block, STRIDE_W)
@@ -354,22 +388,31 @@ def table_part(dtype: str, mr: int) -> Any:
         store_word(head, 0, count)
         return copies
 
-    return write_table
+    return begin, write_table
 
 
 @cache
 def conv_task(
-    dtype: str, lanes: int, mr: int, columns: int, activation: str | None, paired: bool = False
+    dtype: str,
+    lanes: int,
+    mr: int,
+    columns: int,
+    activation: str | None,
+    paired: bool = False,
+    ahead: bool = False,
 ) -> Any:
-    """The Numba function `task(block, index)` for one register tile and activation."""
+    """The Numba function `task(block, index)` for one register tile and activation.
+
+    With `ahead`, weights are asked for ahead, by all tiles.
+    """
     move, _, size = elements(dtype)
     nr = columns * lanes
-    tile = indirect_tile(dtype, lanes, mr, columns, paired=paired)
-    last_tile = indirect_tile(dtype, lanes, mr, columns, activation, paired=paired, streams=True)
+    tile = indirect_tile(dtype, lanes, mr, columns, paired=paired, ahead=ahead)
+    last_tile = indirect_tile(dtype, lanes, mr, columns, activation, paired=paired, streams=True, ahead=ahead)
     terms = 2 if paired else 1
-    write_table = table_part(dtype, mr)
+    begin, write_table = table_part(dtype, mr)
 
-    @part(dtype, lanes, mr, columns, activation, paired)
+    @part(dtype, lanes, mr, columns, activation, paired, ahead)
     def sweep(block, table, tiles, pixels, block_at, shift, length, w, bias, cols, column, first, last, past):
         """All tiles of a block against one block of taps and channels of one panel."""
         step = 8 * load_word(block, TABLE_WORDS)
@@ -389,7 +432,7 @@ def conv_task(
             else:
                 tile(entries + 8, count, length, shift, w, at, init, bias, rows, cols, column, column, 0)
 
-    @part(dtype, lanes, mr, columns, activation, paired)
+    @part(dtype, lanes, mr, columns, activation, paired, ahead)
     def panel(block, table, tiles, pixels, j, weights, bias, past):
         """All tiles of a block against one panel of output channels."""
         cg, og = load_word(block, CG), load_word(block, OG)
@@ -425,7 +468,7 @@ def conv_task(
                     past if first else 0,
                 )
 
-    @part(dtype, lanes, mr, columns, activation, paired)
+    @part(dtype, lanes, mr, columns, activation, paired, ahead)
     def bias_of(block, scratch):
         """The address of a contiguous bias; 0 for none."""
         given, step = load_word(block, B), load_word(block, B_STEP)
@@ -436,16 +479,7 @@ def conv_task(
             move(to + o * size, given + o * step)
         return to
 
-    @part(dtype, lanes, mr, columns, activation, paired)
-    def begin(block, state, pixel):
-        """The state that stands at a pixel: its place on w, h, d, and its image."""
-        for axis in range(3):
-            length = load_word(block, PLACES_W - axis)
-            store_word(state, axis, pixel % length)
-            pixel = pixel // length
-        store_word(state, 3, pixel)
-
-    @part(dtype, lanes, mr, columns, activation, paired)
+    @part(dtype, lanes, mr, columns, activation, paired, ahead)
     def task(block, index):
         gm, gn = load_word(block, GM), load_word(block, GN)
         pixels = load_word(block, PIXELS)
@@ -465,8 +499,9 @@ def conv_task(
         table = scratch + load_word(block, TABLE_AT)
         step = 8 * load_word(block, TABLE_WORDS)
         at_once, past = load_word(block, BLOCK_TILES), past_caches(block)
-        state = stack_words(4)
+        state = stack_words(5)
         begin(block, state, first_tile * mr)
+        store_word(state, 4, first_tile * mr)
         for start in range(first_tile, end_tile, at_once):
             count = min(at_once, end_tile - start)
             copies = scratch + load_word(block, COPIES_AT)

@@ -22,6 +22,9 @@ from ...cpu.vector_ir import I64, counted_loop, i64, offset, pointer, prefetch
 from .elements import vectors_of
 
 LINE = 64
+# Bytes from the weights that are multiplied to those that are asked for, where they come from beyond L2.
+# Measured on 512 channels and 2 x 2 pixels, Zen 5, one thread: 290 us without, 230 with 8 KB, 190 with 16.
+AHEAD = 1 << 14
 
 
 class IndirectTile(Tile):
@@ -96,8 +99,12 @@ class IndirectTile(Tile):
         shift: ir.Value,
         w: ir.Value,
         unroll: int,
+        ahead: bool,
     ) -> list[ir.Value]:
-        """Adds `count` entries of `length` channels each, from `shift` bytes behind their addresses on."""
+        """Adds `count` entries of `length` channels each, from `shift` bytes behind their addresses on.
+
+        With `ahead`, asks for the weights that come `AHEAD` bytes later.
+        """
         b, v = self.builder, self.v
         row_bytes = i64(self.columns * v.nbytes)
 
@@ -106,6 +113,8 @@ class IndirectTile(Tile):
                 b_now, a_off, values = carried[0], carried[1], list(carried[2:])
                 rows = [offset(b, p, a_off) for p in a]
                 for u in range(size):
+                    for j in range(0, self.columns * v.nbytes if ahead else 0, LINE):
+                        prefetch(b, offset(b, b_now, AHEAD + u * self.columns * v.nbytes + j))
                     values = self.step(u, values, rows, b_now, row_bytes)
                 return [
                     offset(b, b_now, size * self.columns * v.nbytes),
@@ -197,6 +206,7 @@ def indirect_tile(
     paired: bool = False,
     streams: bool = False,
     unroll: int = 4,
+    ahead: bool = False,
 ) -> Any:
     """The micro-kernel for mr pixels by columns * lanes output channels, inside Numba code.
 
@@ -212,6 +222,8 @@ def indirect_tile(
         column           the byte offset of the tile's first column in the rows of `to`
         from_column      the same in the rows of `init`
         past             with `streams`: whether whole vectors go past the caches; rows start at lines then
+
+    With `ahead`, weights are asked for ahead: for tiles that are the first to read them.
     """
     finish: Finish | None = None
     if activation is not None:
@@ -244,7 +256,7 @@ def indirect_tile(
                 ask_for_results()
             acc = t.bias_by_row(bias) if by_row else t.bias_by_column(bias, to)
             acc = t.start(acc, init, from_column)
-            acc = t.entries(acc, pointer(builder, entries), count, length, shift, w, unroll)
+            acc = t.entries(acc, pointer(builder, entries), count, length, shift, w, unroll, ahead)
             t.finish_rows(acc, table, column, rows, cols, finish, past if streams_here else None)
             return context.get_dummy_value()
 

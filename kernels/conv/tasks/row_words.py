@@ -12,11 +12,15 @@ PLACES_H, PLACES_W, SIZE_H, SIZE_W = 19, 20, 21, 22
 LO_H, LO_W, DIL_H = 23, 24, 25
 X_N, X_C, X_H, Y_N, Y_C, Y_H = 26, 27, 28, 29, 30, 31
 W_O, W_C, W_H, W_W, W_FIRST, B_STEP = 32, 33, 34, 35, 36, 37
-# The copy of a band with its border: rows, vectors in a row.
+# The copy of a band with its border: rows; vectors in a row of it, or in each of a row's two phases.
 ROWS, COLUMNS = 38, 39
 # Bytes of packed weights, of a task's scratch behind them, and tasks that pack.
 PACKED, TASK_BYTES, PACK_TASKS = 40, 41, 42
 # Weight gradient (`row_sums.py`): images at a time, vectors in a row of grad. W_* are dw's strides, Y_* those
 # of grad, BAND is rows of grad, and PACK_TASKS are tasks that add up.
 IMAGES, VECTORS = 43, 44
-WORDS = 45
+# Convolution: rows of the image from one row of the output to the next.
+STRIDE_H = 45
+# Whether y is too large for the caches, and whole vectors of it go past them where it starts at a line.
+PAST = 46
+WORDS = 47

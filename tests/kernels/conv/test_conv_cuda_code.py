@@ -91,10 +91,11 @@ def shipped() -> Iterator[Case]:
     tf32 = call("conv", "float32", 8, 128, 128, 28)
     yield from cases(f"{forward}_tf32", tf32, "cores", "LDGSTS", "UTMALDG", forbid=("FFMA",))
     stem = call("conv", "bfloat16", 32, 3, 64, 224, taps=7, stride=2)
-    yield from cases(f"{FORWARD}/few_channels", stem, "cores", "STG.E.128")
+    yield from cases(f"{FORWARD}/gathered", stem, "cores", "STG.E.128")
+    yield from cases(f"{FORWARD}/folded", stem, "cores", "LDGSTS", "STG.E.128")
     stem = call("conv", "float32", 8, 3, 64, 224, taps=7, stride=2, layout="NCHW")
-    yield from cases(f"{FORWARD}/few_channels", stem, "FFMA")
-    yield from cases(f"{FORWARD}/few_channels_tf32", stem, "cores")
+    yield from cases(f"{FORWARD}/gathered", stem, "FFMA")
+    yield from cases(f"{FORWARD}/gathered_tf32", stem, "cores")
     for op, kernel in (("conv", FORWARD), ("conv_input_grad", back)):
         made = call(op, "bfloat16", 32, 96, 96, 56, groups=96, stride=1 if op == "conv" else 2)
         yield from cases(f"{kernel}/depthwise", made, "LDG.E.128", "STG.E.128", "FFMA")
@@ -104,7 +105,9 @@ def shipped() -> Iterator[Case]:
     yield from cases(f"{weight}/depthwise", grouped, "LDG.E.128", "FFMA")
     for channels in (64, 256):  # several taps in a tile, or one
         made = call("conv_weight_grad", "bfloat16", 32, channels, channels, 56)
-        yield from cases(f"{weight}/products", made, "cores", "LDGSTS", "STG.E.128")
+        yield from cases(f"{weight}/products", made, "cores", "LDGSTS")
+    stem = call("conv_weight_grad", "bfloat16", 32, 3, 64, 224, taps=7, stride=2)
+    yield from cases(f"{weight}/folded", stem, "cores", "LDGSTS")
     exact = call("conv_weight_grad", "float32", 8, 64, 64, 28)
     yield from cases(f"{weight}/products", exact, "FFMA", "LDGSTS")
     yield from cases(f"{weight}/products_tf32", exact, "LDGSTS")
@@ -126,7 +129,7 @@ def enormous() -> Iterator[Case]:
     yield next(
         cases(f"{FORWARD}/implicit", call("conv", "bfloat16", 48, 64, 64, 1024, layout="NCHW"), **wide)
     )
-    yield next(cases(f"{FORWARD}/few_channels", call("conv", "bfloat16", 48, 3, 64, 1024), **wide))
+    yield next(cases(f"{FORWARD}/gathered", call("conv", "bfloat16", 48, 3, 64, 1024), **wide))
     depthwise = call("conv", "bfloat16", 48, 64, 64, 1024, groups=64)
     yield next(cases(f"{FORWARD}/depthwise", depthwise, **wide))
 

@@ -131,7 +131,7 @@ def test_every_activation_follows_bias_and_residual() -> None:
 def test_infinities_and_nan_stay_where_they_belong() -> None:
     for sample in named("conv", "float32", "infinities"):
         prove(f"{FORWARD}/implicit", sample)
-        prove(f"{FORWARD}/few_channels", Sample(sample.name, *few(sample)))
+        prove(f"{FORWARD}/gathered", Sample(sample.name, *few(sample)))
 
 
 def few(sample: Sample) -> tuple[Any, Any]:
@@ -147,7 +147,18 @@ def few(sample: Sample) -> tuple[Any, Any]:
 def test_few_channels_are_gathered_with_the_taps(dtype: str) -> None:
     names = ("7x7, stride 2", "one channel", "2x4, uneven", "two groups", "1-D, stride 2", "3-D, uneven")
     for sample in turns("conv", dtype, names if dtype == "float32" else names[:2]):
-        prove(f"{FORWARD}/few_channels", sample, bm=32, bn=16)
+        prove(f"{FORWARD}/gathered", sample, bm=32, bn=16)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_the_columns_of_a_filter_may_be_folded_into_the_channels(dtype: str) -> None:
+    names = ("7x7, stride 2", "filter larger", "padding larger", "3x3, padding on one side", "3-D, uneven")
+    for sample in turns("conv", dtype, names if dtype == "float32" else names[:2]):
+        prove(f"{FORWARD}/folded", sample, bm=32, bn=32)
+    for sample in turns("conv_weight_grad", dtype, names if dtype == "float32" else names[:2]):
+        prove(f"{WEIGHT}/folded", sample, bo=32, bn=32, splits=2)
+    (sample,) = named("conv", dtype, "infinities and NaN, NHWC")
+    prove(f"{FORWARD}/folded", Sample("infinities in five channels", *few(sample)))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
@@ -250,7 +261,7 @@ def test_batches_that_are_too_large_to_count_are_cut(monkeypatch: pytest.MonkeyP
     for sample in named("conv", "float32", "3x3, padded, NHWC", "two groups, NCHW"):
         prove(f"{FORWARD}/implicit", sample, **SMALL)
         if sample.name.startswith("two"):
-            prove(f"{FORWARD}/few_channels", sample)
+            prove(f"{FORWARD}/gathered", sample)
 
 
 def test_a_convolution_of_no_channels_is_its_bias() -> None:
@@ -260,7 +271,7 @@ def test_a_convolution_of_no_channels_is_its_bias() -> None:
         np.arange(5, dtype=np.float32),
     )
     sample = Sample("no channels", (x, w, b, None), {"layout": "NHWC", "padding": ((1, 1), (1, 1))})
-    for kernel in ("implicit", "few_channels"):
+    for kernel in ("implicit", "gathered"):
         prove(f"{FORWARD}/{kernel}", sample)
 
 

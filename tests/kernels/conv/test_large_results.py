@@ -46,10 +46,12 @@ def computed(name: str, sample: Sample, shift: int) -> np.ndarray:
     return y
 
 
-@pytest.mark.parametrize(("name", "layout"), [("direct", "NHWC"), ("planes", "NCHW")])
+@pytest.mark.parametrize(("name", "layout"), [("direct", "NHWC"), ("planes", "NCHW"), ("rows", "NCHW")])
 def test_results_past_the_caches_are_right(monkeypatch: pytest.MonkeyPatch, name: str, layout: str) -> None:
     for case in CASES:
         sample = call(case, layout)
+        if name == "rows" and case[3] > 1:
+            continue  # for one group
         assert taken(kernel_called(name), sample)
         near = computed(name, sample, 0)
         with monkeypatch.context() as patch:

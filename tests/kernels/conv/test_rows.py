@@ -75,6 +75,23 @@ def test_random_problems_are_right(op: str, dtype: str) -> None:
         assert verdict.ok, f"{sample}: {verdict.text}"
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("stride", [(2, 2), (1, 2), (3, 1)])
+def test_strides_are_right(dtype: str, stride: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    for size, taps, padding, dilation in (
+        ((31, 45), (7, 7), ((3, 3), (3, 3)), (1, 1)),
+        ((9, 6), (2, 3), ((0, 1), (2, 0)), (2, 3)),
+        ((5, 70), (1, 4), ((0, 0), (5, 6)), (1, 2)),
+        ((4, 1), (3, 1), ((1, 1), (0, 0)), (1, 1)),
+    ):
+        x, w = (rng.standard_normal(s).astype(dtype) for s in ((2, 3, *size), (9, 3, *taps)))
+        attrs = {"padding": padding, "dilation": dilation, "stride": stride}
+        sample = Sample(f"{size} {taps}", (x, w, np.ones(9, dtype), None), attrs)
+        verdict = check_kernel(kernel_of("conv"), sample, threads=2)
+        assert verdict.ok, f"{sample}: {verdict.text}"
+
+
 def test_images_larger_than_a_band_are_right() -> None:
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal((2, 3, 70, 90)), rng.standard_normal((5, 3, 5, 5))
@@ -124,7 +141,7 @@ def test_equal_threads_give_equal_bits(op: str) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"stride": (1, 2)}, "stride 1"),
+        ({"stride": (1, 3)}, "strides of 1 or 2 along a row, not 3"),
         ({"groups": 2}, "one group"),
         ({"layout": "NHWC"}, "not contiguous"),
     ],

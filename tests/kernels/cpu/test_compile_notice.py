@@ -116,14 +116,14 @@ def test_a_compilation_that_fails_leaves_no_notice_behind(
     from numba.core.errors import TypingError
 
     terminal, during = Terminal(), []
-    start = compile_module._Notice.start
+    start = compile_module.Notice.start
 
     def noted(notice: Any) -> None:
         start(notice)
         during.extend(waiting_notices())
 
     monkeypatch.setattr(compile_module, "_PATIENCE_S", 60)
-    monkeypatch.setattr(compile_module._Notice, "start", noted)
+    monkeypatch.setattr(compile_module.Notice, "start", noted)
     monkeypatch.setattr(sys, "stderr", terminal)
 
     def wrong(x: Any) -> Any:

@@ -55,6 +55,18 @@ def test_large_arrays_are_turned_and_reversed(dtype: str, threads: int) -> None:
         np.testing.assert_array_equal(out, y)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("columns", [2, 3, 4, 5])
+def test_a_few_columns_are_interleaved(columns: int, dtype: str) -> None:
+    for rows in (63, 64, 200, 1000):
+        x = numbered((columns, rows + 3), dtype)[:, 1 : rows + 1].T
+        target = Guarded.filled(TensorSpec(x.shape, dtype))
+        box = Box(x.shape, 1, 0, target.array.strides, 0, 0, x.strides)
+        bind_boxes([box], arrays=2, item=x.itemsize, threads=2)(x, target.array)
+        np.testing.assert_array_equal(target.array, x)
+        assert target.surroundings_untouched()
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_borders_of_many_planes_are_filled_in_rounds(threads: int) -> None:
     x = numbered((60, 41, 47), "uint64")

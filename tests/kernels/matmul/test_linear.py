@@ -274,3 +274,14 @@ def test_rows_of_a_batch_are_one_matrix_where_one_stride_serves_them() -> None:
     apart = TensorSpec.of(np.zeros((2, 6, 7), "f4")[:, ::2])
     assert batch(apart) == (1, 6)
     assert batch(TensorSpec.of(np.zeros((2, 5, 7), "f4")[:, :3])) == (2, 3)
+
+
+def test_one_row_by_a_large_weight_is_shared_and_by_a_small_one_is_not() -> None:
+    tasks = {}
+    for n in (64, 4096):
+        weight = kw.array(np.ones((n, 512), np.float32))
+        with kw.using(threads=2):
+            f = kw.compile(lambda x, weight=weight: kw.linear(x, weight))
+            f(kw.array(np.ones((1, 512), np.float32)))
+        tasks[n] = [step.most_tasks for step in f.plan._runs._steps]
+    assert tasks == {64: [1], 4096: [2]}

@@ -81,7 +81,10 @@ def test_narrower_vectors_are_right(
 def products_with_one(values: np.ndarray, dtype: Any) -> np.ndarray:
     """values * 1 + 0 in each kernel's arithmetic: what is left is how results are rounded."""
     a = np.stack([values, np.zeros_like(values)], axis=1)
-    return np.asarray(kw.matmul(a.astype(dtype), np.ones((2, 1), dtype)))[:, 0]
+    results = [np.asarray(kw.matmul(a.astype(dtype), np.ones((2, n), dtype))) for n in (1, 67)]
+    for column in results[1].T:
+        np.testing.assert_array_equal(column.astype(np.float32), results[0][:, 0].astype(np.float32))
+    return results[0][:, 0]
 
 
 @pytest.mark.parametrize("dtype", [BF16, np.dtype("float16")])
@@ -90,9 +93,10 @@ def test_sums_are_rounded_once_to_nearest_even(dtype: Any) -> None:
     step = float(ml_dtypes.finfo(dtype).eps)
     for j in range(9):
         a = np.array([[1.0, *[step / 4] * (2 * j)]]).astype(dtype)
-        b = np.ones((a.shape[1], 5), dtype)
         expected = np.array(1 + j * step / 2, np.float32).astype(dtype)
-        np.testing.assert_array_equal(np.asarray(kw.matmul(a, b)), np.full((1, 5), expected))
+        for n in (5, 67):
+            b = np.ones((a.shape[1], n), dtype)
+            np.testing.assert_array_equal(np.asarray(kw.matmul(a, b)), np.full((1, n), expected))
 
 
 @pytest.mark.parametrize("dtype", [BF16, np.dtype("float16")])

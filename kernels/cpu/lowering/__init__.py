@@ -1,0 +1,1 @@
+"""Parts of kernels straight to LLVM IR, without Numba's front end."""
