@@ -96,7 +96,7 @@ def samples(rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
         return rng.standard_normal(shape).astype(np_dtype(dtype))
 
     def factors(length: int) -> AnyArray:
-        return np.asarray(0.01 + rng.random(length), np.float32)
+        return np.add(0.01, rng.random(length)).astype(np.float32)
 
     def sample(name: str, a: AnyArray, b: AnyArray, out: str = "bfloat16", **other: Any) -> Sample:
         one = other.get("one", False)
