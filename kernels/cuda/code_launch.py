@@ -33,15 +33,25 @@ class CodeStep:
 
     Attributes:
         code: the kernel.
-        grid: how many blocks.
+        blocks: how many.
         pointers: for each of the argument's pointers, which of the call's tensors it is; None for no tensor.
         values: the whole numbers that follow them in the argument, of 64 bits each.
     """
 
     code: Code
-    grid: int
+    blocks: int
     pointers: tuple[int | None, ...]
     values: tuple[int, ...]
+
+    @property
+    def grid(self) -> tuple[int]:
+        """How many blocks, as `explain` tells it."""
+        return (self.blocks,)
+
+    @property
+    def warps(self) -> int:
+        """Of a block."""
+        return self.code.threads // 32
 
 
 class CodeLaunch:
@@ -79,11 +89,16 @@ class CodeLaunch:
         capability = runtime().capability(index)
         function = nvrtc.loaded(step.code, index, nvrtc.arch_of(capability))
         pointers = [0 if place is None else addresses[place] for place in step.pointers]
-        made = function, nvrtc.Argument((*pointers, *step.values)), step.grid
+        made = function, nvrtc.Argument((*pointers, *step.values)), step.blocks
         if len(self._ready) >= _MOST_READY:
             self._ready.clear()
         self._ready[addresses] = made
         return made
+
+    @property
+    def steps(self) -> tuple[CodeStep, ...]:
+        """What it launches when all tensors are aligned."""
+        return (self.step(True),)
 
     def codes(self, capability: int, aligned: bool = True) -> list[MachineCode]:
         """What its machine code needs of a chip and has, for reports; compiled now unless it is kept."""

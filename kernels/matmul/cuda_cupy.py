@@ -15,7 +15,6 @@ measured either yet.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
 from typing import Any
 
 from ..activations import ACTIVATIONS
@@ -87,18 +86,22 @@ def _grid(p: Product, bm: int, bn: int) -> int:
     return min(ceil_div(p.m, bm) * ceil_div(p.n, bn) * p.batch, MOST_BLOCKS)
 
 
-def _seconds(p: Product, chip: Device, tile: tuple[int, int], share: float, rate: float) -> float:
+def _seconds(
+    p: Product, chip: Device, tile: SimtTile | MmaTile, share: float, rate: float, needed: int
+) -> float:
     """The longer of computing and moving: tiles fill all multiprocessors as evenly as they can.
 
-    share is the part of `rate`, FLOP/s of the chip, that a multiprocessor reaches inside a tile.
+    share is the part of `rate`, FLOP/s of the chip, that a multiprocessor reaches inside a tile when it has
+    as many warps as are needed for one to go on while another waits.
     """
-    bm, bn = tile
-    tiles = ceil_div(p.m, bm) * ceil_div(p.n, bn) * p.batch
-    turns = ceil(tiles / chip.multiprocessors)
-    busy = turns * 2.0 * bm * bn * max(p.k, 1) / (rate / chip.multiprocessors * share)
+    tiles = ceil_div(p.m, tile.bm) * ceil_div(p.n, tile.bn) * p.batch
+    turns = ceil_div(tiles, chip.multiprocessors)
+    warps = min(tile.blocks, turns) * tile.threads // 32
+    reached = rate / chip.multiprocessors * share * min(1.0, warps / needed)
+    busy = turns * 2.0 * tile.bm * tile.bn * max(p.k, 1) / reached
     moved = p.itemsize * p.batch * (p.m * p.k + p.k * p.n + p.m * p.n)
     # Through L2, which serves about three times what memory does, comes what each tile reads.
-    through = p.itemsize * tiles * (bm + bn) * p.k / (3 * chip.bandwidth)
+    through = p.itemsize * tiles * (tile.bm + tile.bn) * p.k / (3 * chip.bandwidth)
     return LAUNCH + max(busy, moved / chip.bandwidth, through)
 
 
@@ -178,7 +181,8 @@ def simt_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> floa
     sums, v = tile.tm * tile.tn, 16 // p.itemsize
     copies = 2 * (tile.bm + tile.bn) / tile.threads
     share = sums / (sums + (tile.tm + tile.tn) / v + copies)
-    return _seconds(p, chip, (tile.bm, tile.bn), share, chip.flops[p.dtype])
+    # 16 to 64 independent sums a thread: one warp keeps a scheduler busy.
+    return _seconds(p, chip, tile, share, chip.flops[p.dtype], needed=4)
 
 
 def simt_launch(specs: Specs, attrs: Attrs, config: Config) -> CodeLaunch:
@@ -297,7 +301,8 @@ def mma_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float
     share *= min(1.0, wm * wn / (wm + wn) / 32)
     if not all(mma_order(p, operand, True)[1] for operand in "ab"):
         share /= 4  # element by element; the copies are then waited for
-    return _seconds(p, chip, (tile.bm, tile.bn), share, chip.flops[p.dtype])
+    # ldmatrix and mma take turns in a warp: each scheduler needs two.
+    return _seconds(p, chip, tile, share, chip.flops[p.dtype], needed=8)
 
 
 def mma_launch(specs: Specs, attrs: Attrs, config: Config) -> CodeLaunch:

@@ -347,7 +347,7 @@ class Case:
         note = f"{chosen}{' shifted' if shifted else ''}"
         step = launch.step(not shifted)
         code = replace(step.code, files=tuple((files or {}).get(name, name) for name in step.code.files))
-        return cls(made, sample, fixed, replace(step, code=code, grid=grid or step.grid), places, note)
+        return cls(made, sample, fixed, replace(step, code=code, blocks=grid or step.blocks), places, note)
 
     def job(self) -> Job:
         """What is run."""
@@ -358,7 +358,7 @@ class Case:
             empty = place is None or not place.spec.size
             words.append(None if place is None or empty else (present.index(place), place.start))
         memory = [place.memory for place in present]
-        return Job(self.step.code, self.step.grid, [*words, *self.step.values], memory)
+        return Job(self.step.code, self.step.blocks, [*words, *self.step.values], memory)
 
     def judged(self, runs: Sequence[Sequence[np.ndarray]], truth: Truth) -> Verdict:
         """What the runs, one for each schedule, have made of the memory."""

@@ -239,3 +239,8 @@ def test_another_device_is_made_the_current_one(driver: list[Any]) -> None:
     _launch("cuda:1")(Tensor(4096), None, Tensor(8192))
     assert [(index, stream) for _, index, _, _, stream in driver] == [(1, 70)]
     assert launch.runtime().current() == 0
+
+
+def test_explain_tells_the_grid() -> None:
+    (step,) = _launch().steps
+    assert (step.grid, step.warps) == ((7,), 1)
