@@ -96,12 +96,12 @@ def samples(rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
         return rng.standard_normal(shape).astype(np_dtype(dtype))
 
     def factors(length: int) -> AnyArray:
-        return np.asarray(0.01 + rng.random(length), np.float32)
+        return (0.01 + rng.random(length)).astype(np.float32)
 
     def sample(name: str, a: AnyArray, b: AnyArray, out: str = "bfloat16", **other: Any) -> Sample:
         one = other.get("one", False)
         scales = (factors(1 if one else a.shape[0]), factors(1 if one else b.shape[1]))
-        bias = rng.standard_normal(b.shape[1]).astype(np_dtype(out)) if other.get("bias") else None
+        bias = rng.standard_normal((b.shape[1],)).astype(np_dtype(out)) if other.get("bias") else None
         return Sample(name, (a, b, *scales, bias), {"out_dtype": out})
 
     for m, k, n in (

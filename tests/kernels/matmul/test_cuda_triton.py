@@ -234,11 +234,14 @@ def test_a_wrong_number_is_found(name: str, change: int, monkeypatch: pytest.Mon
 def _far_apart(rows: int, columns: int, step: int, seed: int) -> tuple[Any, Any]:
     """A float16 tensor whose rows are `step` elements apart; memory is only touched where they lie."""
     import mmap
+    import tempfile
 
     import torch
 
-    room = mmap.mmap(-1, 2 * ((rows - 1) * step + columns), flags=mmap.MAP_PRIVATE | mmap.MAP_NORESERVE)
-    there = torch.frombuffer(room, dtype=torch.float16)
+    length = 2 * ((rows - 1) * step + columns)
+    with tempfile.TemporaryFile() as file:  # of which only the blocks that are written take room
+        file.truncate(length)
+        there = torch.frombuffer(mmap.mmap(file.fileno(), length), dtype=torch.float16)
     far = torch.as_strided(there, (rows, columns), (step, 1))
     near = torch.from_numpy(normal(rows, columns, dtype=np.float16, seed=seed))
     far.copy_(near)
