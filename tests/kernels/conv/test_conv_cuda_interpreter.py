@@ -78,6 +78,12 @@ SHAPES = (
 )
 
 
+# Of these, what the gradients have a case of their own for.
+BACK = tuple(
+    name for name in SHAPES if not name.startswith(("1x1, padded", "one of", "groups of one", "padding l"))
+)
+
+
 def turns(op: str, dtype: str, names: tuple[str, ...]) -> Iterator[Sample]:
     """A sample of each name, in one layout and the other by turns."""
     for place, name in enumerate(names):
@@ -183,14 +189,14 @@ def test_depthwise_filters(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_the_gradient_for_the_input_and_transposed_convolutions(dtype: str) -> None:
     memory = ("grad axes reversed", "w axes reversed", "grad one number")
-    for sample in turns("conv_input_grad", dtype, (*SHAPES, *memory) if dtype == "float32" else SHAPES[2:6]):
+    for sample in turns("conv_input_grad", dtype, (*BACK, *memory) if dtype == "float32" else BACK[1:4]):
         prove(f"{INPUT}/implicit", sample, **SMALL)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_the_gradient_for_the_weight(dtype: str) -> None:
     memory = ("x axes reversed", "grad one number", "grad repeated along 2")
-    names = (*SHAPES, *memory) if dtype == "float32" else SHAPES[2:6]
+    names = (*BACK, *memory) if dtype == "float32" else BACK[1:4]
     for place, sample in enumerate(turns("conv_weight_grad", dtype, names)):
         prove(f"{WEIGHT}/products", sample, bo=32, bn=32, splits=1 + place % 3)
 
