@@ -206,6 +206,7 @@ if TYPE_CHECKING:
     from .engine.functional.reduce import sum as sum
     from .engine.functional.reduce import var as var
     from .engine.functional.resize import interpolate as interpolate
+    from .engine.functional.scaled import scaled_matmul as scaled_matmul
     from .engine.functional.shape import broadcast_to as broadcast_to
     from .engine.functional.shape import chunk as chunk
     from .engine.functional.shape import expand_dims as expand_dims
@@ -418,6 +419,7 @@ _FACE = {
     "lstm": "engine.functional.recurrent",
     "lstm_cell": "engine.functional.recurrent",
     "matmul": "engine.functional.matmul",
+    "scaled_matmul": "engine.functional.scaled",
     "max_pool1d": "engine.functional.pool",
     "max_pool2d": "engine.functional.pool",
     "max_pool3d": "engine.functional.pool",

@@ -44,8 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
-    return child_tests.run_elsewhere(item)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    return child_tests.run_elsewhere(item, nextitem)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

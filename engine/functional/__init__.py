@@ -120,6 +120,7 @@ MODULES = {
     "conv_transpose3d": "conv",
     "linear": "linear",
     "matmul": "matmul",
+    "scaled_matmul": "scaled",
     "lstm": "recurrent",
     "lstm_cell": "recurrent",
     "gru": "recurrent",

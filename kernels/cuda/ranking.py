@@ -152,9 +152,11 @@ def shared_bytes(work: Work, block: Block, capability: int, halves: bool, by_des
     uses the memory of the operands again, and one stage of Ampere's is in registers.
     """
     step = (block.bm + block.bn) * block.bk * work.item
+    if capability >= 100 and work.out_item == 4:
+        halves = False  # both halves of float32 are laid out side by side there
     tile = block.bm * block.bn // (2 if halves else 1)
     if block.mover == "engine":
-        return block.stages * step + tile * (work.out_item if by_descriptor else 4) + 256
+        return block.stages * step + tile * (work.out_item if by_descriptor else 4) + 768
     if not work.aligned:
         return max(step, tile * 4) + 256
     return max(block.stages * step, tile * 4 + 4096) + 256

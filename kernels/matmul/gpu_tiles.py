@@ -55,9 +55,9 @@ _HALF_BY_THREADS = (
     (64, 16, 128, 4, 4),
 )
 _TF32_BY_ENGINE = ((128, 128, 32, 8, 4), (64, 64, 32, 4, 4), (64, 16, 64, 4, 6))
-_TF32_BY_THREADS = ((128, 128, 32, 8, 3), (64, 64, 32, 4, 4), (64, 16, 64, 4, 4))
-_FLOAT32 = ((128, 128, 16, 8, 3), (128, 64, 16, 8, 3), (64, 64, 32, 4, 3), (64, 16, 32, 4, 3))
-_FLOAT8_BY_ENGINE = ((128, 128, 128, 8, 4), (64, 128, 128, 4, 4), (64, 64, 128, 4, 5), (64, 16, 256, 4, 6))
+_TF32_BY_THREADS = ((128, 128, 32, 8, 3), (64, 64, 32, 4, 4), (64, 16, 32, 4, 4))
+_FLOAT32 = ((128, 128, 16, 8, 3), (64, 64, 32, 4, 3), (64, 16, 32, 4, 3))
+_FLOAT8_BY_ENGINE = ((128, 128, 128, 8, 4), (64, 128, 128, 4, 4), (64, 64, 128, 4, 5), (64, 16, 128, 4, 6))
 _FLOAT8_BY_THREADS = ((128, 128, 64, 8, 4), (64, 64, 128, 4, 3), (64, 16, 128, 4, 4))
 
 TILES: Mapping[tuple[str, str], tuple[tuple[int, int, int, int, int], ...]] = {
@@ -176,13 +176,16 @@ def _most_sums(block: Block, work: Work) -> bool:
 
 
 def _crowded(p: Product, block: Block, work: Work) -> bool:
-    """Whether the end of a tile needs more registers than its sums leave, where threads move the operands.
+    """Whether the end of a tile needs more registers than its sums leave.
 
-    A residual, and elements that are stored one by one, take an address each.
+    Elements that are stored one by one take an address each; so does a residual, beside those of operands
+    that threads move.
     """
-    if block.mover == "engine" or ranking.sums_of_thread(work, block) < ranking.MOST_SUMS:
+    if ranking.sums_of_thread(work, block) < ranking.MOST_SUMS:
         return False
-    return unit_of(p.c, p.m, p.n, p.out_dtype) == 1 or (p.residual is not None and block.bn == 256)
+    if unit_of(p.c, p.m, p.n, p.out_dtype) == 1 and not stores_by_descriptor(p):
+        return True
+    return block.mover == "threads" and p.residual is not None and block.bn == 256
 
 
 def predicted(p: Product, config: Mapping[str, Any], unit: str, mover: str, device: Device) -> float:

@@ -72,8 +72,8 @@ def magnitude(
     a: AnyArray, b: AnyArray, a_scale: AnyArray, b_scale: AnyArray, bias: AnyArray | None, out_dtype: str
 ) -> tuple[AnyArray]:
     """|a_scale a| |b_scale b| + |bias|."""
-    terms = [np.abs(x) for x in (a, b, a_scale, b_scale)]
-    return reference(*terms, None if bias is None else np.abs(bias), out_dtype)  # type: ignore[arg-type]
+    size = None if bias is None else np.abs(bias)
+    return reference(np.abs(a), np.abs(b), np.abs(a_scale), np.abs(b_scale), size, out_dtype)
 
 
 def cost(specs: Specs, out_dtype: str) -> Cost:
@@ -96,7 +96,7 @@ def samples(rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
         return rng.standard_normal(shape).astype(np_dtype(dtype))
 
     def factors(length: int) -> AnyArray:
-        return (0.01 + rng.random(length)).astype(np.float32)
+        return np.asarray(0.01 + rng.random(length), np.float32)
 
     def sample(name: str, a: AnyArray, b: AnyArray, out: str = "bfloat16", **other: Any) -> Sample:
         one = other.get("one", False)

@@ -90,12 +90,12 @@ def few_rows(
     a_at = a + whole(a_first + matrix_at(p, inner, a_os, a_is, BATCH_AXES), A_UNIT)
     a_at += tl.cast(first, tl.int64) * a_step_k
     b_from = b + whole(b_first + matrix_at(p, inner, b_os, b_is, BATCH_AXES), B_UNIT)
+    axis: tl.constexpr = 1 if B_FORM == "k" else 0
     if B_FORM == "k":
         b_at = b_from + grid_of(rn, first + rk, whole(b_ns, B_UNIT), b_ks, "k", "n", "k")
         of_b = (rn < n)[:, None]
         ks = rk[None, :]
         b_step = tl.cast(BK, tl.int64)
-        axis: tl.constexpr = 1
         acc0 = tl.zeros((BN, BK), tl.float32)
     else:
         b_ks = whole(b_ks, B_UNIT)
@@ -103,7 +103,6 @@ def few_rows(
         of_b = (rn < n)[None, :]
         ks = rk[:, None]
         b_step = BK * tl.cast(b_ks, tl.int64)
-        axis: tl.constexpr = 0
         acc0 = tl.zeros((BK, BN), tl.float32)
     acc1 = acc0
     acc2 = acc0

@@ -32,7 +32,7 @@ def is_child() -> bool:
     return _OUTCOMES in os.environ
 
 
-def run_elsewhere(item: pytest.Item) -> bool | None:
+def run_elsewhere(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """For `pytest_runtest_protocol`: report what the child did with a marked test; None for all others.
 
     Nothing of the test runs here, its fixtures included.
@@ -59,6 +59,8 @@ def run_elsewhere(item: pytest.Item) -> bool | None:
             stop=time.time(),
         )
         item.ihook.pytest_runtest_logreport(report=report)
+    # What the item before has left set up for this one, its folders, is taken down as pytest would have.
+    item.session._setupstate.teardown_exact(nextitem)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
 

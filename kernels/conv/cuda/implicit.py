@@ -211,7 +211,16 @@ def implicit(
     if SPLIT:
         classes: tl.constexpr = SD * SH * SW if BACK else 1
         at = ((split * classes + cls).to(tl.int64) * rows + m) * (groups * outs) + group * outs
-        tl.store(dst + (at[:, None] + o.to(tl.int64)[None, :]), acc, mask=row_ok[:, None] & o_ok[None, :])
+        if BM * BN < 128 * 256:
+            tl.store(dst + (at[:, None] + o.to(tl.int64)[None, :]), acc, mask=row_ok[:, None] & o_ok[None, :])
+        else:
+            left, right = tl.split(tl.permute(tl.reshape(acc, (BM, 2, BN // 2)), (0, 2, 1)))
+            o = tile_o * BN + tl.arange(0, BN // 2)
+            ok = row_ok[:, None] & (o < outs)[None, :]
+            tl.store(dst + (at[:, None] + o.to(tl.int64)[None, :]), left, mask=ok)
+            o += BN // 2
+            ok = row_ok[:, None] & (o < outs)[None, :]
+            tl.store(dst + (at[:, None] + o.to(tl.int64)[None, :]), right, mask=ok)
     else:
         to_h = h * (SH if BACK else 1) + cls_h
         to_w = v * (SW if BACK else 1) + cls_w
