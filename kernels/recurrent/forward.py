@@ -383,7 +383,9 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int, kept: str, low: int = 0
         if projects:
             new, k = scratch_at(block, word.Z_AT) + row_part * rs, load_word(block, word.NP)
         c = scratch_at(block, word.C_AT) + row_part * rs
-        for p in range(p0, p1):
+        for q in range(p1 - p0):
+            # There and back: what a step has read last, the next one still finds in the nearest caches.
+            p = p0 + q if s % 2 == 0 else p1 - 1 - q
             at = p * units * lanes * size
             w = panels_at(block, word.WH_IN, word.WH_AT) + p * k * width
             bias = scratch_at(block, word.BIAS_AT) + p * slots
