@@ -21,6 +21,8 @@ from typing import Any
 
 from ..cpu.compile import part
 from ..cpu.copies import copies, row_copy
+from ..cpu.gemm import AHEAD
+from ..cpu.gemm import LINE as LINE_BYTES
 from ..cpu.memory import load_word
 from ..cpu.microkernel import microkernel
 from ..cpu.narrow import stored_bytes
@@ -149,7 +151,8 @@ def chunk_part(kind: str, dtype: str, lanes: int, mr: int) -> Any:
     columns = WEIGHTS[kind]
     nr = columns * lanes
     half = max(1, mr // 2)
-    tile, tile_half = microkernel(dtype, lanes, mr, columns), microkernel(dtype, lanes, half, columns)
+    tile, tile_half = (microkernel(dtype, lanes, m, columns, ahead=True, far=True) for m in (mr, half))
+    lines = nr * size // LINE_BYTES
     row, clear = row_copy(dtype, lanes), zeros(dtype, lanes)
 
     @part(kind, dtype, lanes, mr)
@@ -166,6 +169,23 @@ def chunk_part(kind: str, dtype: str, lanes: int, mr: int) -> Any:
                 t = load_word(lengths, r) - 1 - s if reverse else s
                 row(to, x + t * ts + load_word(order, r) * bs, cs, i)
                 to += rs
+
+    @part(kind, dtype, lanes, mr)
+    def block_rows(kb, a, a_rs, w, to, g_rs, count, add):
+        """All row tiles against a block of a panel. The next block, behind it, has their time to arrive: each
+        step of the first tiles asks for a line of it, or two where tiles are few (as in cpu/gemm.py)."""
+        nbytes = 2 * LINE_BYTES if count <= (lines - 1) * mr else LINE_BYTES
+        asking = lines * LINE_BYTES // nbytes * mr if count > mr else 0
+        far = w + kb * nr * size
+        for r in range(0, count, mr):
+            soon = w
+            if r < asking:
+                soon, far = far, far + nbytes * kb
+            at, c, left = a + r * a_rs, to + r * g_rs, count - r
+            if left > half:
+                tile(kb, at, a_rs, w, nr * size, c, g_rs, min(mr, left), nr, add, AHEAD, soon, nbytes)
+            else:
+                tile_half(kb, at, a_rs, w, nr * size, c, g_rs, left, nr, add, AHEAD, soon, nbytes)
 
     @part(kind, dtype, lanes, mr)
     def chunk(block, row_part, g, xbuf, first, p0, p1):
@@ -189,16 +209,10 @@ def chunk_part(kind: str, dtype: str, lanes: int, mr: int) -> Any:
             for r in range(count):
                 clear(g + r * g_rs, (p1 - p0) * SLOTS * lanes)
         weights = panels_at(block, word.WI_IN, word.WI_AT)
-        for k0 in range(0, i, K_BLOCK):
-            kb = min(K_BLOCK, i - k0)
-            for p in range(p0, p1):
-                w = weights + (p * i + k0) * nr * size
-                for r in range(0, count, mr):
-                    to, at = g + r * g_rs + (p - p0) * SLOTS * lanes * size, a + r * a_rs + k0 * size
-                    if count - r > half:
-                        tile(kb, at, a_rs, w, nr * size, to, g_rs, min(mr, count - r), nr, k0)
-                    else:
-                        tile_half(kb, at, a_rs, w, nr * size, to, g_rs, count - r, nr, k0)
+        for p in range(p0, p1):
+            for k0 in range(0, i, K_BLOCK):
+                w, to = weights + (p * i + k0) * nr * size, g + (p - p0) * SLOTS * lanes * size
+                block_rows(min(K_BLOCK, i - k0), a + k0 * size, a_rs, w, to, g_rs, count, k0)
 
     return chunk
 
