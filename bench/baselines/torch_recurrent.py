@@ -114,7 +114,7 @@ class Layer:
         first = [state.unsqueeze(0) for state in states]
         weights = reorder(w_ih, w_hh, hidden, False, True, False, list(x.shape))
         lstm, layer = 2, torch.ops.aten.mkldnn_rnn_layer
-        rest = (False, [], lstm, hidden, 1, True, False, False, False)
+        rest: tuple[Any, ...] = (False, [], lstm, hidden, 1, True, False, False, False)
 
         def call() -> Any:
             y, h, c, _ = layer(x, *weights, *biases, *first, *rest)

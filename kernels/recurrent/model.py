@@ -39,7 +39,7 @@ class Work:
     size: int
     p: int
     p_panels: int = 0
-    packed: tuple[bool, bool, bool] = (False, False, False)
+    packed: tuple[bool, ...] = (False, False, False)
 
 
 @dataclass(frozen=True)
