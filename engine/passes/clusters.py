@@ -21,6 +21,9 @@ class Joins:
 
     Attributes:
         members: of each node that stands for a set, the nodes in it, in the graph's order.
+        before: of each set all nodes of all sets that lead to it.
+        behind: of each set at least one node of every set that it leads to. All of them on the other side are
+            enough to find a set on both.
     """
 
     def __init__(self, graph: Graph):
@@ -57,8 +60,9 @@ class Joins:
     def join(self, sets: Sequence[int]) -> int:
         """Make one set of several; the number of it."""
         first, *others = dict.fromkeys(sets)
+        known = [(self.before[one], self.behind[one]) for one in (first, *others)]
         # What comes before all of these knows already all that comes behind them, and the other way round.
-        all_before, all_behind = self.before[first], self.behind[first]
+        all_before, all_behind = known[0]
         for other in others:
             all_before &= self.before[other]
             all_behind &= self.behind[other]
@@ -73,7 +77,12 @@ class Joins:
         before, behind = self.before[first] | bits, self.behind[first] | bits
         for one in self._sets(behind & ~all_behind & ~bits):
             self.before[one] |= before
-        for one in self._sets(before & ~all_before & ~bits):
+        # To what comes before, one of these behind it says enough; news is only what comes behind them.
+        news = 0
+        for its_before, its_behind in known:
+            if behind & ~its_behind & ~bits:
+                news |= its_before
+        for one in self._sets(news & ~all_before & ~bits):
             self.behind[one] |= behind
         return first
 
