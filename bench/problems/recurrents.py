@@ -1,7 +1,8 @@
 """LSTM, GRU and plain RNN: grids of sizes, language and acoustic models, and DeepBench's (Apache-2.0, see
 LICENSES.md).
 
-Names give the kind, T time steps, batch b, hidden size h, and the input size i where it is another.
+Weights of forward calls are constant, and packed before the timing starts; those of training and of cells are
+not. Names give the kind, T time steps, batch b, hidden size h, and the input size i where it is another.
 """
 
 from __future__ import annotations
@@ -53,18 +54,22 @@ def recurrent(
     attrs: dict[str, Any] | None = None,
     dtype: str = "float32",
 ) -> Problem:
-    """One layer over sequences, x: [steps, batch, inputs]; forward, or with `training` backward too."""
+    """One layer over sequences, x: [steps, batch, inputs]; forward, its weights constant, or with `training`
+    backward too."""
 
     def operand(*shape: int) -> Operand:
         return Operand(shape, dtype)
+
+    def weight(*shape: int) -> Operand:
+        return Operand(shape, dtype, packed=not training)
 
     rows = GATES[kind] * hidden
     states = [operand(batch, hidden)] * (2 if kind == "lstm" else 1)
     parts: list[Operand | None] = [
         operand(steps, batch, inputs),
         *states,
-        operand(rows, inputs),
-        operand(rows, hidden),
+        weight(rows, inputs),
+        weight(rows, hidden),
         operand(rows),
         operand(rows),
         Operand((batch,), "int64") if lengths else None,
