@@ -66,11 +66,15 @@ class Ours:
             DTypeError: the op takes no packed weights.
         """
         problem = self.problem
-        # How a filter is packed depends on its convolution; a matrix is packed the same for any call.
+        # How a filter is packed depends on its convolution, and recurrent layers have several weights; a
+        # matrix is packed the same for any call.
         attrs = problem.attrs if problem.op == "conv" else {}
+        several = problem.operation.family == "recurrent"
         return tuple(
-            prepack(problem.op, array, **attrs) if operand and operand.packed else array  # type: ignore[arg-type]
-            for operand, array in zip(problem.inputs, inputs, strict=True)
+            prepack(problem.op, array, **({"name": name} if several else attrs))  # type: ignore[arg-type]
+            if operand and operand.packed
+            else array
+            for name, operand, array in zip(problem.operation.inputs, problem.inputs, inputs, strict=True)
         )
 
     def seen_by_kernels(self, inputs: Inputs) -> tuple[Specs, Mapping[str, Any]]:

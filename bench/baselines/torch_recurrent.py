@@ -2,7 +2,9 @@
 and for single steps.
 
 A sequence with lengths is packed and padded again in the call, as a user of padded batches has to. Gradients
-go through autograd: `torch.autograd.grad` of the outputs, with the gradients that the problem gives.
+go through autograd: `torch.autograd.grad` of the outputs, with the gradients that the problem gives. Constant
+weights of an LSTM are brought into oneDNN's order before the timing starts, as torch.compile does when it
+freezes a model; there is no such op for GRU and RNN.
 """
 
 from __future__ import annotations
@@ -98,6 +100,28 @@ class Layer:
             y = y.flip(self.time)
         return (y, *(state.squeeze(0) for state in last))
 
+    def packed(self, x: Any, states: list[Any]) -> Callable[[], Any] | None:
+        """The call without gradients, its weights reordered now; None where torch cannot do that."""
+        import torch
+
+        reorder = getattr(torch.ops.mkldnn, "_reorder_mkldnn_rnn_layer_weight", None)
+        if reorder is None or self.kind != "lstm" or self.lengths is not None or self.reverse:
+            return None
+        # Of weights reordered for batch_first, torch 2.13 makes an abort.
+        if x.dtype != torch.float32 or 0 in x.shape or not self.has_biases or self.batch_first:
+            return None
+        (w_ih, w_hh, *biases), hidden = self.weights, self.weights[1].shape[1]
+        first = [state.unsqueeze(0) for state in states]
+        weights = reorder(w_ih, w_hh, hidden, False, True, False, list(x.shape))
+        lstm, layer = 2, torch.ops.aten.mkldnn_rnn_layer
+        rest: tuple[Any, ...] = (False, [], lstm, hidden, 1, True, False, False, False)
+
+        def call() -> Any:
+            y, h, c, _ = layer(x, *weights, *biases, *first, *rest)
+            return y, h.squeeze(0), c.squeeze(0)
+
+        return call
+
 
 class TorchRecurrent(TorchBaseline):
     """Whole sequences, without gradients."""
@@ -114,6 +138,8 @@ class TorchRecurrent(TorchBaseline):
         parts = given(problem, inputs)
         layer, x = Layer(problem, parts), parts["x"]
         states, weights = layer.states, layer.weights
+        if problem.packed and (call := layer.packed(x, states)) is not None:
+            return call
         return lambda: layer.run(x, states, weights)
 
 

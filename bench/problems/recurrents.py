@@ -1,7 +1,8 @@
 """LSTM, GRU and plain RNN: grids of sizes, language and acoustic models, and DeepBench's (Apache-2.0, see
 LICENSES.md).
 
-Names give the kind, T time steps, batch b, hidden size h, and the input size i where it is another.
+Weights of forward calls are constant, and packed before the timing starts; those of training and of cells are
+not. The grids have forward calls of both kinds: "packed" in a name says that the weights are constant. Names give the kind, T time steps, batch b, hidden size h, and the input size i where it is another.
 """
 
 from __future__ import annotations
@@ -49,22 +50,27 @@ def recurrent(
     source: str,
     lengths: bool = False,
     training: bool = False,
+    constant: bool = True,
     note: str = "",
     attrs: dict[str, Any] | None = None,
     dtype: str = "float32",
 ) -> Problem:
-    """One layer over sequences, x: [steps, batch, inputs]; forward, or with `training` backward too."""
+    """One layer over sequences, x: [steps, batch, inputs]; forward, its weights constant or not, or with
+    `training`, where they are not, backward too."""
 
     def operand(*shape: int) -> Operand:
         return Operand(shape, dtype)
+
+    def weight(*shape: int) -> Operand:
+        return Operand(shape, dtype, packed=constant and not training)
 
     rows = GATES[kind] * hidden
     states = [operand(batch, hidden)] * (2 if kind == "lstm" else 1)
     parts: list[Operand | None] = [
         operand(steps, batch, inputs),
         *states,
-        operand(rows, inputs),
-        operand(rows, hidden),
+        weight(rows, inputs),
+        weight(rows, hidden),
         operand(rows),
         operand(rows),
         Operand((batch,), "int64") if lengths else None,
@@ -87,39 +93,42 @@ def cell(kind: str, batch: int, hidden: int) -> Problem:
     )
 
 
-def _grid(kind: str, training: bool) -> Iterable[Problem]:
-    what = "-training" if training else ""
-    for batch in BATCHES:
-        for hidden in HIDDEN:
-            yield recurrent(
-                f"{kind}{what}-t{STEPS}-b{batch}-h{hidden}",
-                kind,
-                STEPS,
-                batch,
-                hidden,
-                hidden,
-                group=f"{kind}{what}",
-                source=GRID,
-                training=training,
-            )
+def _grid(kind: str) -> Iterable[Problem]:
+    """Forward, packing in the call and ahead of it; then forward and backward."""
+    for what, constant, training in (
+        ("", False, False),
+        ("-packed", True, False),
+        ("-training", False, True),
+    ):
+        for batch in BATCHES:
+            for hidden in HIDDEN:
+                yield recurrent(
+                    f"{kind}{what}-t{STEPS}-b{batch}-h{hidden}",
+                    kind,
+                    STEPS,
+                    batch,
+                    hidden,
+                    hidden,
+                    group=f"{kind}{what}",
+                    source=GRID,
+                    training=training,
+                    constant=constant,
+                )
 
 
 def lstm() -> Iterable[Problem]:
-    """T 50, batch 1 to 64, hidden size 128 to 1024, forward; then forward and backward."""
-    yield from _grid("lstm", training=False)
-    yield from _grid("lstm", training=True)
+    """T 50, batch 1 to 64, hidden size 128 to 1024, forward, packing in the call and ahead; with backward."""
+    return _grid("lstm")
 
 
 def gru() -> Iterable[Problem]:
     """As `lstm`, for GRU."""
-    yield from _grid("gru", training=False)
-    yield from _grid("gru", training=True)
+    return _grid("gru")
 
 
 def rnn() -> Iterable[Problem]:
     """As `lstm`, for the plain layer with tanh."""
-    yield from _grid("rnn", training=False)
-    yield from _grid("rnn", training=True)
+    return _grid("rnn")
 
 
 def lengths() -> Iterable[Problem]:

@@ -151,7 +151,7 @@ def training_op(name: str) -> Op | None:
         inputs=(*forward.inputs, *training.gradients),
         optional=(*forward.optional, *training.gradients),
         own_dtype=forward.own_dtype,
-        attrs={key: value for key, value in forward.attrs.items() if key != "train"},
+        attrs=training.backward.attrs,
         dtypes=forward.dtypes,
         doc=f"{kind} forward, and the gradients of it.",
         magnitude=partial(_magnitude, training),

@@ -9,24 +9,26 @@ import numpy as np
 
 from ...kernels.errors import DTypeError, ShapeError
 from ...kernels.op import Op
+from ...kernels.prepack import Packed
 from ...kernels.recurrent.op import GRU, GRU_CELL, LSTM, LSTM_CELL, LSTMP, RNN, RNN_CELL
 from ..array import Array
 from ..eager import Operand, call_all
 
 State = tuple[Operand, Operand]
 Lengths = Operand | Sequence[int]
+Weight = Operand | Packed
 
 
 def lstm(
     x: Operand,
     state: State | None,
-    w_ih: Operand,
-    w_hh: Operand,
+    w_ih: Weight,
+    w_hh: Weight,
     b_ih: Operand | None = None,
     b_hh: Operand | None = None,
     lengths: Lengths | None = None,
     *,
-    w_hr: Operand | None = None,
+    w_hr: Weight | None = None,
     reverse: bool = False,
     batch_first: bool = False,
 ) -> tuple[Array, tuple[Array, Array]]:
@@ -36,7 +38,8 @@ def lstm(
         x: [T, B, I], float32 or float64; [B, T, I] with batch_first.
         state: (h, c), each [B, H], before the first step; zeros for None.
         w_ih, w_hh: [4 H, I] and [4 H, H], the gates i, f, g, o one above the other; of x's dtype, or both
-            bfloat16 where that is float32.
+            bfloat16 where that is float32; or what `kernels.prepack.prepack("lstm", w)` made of them ("gru",
+            "rnn"; "lstmp" with w_hr, which is packed with name="w_hr").
         b_ih, b_hh: [4 H] each, added up; zeros for None.
         lengths: [B] whole numbers in 0..T, in any order: how many steps of each sequence count. Beyond them,
             nothing is computed and y is 0.
@@ -56,7 +59,8 @@ def lstm(
     """
     attrs = {"reverse": reverse, "batch_first": batch_first}
     op, weights = (LSTM, (w_ih, w_hh)) if w_hr is None else (LSTMP, (w_ih, w_hh, w_hr))
-    inputs = (x, *_pair(state), *weights, b_ih, b_hh, _checked(op, x, lengths, batch_first))
+    arrays = _arrays(attrs, ("w_ih", "w_hh", "w_hr"), weights)
+    inputs = (x, *_pair(state), *arrays, b_ih, b_hh, _checked(op, x, lengths, batch_first))
     y, h, c = call_all(op, inputs, attrs)
     return y, (h, c)
 
@@ -64,8 +68,8 @@ def lstm(
 def gru(
     x: Operand,
     state: Operand | None,
-    w_ih: Operand,
-    w_hh: Operand,
+    w_ih: Weight,
+    w_hh: Weight,
     b_ih: Operand | None = None,
     b_hh: Operand | None = None,
     lengths: Lengths | None = None,
@@ -78,7 +82,7 @@ def gru(
 
     Args:
         state: h: [B, H] before the first step; zeros for None.
-        w_ih, w_hh: [3 H, I] and [3 H, H], the gates r, z, n one above the other.
+        w_ih, w_hh: [3 H, I] and [3 H, H], the gates r, z, n one above the other; or packed, as in `lstm`.
         b_ih, b_hh: [3 H] each; zeros for None.
         reset_after: the reset gate multiplies w_hn h + b_hn (PyTorch; ONNX: linear_before_reset=1). False: it
             multiplies h before the product (ONNX's default).
@@ -91,7 +95,8 @@ def gru(
         ShapeError, DTypeError: as `lstm`.
     """
     attrs = {"reverse": reverse, "batch_first": batch_first, "reset_after": reset_after}
-    inputs = (x, state, w_ih, w_hh, b_ih, b_hh, _checked(GRU, x, lengths, batch_first))
+    arrays = _arrays(attrs, ("w_ih", "w_hh"), (w_ih, w_hh))
+    inputs = (x, state, *arrays, b_ih, b_hh, _checked(GRU, x, lengths, batch_first))
     y, h = call_all(GRU, inputs, attrs)
     return y, h
 
@@ -99,8 +104,8 @@ def gru(
 def rnn(
     x: Operand,
     state: Operand | None,
-    w_ih: Operand,
-    w_hh: Operand,
+    w_ih: Weight,
+    w_hh: Weight,
     b_ih: Operand | None = None,
     b_hh: Operand | None = None,
     lengths: Lengths | None = None,
@@ -113,7 +118,7 @@ def rnn(
 
     Args:
         state: h: [B, H] before the first step; zeros for None.
-        w_ih, w_hh: [H, I] and [H, H].
+        w_ih, w_hh: [H, I] and [H, H]; or packed, as in `lstm`.
         b_ih, b_hh: [H] each; zeros for None.
         nonlinearity: "tanh" or "relu".
         x, lengths, reverse, batch_first: as in `lstm`.
@@ -125,7 +130,8 @@ def rnn(
         ShapeError, DTypeError: as `lstm`.
     """
     attrs = {"reverse": reverse, "batch_first": batch_first, "nonlinearity": nonlinearity}
-    inputs = (x, state, w_ih, w_hh, b_ih, b_hh, _checked(RNN, x, lengths, batch_first))
+    arrays = _arrays(attrs, ("w_ih", "w_hh"), (w_ih, w_hh))
+    inputs = (x, state, *arrays, b_ih, b_hh, _checked(RNN, x, lengths, batch_first))
     y, h = call_all(RNN, inputs, attrs)
     return y, h
 
@@ -171,6 +177,18 @@ def rnn_cell(
     """One step of `rnn`. x: [B, I], state: [B, H] -> the new state. Raises as `rnn`."""
     (h,) = call_all(RNN_CELL, (x, state, w_ih, w_hh, b_ih, b_hh), {"nonlinearity": nonlinearity})
     return h
+
+
+def _arrays(attrs: dict[str, Any], names: Sequence[str], weights: Sequence[Weight]) -> list[Operand]:
+    """The arrays of the weights; `attrs` gets what is to be known of packed ones."""
+    arrays: list[Operand] = []
+    for name, weight in zip(names, weights, strict=False):
+        if type(weight) is Packed:
+            attrs |= {f"{name}_format": weight.format, f"{name}_shape": weight.shape}
+            arrays.append(weight.data)
+        else:
+            arrays.append(weight)  # type: ignore[arg-type]
+    return arrays
 
 
 def _pair(state: Any) -> tuple[Operand | None, Operand | None]:

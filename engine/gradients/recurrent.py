@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...kernels.errors import GradientError
 from ...kernels.op import get_op
 from ..array import Array
 from ..eager import call_all
@@ -22,6 +23,8 @@ Attrs = Mapping[str, Any]
 def _layer(kind: str, grads: Grads, inputs: Sequence[Any], outputs: Sequence[Any], attrs: Attrs) -> list[Any]:
     """The gradients of all inputs of a whole-sequence op."""
     op, grad_op = get_op(kind), get_op(f"{kind}_grad")
+    if any(attrs.get(f"{name}_format") for name in op.inputs):
+        raise GradientError(f"{kind}: packed weights have no gradient; pass the weights themselves.")
     if "train" in attrs and not attrs["train"]:
         outputs = call_all(op, inputs, {**attrs, "train": True})
     given = dict(zip(op.inputs, inputs, strict=True))
@@ -29,7 +32,7 @@ def _layer(kind: str, grads: Grads, inputs: Sequence[Any], outputs: Sequence[Any
     states = 2 if "dc_n" in grad_op.inputs else 1
     known |= dict(zip(("gates", "cells"), outputs[1 + states :], strict=False))
     known |= dict(zip(("dy", "dh_n", "dc_n"), grads, strict=False))
-    rest = {name: value for name, value in attrs.items() if name != "train"}
+    rest = {name: value for name, value in attrs.items() if name in grad_op.attrs}
     found = call_all(grad_op, [known[name] for name in grad_op.inputs], rest)
     names = [name for name in op.inputs if name not in ("b_ih", "b_hh", "lengths")]
     made: dict[str, Any] = dict(zip((*names, "b_ih", "b_hh"), found, strict=True))

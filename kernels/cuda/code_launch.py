@@ -66,6 +66,7 @@ class CodeLaunch:
         self.specs = specs
         self.step = step
         self._ready: dict[tuple[int, ...], tuple[nvrtc.Function, nvrtc.Argument, int]] = {}
+        self._compiled: dict[bool, tuple[CodeStep, nvrtc.Function]] = {}
         self._index: int | None = None
 
     def __call__(self, *tensors: Any) -> None:
@@ -85,9 +86,12 @@ class CodeLaunch:
                 function.launch(grid, argument, run.stream(index))
 
     def _prepare(self, addresses: tuple[int, ...], index: int) -> tuple[nvrtc.Function, nvrtc.Argument, int]:
-        step = self.step(all(address % ALIGNMENT == 0 for address in addresses))
-        capability = runtime().capability(index)
-        function = nvrtc.loaded(step.code, index, nvrtc.arch_of(capability))
+        aligned = all(address % ALIGNMENT == 0 for address in addresses)
+        if aligned not in self._compiled:
+            step = self.step(aligned)
+            arch = nvrtc.arch_of(runtime().capability(index))
+            self._compiled[aligned] = step, nvrtc.loaded(step.code, index, arch)
+        step, function = self._compiled[aligned]
         pointers = [0 if place is None else addresses[place] for place in step.pointers]
         made = function, nvrtc.Argument((*pointers, *step.values)), step.blocks
         if len(self._ready) >= _MOST_READY:

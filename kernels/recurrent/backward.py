@@ -119,7 +119,9 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int) -> Any:
         n = (load_word(active_at(block), s) - row_part + parts - 1) // parts
         a = scratch_at(block, word.DGH_AT) + (load_word(place_at(block), s) + row_part) * dg_rs
         c, w = scratch_at(block, word.H_AT) + row_part * rs, scratch_at(block, word.WH_AT)
-        for p in range(p0, p1):
+        for q in range(p1 - p0):
+            # There and back, as in forward.py.
+            p = p0 + q if s % 2 == 0 else p1 - 1 - q
             weights = w + p * gates * h * nr * size
             panel_step(handed * h, a, parts * dg_rs, weights, c + p * nr * size, parts * rs, n, 1)
 

@@ -28,6 +28,8 @@ NAMES = (
     # Backward: gradients of the gates (as x and as h see them), the products that follow, dx in place.
     *("DG_RS", "DGX_AT", "DGH_AT", "DXBUF_AT", "PROD_AT", "PROD_STEP", "DX_IN_PLACE", "TASKS"),
     *("DY_CS", "DYBUF_AT"),
+    # Panels of w_ih, w_hh and w_hr: in which array, at the offset above; whether packed ahead.
+    *("WI_IN", "WH_IN", "HR_IN", "WI_PACKED", "WH_PACKED", "HR_PACKED"),
     # Weights of 16 bits: which array, its strides, where it is widened to (an address), and that offset.
     *("W16_IH", "W16_HH", "W16I_RS", "W16I_CS", "W16H_RS", "W16H_CS"),
     *("WIDE_IH", "WIDE_HH", "WIDEI_AT", "WIDEH_AT", "COUNT_G"),
@@ -49,6 +51,7 @@ NAMES = (
     WI_AT, WH_AT, BIAS_AT, TABLE_AT, SYNC_AT, H_AT, C_AT, G_AT, XBUF_AT, HBUF_AT,
     STATE_RS, STATE_STEP, G_RS, G_STEP, XBUF_RS, XBUF_STEP, HBUF_RS,
     DG_RS, DGX_AT, DGH_AT, DXBUF_AT, PROD_AT, PROD_STEP, DX_IN_PLACE, TASKS, DY_CS, DYBUF_AT,
+    WI_IN, WH_IN, HR_IN, WI_PACKED, WH_PACKED, HR_PACKED,
     W16_IH, W16_HH, W16I_RS, W16I_CS, W16H_RS, W16H_CS, WIDE_IH, WIDE_HH, WIDEI_AT, WIDEH_AT, COUNT_G,
     SEEN, RBUF_AT, NP, P_PANELS, HR_RS, HR_CS, HR_AT, Z_AT, DHBUF_AT, ZBUF_AT,
 ) = range(FIRST, FIRST + len(NAMES))
@@ -68,6 +71,12 @@ def array(block, role):
 def scratch_at(block, offset_word):
     """The address in the scratch whose offset stands in that word."""
     return array(block, SCRATCH) + load_word(block, offset_word)
+
+
+@part()
+def panels_at(block, array_word, offset_word):
+    """The address of a weight's panels: in the scratch, or in the array that came in packed."""
+    return array(block, array_word) + load_word(block, offset_word)
 
 
 # The table of a call, worked out once and read by all: NB rows in the order in which they are computed, the

@@ -1,6 +1,7 @@
 """LSTM, GRU and RNN over whole sequences on the CPU, float32 and float64.
 
-    pack      w_ih and w_hh once a call, into panels with the gates of the same hidden units side by side
+    pack      w_ih and w_hh once a call, into panels with the gates of the same hidden units side by side;
+              nothing where they were packed ahead (prepack.py)
     input     gates = x w_ih^T, one product for as many steps as stay in the cache
     step      6 (8, 6) sequences x 4 (3, 4) vectors of gates: h w_hh^T in registers, then bias, activations,
               c' and h', all before anything is stored (tiles.py)
@@ -15,13 +16,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..kernel import Config, Launch
 from ..machine import many_registers, vector_bytes
 from ..op import Attrs, Specs, get_op
 from ..registry import kernel
+from ..spec import TensorSpec
+from . import block as words
 from . import model
 from .layout import LINE, Scratch, array_words, fill, round_up
 from .op import SAVED, STATES, sizes
+from .prepack import WEIGHTS as NAMES
+from .prepack import format_for
 from .tiles_shape import COLUMNS, SLOTS, UNITS, WEIGHTS
 
 DTYPES = ("float32", "float64")
@@ -57,14 +65,20 @@ def work(op: str, specs: Specs, attrs: Attrs) -> model.Work:
     units = UNITS[kind] * vector_bytes() // size
     gates = WEIGHTS[kind] // UNITS[kind]
     wide = -(-p * size // (COLUMNS * vector_bytes())) if kind == "lstmp" else 0
-    return model.Work(t, b, i, h, -(-h // units), WEIGHTS[kind], vector_bytes(), gates, size, p, wide)
+    packed = tuple(bool(attrs.get(f"{name}_format")) for name in NAMES)
+    return model.Work(t, b, i, h, -(-h // units), WEIGHTS[kind], vector_bytes(), gates, size, p, wide, packed)
 
 
 def forward_supports(op: str, specs: Specs, attrs: Attrs) -> str | None:
     """Results with contiguous rows; something to project, and something to project it to."""
-    if op == "lstmp" and not specs[get_op(op).inputs.index("w_hr")].size:
+    inputs = get_op(op).inputs
+    if op == "lstmp" and not specs[inputs.index("w_hr")].size:
         return "takes one hidden unit or more, and projects to one or more"
-    for spec in specs[len(get_op(op).inputs) :]:
+    for name in NAMES:
+        form = attrs.get(f"{name}_format")
+        if form and form != (wanted := format_for(op, name, specs[inputs.index(name)].dtype)):
+            return f"reads {wanted} here, and {name} is packed as {form}"
+    for spec in specs[len(inputs) :]:
         if spec.size and spec.strides[-1] != spec.itemsize:
             return "writes results whose last axis is contiguous"
     return None
@@ -140,14 +154,15 @@ def bind_forward(op: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
         BIAS_AT=memory.take(w.panels * SLOTS * vector_bytes()),
         H_AT=memory.take(2 * w.b * state_rs),
         C_AT=memory.take(w.b * state_rs),
-        WH_AT=memory.take(w.panels * w.p * kept_width),
         WIDEH_AT=memory.take(tasks * STAGE * width if kept != dtype else 0),
-        WI_AT=memory.take(w.panels * w.i * width),
         G_AT=memory.take(tasks * chunk * g_rs),
         XBUF_AT=memory.take(0 if in_place else tasks * chunk * xbuf_rs),
-        HR_AT=memory.take(w.h * projection),
         Z_AT=memory.take(w.b * state_rs if projects else 0),
     )
+    _place(block, roles, attrs, memory, "w_hh", w.panels * w.p * kept_width, kept)
+    _place(block, roles, attrs, memory, "w_ih", w.panels * w.i * width, dtype)
+    if projects:
+        _place(block, roles, attrs, memory, "w_hr", w.h * projection, dtype)
     name, first = f"{op} for {dtype}", (kind, dtype, lanes, stored, kept)
     second: tuple[Any, ...] = (kind, dtype, lanes, mr, kept)
     if projects:
@@ -157,6 +172,27 @@ def bind_forward(op: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
         (address_of_task(run_task(*second), second, name), tasks),
     ]
     return bind_phases(block, len(specs), phases, memory.nbytes)
+
+
+def _place(
+    block: NDArray[np.int64],
+    roles: dict[str, TensorSpec],
+    attrs: Attrs,
+    memory: Scratch,
+    name: str,
+    nbytes: int,
+    kept: str,
+) -> None:
+    """Where a weight's panels are: in its array, if they are there in the dtype `kept`, or in scratch."""
+    letters = {"w_ih": "WI", "w_hh": "WH", "w_hr": "HR"}[name]
+    packed = bool(attrs.get(f"{name}_format"))
+    there = packed and roles[name].dtype == kept
+    values = {
+        "PACKED": packed,
+        "IN": block[words.WORD[name.upper()] if there else words.SCRATCH],
+        "AT": 0 if there else memory.take(nbytes),
+    }
+    fill(block, **{f"{letters}_{what}": value for what, value in values.items()})
 
 
 def _supports(op: str) -> Any:

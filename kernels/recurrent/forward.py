@@ -1,6 +1,7 @@
 """Whole sequences forward, over an argument block: two phases of tasks.
 
-    prepare   sort the sequences by length, lay out the first states, pack w_ih and w_hh into panels
+    prepare   sort the sequences by length, lay out the first states, pack w_ih and w_hh into panels: those
+              that were not packed ahead, and those of 16 bits that the call wants widened
     run       for each chunk of steps: gates = x w_ih^T for all its steps at once (a product of many rows)
               for each step:           the step tile on every panel of units and every few sequences
 
@@ -20,6 +21,8 @@ from typing import Any
 
 from ..cpu.compile import part
 from ..cpu.copies import copies, row_copy
+from ..cpu.gemm import AHEAD
+from ..cpu.gemm import LINE as LINE_BYTES
 from ..cpu.memory import load_word
 from ..cpu.microkernel import microkernel
 from ..cpu.narrow import stored_bytes
@@ -32,6 +35,7 @@ from .block import (
     lengths_at,
     make_table,
     order_at,
+    panels_at,
     place_at,
     scratch_at,
     steps_of,
@@ -41,6 +45,7 @@ from .products import panel_product
 from .team import LINE, clear_counters, together
 from .tiles import gate_copy, step_tile, zeros
 from .tiles_shape import COLUMNS, SLOTS, UNITS, WEIGHTS
+from .widen import widened_line
 
 K_BLOCK = 256  # of I at a time: what a panel's block takes in the nearest caches (512 / 256 / 128 alike)
 
@@ -71,10 +76,47 @@ def prepare_task(kind: str, dtype: str, lanes: int, stored: str, kept: str) -> A
             if given != 0:
                 row(to + i * rs, given + load_word(order, i) * bs, cs, h)
 
+    widens, widen = stored != dtype, widened_line(lanes)
+
+    @part(kind, dtype, lanes, stored, kept)
+    def pack_weights(block, index, parts):
+        """A share of the panels and their biases. Where panels came in, they are widened or read in place."""
+        panels, i, h = load_word(block, word.PANELS), load_word(block, word.NI), load_word(block, word.NH)
+        k = load_word(block, word.NP)
+        w_ih, w_hh = array(block, word.W_IH), array(block, word.W_HH)
+        to_ih, to_hh = scratch_at(block, word.WI_AT), scratch_at(block, word.WH_AT)
+        wi_rs, wi_cs = load_word(block, word.WI_RS), load_word(block, word.WI_CS)
+        wh_rs, wh_cs = load_word(block, word.WH_RS), load_word(block, word.WH_CS)
+        ih_packed, hh_packed = load_word(block, word.WI_PACKED), load_word(block, word.WH_PACKED)
+        for p in range(index * panels // parts, (index + 1) * panels // parts):
+            if ih_packed == 0:
+                pack_panel(to_ih + p * i * width, w_ih, wi_rs, wi_cs, i, h, p)
+            elif widens:
+                widen(to_ih + p * i * width, w_ih + p * i * (width // 2), 2, i * (width // size))
+            if hh_packed == 0:
+                if narrow:
+                    stage = scratch_at(block, word.WIDEH_AT) + index * STAGE * width
+                    pack_narrow(to_hh + p * k * (width // 2), stage, w_hh, wh_rs, wh_cs, k, h, p)
+                else:
+                    pack_panel(to_hh + p * k * width, w_hh, wh_rs, wh_cs, k, h, p)
+            elif widens and not narrow:
+                widen(to_hh + p * k * width, w_hh + p * k * (width // 2), 2, k * (width // size))
+            pack_bias(block, scratch_at(block, word.BIAS_AT) + p * SLOTS * lanes * size, p)
+        if projects:
+            panels = load_word(block, word.P_PANELS)
+            w_hr, to_hr = array(block, word.W_HR), scratch_at(block, word.HR_AT)
+            rs, cs = load_word(block, word.HR_RS), load_word(block, word.HR_CS)
+            for p in range(index * panels // parts, (index + 1) * panels // parts):
+                to = to_hr + p * h * nr * size
+                if load_word(block, word.HR_PACKED) == 0:
+                    # Rows of a panel are the columns of w_hr.
+                    pack_projection(to, w_hr + p * nr * rs, cs, rs, h, min(nr, k - p * nr))
+                elif widens:
+                    widen(to, w_hr + p * h * nr * 2, 2, h * nr)
+
     @part(kind, dtype, lanes, stored, kept)
     def task(block, index):
         parts = load_word(block, word.ROW_PARTS) * load_word(block, word.UNIT_PARTS)
-        panels, i, h = load_word(block, word.PANELS), load_word(block, word.NI), load_word(block, word.NH)
         if index == 0:
             make_table(block, load_word(block, word.ROW_PARTS), load_word(block, word.CHUNK))
             units = load_word(block, word.UNIT_PARTS)
@@ -95,28 +137,9 @@ def prepare_task(kind: str, dtype: str, lanes: int, stored: str, kept: str) -> A
                     array(block, word.C0),
                     load_word(block, word.C0_BS),
                     load_word(block, word.C0_CS),
-                    h,
+                    load_word(block, word.NH),
                 )
-        k = load_word(block, word.NP)
-        w_ih, w_hh = array(block, word.W_IH), array(block, word.W_HH)
-        to_ih, to_hh = scratch_at(block, word.WI_AT), scratch_at(block, word.WH_AT)
-        wi_rs, wi_cs = load_word(block, word.WI_RS), load_word(block, word.WI_CS)
-        wh_rs, wh_cs = load_word(block, word.WH_RS), load_word(block, word.WH_CS)
-        for p in range(index * panels // parts, (index + 1) * panels // parts):
-            pack_panel(to_ih + p * i * width, w_ih, wi_rs, wi_cs, i, h, p)
-            if narrow:
-                stage = scratch_at(block, word.WIDEH_AT) + index * STAGE * width
-                pack_narrow(to_hh + p * k * (width // 2), stage, w_hh, wh_rs, wh_cs, k, h, p)
-            else:
-                pack_panel(to_hh + p * k * width, w_hh, wh_rs, wh_cs, k, h, p)
-            pack_bias(block, scratch_at(block, word.BIAS_AT) + p * SLOTS * lanes * size, p)
-        if projects:
-            panels = load_word(block, word.P_PANELS)
-            w_hr, to_hr = array(block, word.W_HR), scratch_at(block, word.HR_AT)
-            rs, cs = load_word(block, word.HR_RS), load_word(block, word.HR_CS)
-            for p in range(index * panels // parts, (index + 1) * panels // parts):
-                # Rows of a panel are the columns of w_hr.
-                pack_projection(to_hr + p * h * nr * size, w_hr + p * nr * rs, cs, rs, h, min(nr, k - p * nr))
+        pack_weights(block, index, parts)
 
     return task
 
@@ -128,7 +151,8 @@ def chunk_part(kind: str, dtype: str, lanes: int, mr: int) -> Any:
     columns = WEIGHTS[kind]
     nr = columns * lanes
     half = max(1, mr // 2)
-    tile, tile_half = microkernel(dtype, lanes, mr, columns), microkernel(dtype, lanes, half, columns)
+    tile, tile_half = (microkernel(dtype, lanes, m, columns, ahead=True, far=True) for m in (mr, half))
+    lines = nr * size // LINE_BYTES
     row, clear = row_copy(dtype, lanes), zeros(dtype, lanes)
 
     @part(kind, dtype, lanes, mr)
@@ -145,6 +169,23 @@ def chunk_part(kind: str, dtype: str, lanes: int, mr: int) -> Any:
                 t = load_word(lengths, r) - 1 - s if reverse else s
                 row(to, x + t * ts + load_word(order, r) * bs, cs, i)
                 to += rs
+
+    @part(kind, dtype, lanes, mr)
+    def block_rows(kb, a, a_rs, w, to, g_rs, count, add):
+        """All row tiles against a block of a panel. The next block, behind it, has their time to arrive: each
+        step of the first tiles asks for a line of it, or two where tiles are few (as in cpu/gemm.py)."""
+        nbytes = 2 * LINE_BYTES if count <= (lines - 1) * mr else LINE_BYTES
+        asking = lines * LINE_BYTES // nbytes * mr if count > mr else 0
+        far = w + kb * nr * size
+        for r in range(0, count, mr):
+            soon = w
+            if r < asking:
+                soon, far = far, far + nbytes * kb
+            at, c, left = a + r * a_rs, to + r * g_rs, count - r
+            if left > half:
+                tile(kb, at, a_rs, w, nr * size, c, g_rs, min(mr, left), nr, add, AHEAD, soon, nbytes)
+            else:
+                tile_half(kb, at, a_rs, w, nr * size, c, g_rs, left, nr, add, AHEAD, soon, nbytes)
 
     @part(kind, dtype, lanes, mr)
     def chunk(block, row_part, g, xbuf, first, p0, p1):
@@ -167,17 +208,11 @@ def chunk_part(kind: str, dtype: str, lanes: int, mr: int) -> Any:
         if i == 0:
             for r in range(count):
                 clear(g + r * g_rs, (p1 - p0) * SLOTS * lanes)
-        weights = scratch_at(block, word.WI_AT)
-        for k0 in range(0, i, K_BLOCK):
-            kb = min(K_BLOCK, i - k0)
-            for p in range(p0, p1):
-                w = weights + (p * i + k0) * nr * size
-                for r in range(0, count, mr):
-                    to, at = g + r * g_rs + (p - p0) * SLOTS * lanes * size, a + r * a_rs + k0 * size
-                    if count - r > half:
-                        tile(kb, at, a_rs, w, nr * size, to, g_rs, min(mr, count - r), nr, k0)
-                    else:
-                        tile_half(kb, at, a_rs, w, nr * size, to, g_rs, count - r, nr, k0)
+        weights = panels_at(block, word.WI_IN, word.WI_AT)
+        for p in range(p0, p1):
+            for k0 in range(0, i, K_BLOCK):
+                w, to = weights + (p * i + k0) * nr * size, g + (p - p0) * SLOTS * lanes * size
+                block_rows(min(K_BLOCK, i - k0), a + k0 * size, a_rs, w, to, g_rs, count, k0)
 
     return chunk
 
@@ -307,7 +342,7 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int, kept: str, low: int = 0
             z = scratch_at(block, word.Z_AT) + row_part * rs
             new = scratch_at(block, word.H_AT) + (s + 1) % 2 * load_word(block, word.STATE_STEP)
             for p in range(q0, q1):
-                w = scratch_at(block, word.HR_AT) + p * h * nr * size
+                w = panels_at(block, word.HR_IN, word.HR_AT) + p * h * nr * size
                 times(h, z, parts * rs, w, new + row_part * rs + p * nr * size, parts * rs, n, 0)
             order, lengths, reverse = order_at(block), lengths_at(block), load_word(block, word.REVERSE)
             y = array(block, word.Y) + v0 * size
@@ -362,9 +397,11 @@ def run_task(kind: str, dtype: str, lanes: int, mr: int, kept: str, low: int = 0
         if projects:
             new, k = scratch_at(block, word.Z_AT) + row_part * rs, load_word(block, word.NP)
         c = scratch_at(block, word.C_AT) + row_part * rs
-        for p in range(p0, p1):
+        for q in range(p1 - p0):
+            # There and back: what a step has read last, the next one still finds in the nearest caches.
+            p = p0 + q if s % 2 == 0 else p1 - 1 - q
             at = p * units * lanes * size
-            w = scratch_at(block, word.WH_AT) + p * k * width
+            w = panels_at(block, word.WH_IN, word.WH_AT) + p * k * width
             bias = scratch_at(block, word.BIAS_AT) + p * slots
             cell = old + at if old_is_c else c + at
             step_panel(

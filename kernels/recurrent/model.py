@@ -25,6 +25,7 @@ class Work:
 
     `panels` of `weights` vectors of `vector` bytes are what a step multiplies with. Where h is projected, it
     has p units in `p_panels` panels of the projection or, backward, of w_hh; else `h` and 0.
+    `packed`: which of w_ih, w_hh and w_hr came in as panels.
     """
 
     t: int
@@ -38,6 +39,7 @@ class Work:
     size: int
     p: int
     p_panels: int = 0
+    packed: tuple[bool, ...] = (False, False, False)
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,12 @@ def forward_cycles(w: Work, row_parts: int, unit_parts: int) -> float:
     """A whole forward call."""
     rows, panels = ceil_div(w.b, row_parts), ceil_div(w.panels, unit_parts)
     parts = row_parts * unit_parts
-    pack = (w.i + w.p) * w.panels * w.weights * w.vector / TURNED / parts
+    ih, hh, hr = (0 if done else k for done, k in zip(w.packed, (w.i, w.p, w.h), strict=True))
+    pack = (ih + hh) * w.panels * w.weights * w.vector / TURNED / parts
     products = 0.56 * w.t * rows * panels * w.weights * w.i + w.i * panels * w.weights * w.vector / FAR
     steps = w.t * (step_cycles(w, w.p, rows, panels) + (MEET if unit_parts > 1 else 0.0))
     if w.p_panels:
-        pack += w.h * w.p_panels * COLUMNS * w.vector / TURNED / parts
+        pack += hr * w.p_panels * COLUMNS * w.vector / TURNED / parts
         steps += w.t * projection_cycles(w, w.h, rows, w.p_panels, unit_parts)
     return CALL + pack + products + steps + (2 * HAND_OVER if parts > 1 else 0.0)
 

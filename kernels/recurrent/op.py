@@ -9,6 +9,9 @@ h_n and c_n are the states after its last step; in reverse, it starts at its own
 forward op has what the gradient needs as further outputs. `w_ih` and `w_hh` may be bfloat16 where all else is
 float32. The definitions are in `reference.py`.
 
+Weights packed ahead (`prepack.py`) are 1-D; `w_ih_format` and `w_ih_shape` say what they are, likewise for
+w_hh and w_hr. Forward calls over sequences take them, the gradients and the cells do not.
+
 `lstmp` is LSTM with projections (`kw.lstm` with `w_hr`): h and y are P wide instead of H, c stays H wide, and
 w_hh: [4 H, P], w_hr: [P, H].
 
@@ -30,12 +33,12 @@ from ..errors import DTypeError, ShapeError
 from ..op import AnyArray, Cost, Op, Specs, register_op
 from ..spec import ABSENT, TensorSpec
 from . import magnitude, reference, samples
+from .prepack import WEIGHTS, on_weights, unpacked_specs
 
 GATES = {"lstm": 4, "lstmp": 4, "gru": 3, "rnn": 1}
 SAVED = {"lstm": ("gates", "cells"), "lstmp": ("gates", "cells"), "gru": ("gates",), "rnn": ()}
 STATES = {"lstm": ("h0", "c0"), "lstmp": ("h0", "c0"), "gru": ("h0",), "rnn": ("h0",)}
 NONLINEARITIES = ("tanh", "relu")
-_WEIGHTS = ("w_ih", "w_hh", "w_hr")
 _ELEMENTWISE = 16  # roundings of a step beside those of its sums: activations, products, the state's update
 
 
@@ -50,7 +53,7 @@ def _expect(op: Op, name: str, spec: TensorSpec, shape: tuple[int, ...], means: 
 
 
 def _check_weights(op: Op, given: Mapping[str, TensorSpec], dtype: str) -> None:
-    names = [name for name in _WEIGHTS if name in given]
+    names = [name for name in WEIGHTS if name in given]
     both = "both" if len(names) == 2 else "all"
     for name in names:
         allowed = (dtype, "bfloat16") if dtype == "float32" else (dtype,)
@@ -71,6 +74,8 @@ def _check_weights(op: Op, given: Mapping[str, TensorSpec], dtype: str) -> None:
 
 def _check_flags(op: Op, attrs: Mapping[str, Any]) -> None:
     for name, value in attrs.items():
+        if name.startswith("w_"):
+            continue  # of packed weights, which `unpacked_specs` looks at
         if name == "nonlinearity":
             if value not in NONLINEARITIES:
                 raise DTypeError(f"{op.name}: nonlinearity is {value!r}; write 'tanh' or 'relu'.")
@@ -108,7 +113,7 @@ def sizes(op: Op, specs: Specs, attrs: Mapping[str, Any]) -> tuple[int, int, int
     """
     dtype = op.check_inputs(specs)
     _check_flags(op, attrs)
-    given = named(op, specs)
+    given = unpacked_specs(op.name, named(op, specs), attrs)
     _check_weights(op, given, dtype)
     x, w_ih = given["x"], given["w_ih"]
     cell = op.name.endswith("_cell")
@@ -161,7 +166,7 @@ def _infer_grad(kind: str, specs: Specs, **attrs: Any) -> Specs:
     for name, width in (("y", p), ("dy", p), ("gates", 4 * h), ("cells", h)):
         shape = _sequence(t, b, width, attrs)
         _expect(op, name, given.get(name, ABSENT), shape, f"as the forward op returned it, T = {t}")
-    weights = [given[name].shape for name in _WEIGHTS if name in given]
+    weights = [given[name].shape for name in WEIGHTS if name in given]
     states = [(b, p), *[(b, h)] * (len(STATES[kind]) - 1)]
     shapes = [given["x"].shape, *states, *weights, weights[0][:1], weights[0][:1]]
     return tuple(TensorSpec(shape, dtype, specs[0].device) for shape in shapes)
@@ -217,6 +222,8 @@ def _op(
     compute, size = (getattr(where, kind if what == "cell" else name) for where in (reference, magnitude))
     if what == "cell":
         compute, size = partial(_one_step, compute, kind), partial(_one_step, size, kind)
+    elif not what:
+        compute, size = on_weights(name, inputs, compute), on_weights(name, inputs, size)
     made = Op(
         name=name,
         infer=infer,
@@ -226,7 +233,7 @@ def _op(
         reduction_length=partial(_reduction_length, name),
         inputs=inputs,
         optional=optional,
-        own_dtype=tuple(n for n in (*_WEIGHTS, "lengths") if n in inputs),
+        own_dtype=tuple(n for n in (*WEIGHTS, "lengths") if n in inputs),
         magnitude=size,
         exact=partial(_precisely, compute),
         draw=partial(samples.draw, name, inputs),
@@ -244,6 +251,7 @@ _OWN: dict[str, dict[str, Any]] = {
     "gru": {"reset_after": True},
     "rnn": {"nonlinearity": "tanh"},
 }
+_UNPACKED: tuple[tuple[str, Any], ...] = (("format", ""), ("shape", ()))
 _OPS: dict[str, Op] = {}
 for _kind, _title in (
     ("lstm", "LSTM"),
@@ -251,7 +259,7 @@ for _kind, _title in (
     ("gru", "GRU"),
     ("rnn", "plain recurrent layer"),
 ):
-    _first, _weights = STATES[_kind], _WEIGHTS[: 3 if _kind == "lstmp" else 2]
+    _first, _weights = STATES[_kind], WEIGHTS[: 3 if _kind == "lstmp" else 2]
     _y, _last = ("[T, B, P]", "h: [B, P], c: [B, H]") if _kind == "lstmp" else ("[T, B, H]", "[B, H]")
     _OPS[_kind] = _op(
         _kind,
@@ -259,7 +267,12 @@ for _kind, _title in (
         ("x", *_first, *_weights, "b_ih", "b_hh", "lengths"),
         (*_first, "b_ih", "b_hh", "lengths"),
         f"{_title} over x: [T, B, I] -> y: {_y} and the last states {_last}.",
-        attrs={**_DIRECTION, **_OWN[_kind], **({} if _kind == "rnn" else {"train": False})},
+        attrs={
+            **_DIRECTION,
+            **_OWN[_kind],
+            **({} if _kind == "rnn" else {"train": False}),
+            **{f"{_name}_{_what}": _none for _name in _weights for _what, _none in _UNPACKED},
+        },
     )
     _grads = ("dy", "dh_n", "dc_n")[: 1 + len(_first)]
     _OPS[f"{_kind}_grad"] = _op(

@@ -10,6 +10,7 @@ import numpy as np
 from ..op import AnyArray, Sample, Specs
 from ..spec import np_dtype
 from . import reference
+from .prepack import prepack
 
 _GATES = {"lstm": 4, "lstmp": 4, "gru": 3, "rnn": 1}
 _WEIGHTS = ("w_ih", "w_hh", "w_hr")
@@ -106,6 +107,25 @@ def forward(kind: str, rng: np.random.Generator, dtype: str) -> Iterator[Sample]
             for size in ((3, 2, 5, 70), (2, 13, 9, 19)):
                 halved = _halved(contents(kind, rng, *size, dtype))
                 yield Sample(f"bfloat16 weights, {'x'.join(map(str, size))}", _inputs(halved), own)
+        yield from _packed(kind, rng, dtype, own)
+
+
+def _packed(kind: str, rng: np.random.Generator, dtype: str, own: dict[str, Any]) -> Iterator[Sample]:
+    """Calls with weights that were packed ahead: all of them, and one of them."""
+    for size, names in (
+        ((5, 6, 9, 19), _WEIGHTS),
+        ((2, 13, 33, 66), _WEIGHTS),
+        ((3, 1, 40, 130), ("w_hh",)),
+        ((3, 2, 0, 7), ("w_ih",)),
+    ):
+        made = contents(kind, rng, *size, dtype)
+        for weights in (made, _halved(made)) if dtype == "float32" else (made,):
+            packed = {name: prepack(kind, weights[name], name=name) for name in names if name in weights}
+            attrs: dict[str, Any] = dict(own)
+            for name, held in packed.items():
+                attrs |= {f"{name}_format": held.format, f"{name}_shape": held.shape}
+            data = {name: held.data for name, held in packed.items()}
+            yield Sample(f"packed, {'x'.join(map(str, size))}", _inputs({**weights, **data}), attrs)
 
 
 def _halved(made: dict[str, AnyArray], step: int = 1) -> dict[str, AnyArray]:
@@ -131,6 +151,8 @@ def backward(name: str, rng: np.random.Generator, dtype: str) -> Iterator[Sample
     kind = name.partition("_")[0]
     for sample in forward(kind, rng, dtype):
         if sample.attrs.get("train") or sample.name in ("no b_ih", "no biases"):
+            continue
+        if sample.name.startswith("packed"):
             continue
         yield Sample(sample.name, *_gradient_call(kind, rng, sample, dtype, ()))
         if sample.name == "lengths":
@@ -192,7 +214,9 @@ def draw(
 ) -> tuple[AnyArray | None, ...]:
     """Contents to time with: weights +-1/sqrt(H), gates in 0..1, lengths uniform in 1..T, all else normal."""
     given = dict(zip(inputs, specs, strict=True))
-    bound = max(given["w_hr" if "w_hr" in given else "w_hh"].shape[1], 1) ** -0.5
+    last = "w_hr" if "w_hr" in given else "w_hh"
+    shape = attrs.get(f"{last}_shape") or given[last].shape
+    bound = max(shape[1], 1) ** -0.5
     x = given["x"].shape
     t = 1 if len(x) < 3 else x[1] if attrs.get("batch_first") else x[0]
     drawn: list[AnyArray | None] = []

@@ -18,7 +18,8 @@ from .block import array, scratch_at
 I16 = ir.IntType(16)
 
 
-def _line(lanes: int) -> Any:
+@cache
+def widened_line(lanes: int) -> Any:
     """`widen(dst, src, step, n)`: n numbers `step` bytes apart, to n float32 side by side."""
 
     @intrinsic
@@ -58,7 +59,7 @@ def _line(lanes: int) -> Any:
 @cache
 def widen_task(lanes: int) -> Any:
     """`task(block, index)`; TASKS of them, each with some rows of both weights."""
-    line = _line(lanes)
+    line = widened_line(lanes)
 
     @part(lanes)
     def rows(to, source, rs, cs, first, end, n):

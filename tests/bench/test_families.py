@@ -167,6 +167,8 @@ def _recurrent_problems() -> list[Problem]:
                 found.append(make(kind, x, *states, *weights, lengths, **attrs))
                 gradients = ((*x[:2], 7), *states)
                 found.append(make(f"{kind}_training", x, *states, *weights, lengths, *gradients, **attrs))
+            packed = (f"w {gates * 7}x6", f"w {gates * 7}x7", *weights[2:])
+            found.append(make(kind, x, *states, *packed, None, **attrs))
         nothing = [None] * len(states)
         found.append(make(kind, (5, 3, 6), *nothing, *weights[:2], None, weights[3], None))
         found.append(make(f"{kind}_cell", (3, 6), *states, *weights))

@@ -54,7 +54,7 @@ def _usable(op: Op, sample: Sample) -> bool:
         return False
     specs = tuple(ABSENT if x is None else TensorSpec.of(x) for x in sample.inputs)
     attrs = op.complete(sample.attrs)
-    if attrs.get("w_format"):
+    if any(attrs.get(f"{name}_format") for name in ("w", *op.inputs)):
         return False
     if attrs.get("train") or attrs.get("padding_idx") is not None:
         # What `train` keeps for the backward pass is no result; a padding row is held still on purpose.
