@@ -2,7 +2,8 @@
 LICENSES.md).
 
 Weights of forward calls are constant, and packed before the timing starts; those of training and of cells are
-not. The grids have forward calls of both kinds: "packed" in a name says that the weights are constant. Names give the kind, T time steps, batch b, hidden size h, and the input size i where it is another.
+not. The grids have forward calls of both kinds: "packed" in a name says that the weights are constant. Names
+give the kind, T time steps, batch b, hidden size h, and the input size i where it is another.
 """
 
 from __future__ import annotations

@@ -183,9 +183,9 @@ def chunk_part(kind: str, dtype: str, lanes: int, mr: int) -> Any:
                 soon, far = far, far + nbytes * kb
             at, c, left = a + r * a_rs, to + r * g_rs, count - r
             if left > half:
-                tile(kb, at, a_rs, w, nr * size, c, g_rs, min(mr, left), nr, add, AHEAD, soon, nbytes)
+                tile(kb, at, a_rs, w, nr * size, c, g_rs, min(mr, left), nr, add, AHEAD, soon, nbytes, 0, 0)
             else:
-                tile_half(kb, at, a_rs, w, nr * size, c, g_rs, left, nr, add, AHEAD, soon, nbytes)
+                tile_half(kb, at, a_rs, w, nr * size, c, g_rs, left, nr, add, AHEAD, soon, nbytes, 0, 0)
 
     @part(kind, dtype, lanes, mr)
     def chunk(block, row_part, g, xbuf, first, p0, p1):
