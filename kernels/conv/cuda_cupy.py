@@ -1,9 +1,11 @@
 """Convolutions of images on NVIDIA GPUs in CUDA C++: depthwise ones, and those of a few channels. By NVRTC.
 
-    depthwise_channels  channels contiguous ("NHWC"): vectors of channels by strips of places (depthwise.cu)
-    depthwise_planes    any other layout, "NCHW" above all: tiles of planes in shared memory (depthwise.cu)
+    depthwise_channels  channels contiguous ("NHWC"): vectors of channels by strips of places
+    depthwise_planes    any other layout, "NCHW" above all: tiles of planes in shared memory
     direct              up to 4 input channels, such as the first layer of a network, in float32 arithmetic:
-                        8 places by 8 channels a thread (few_channels.cu)
+                        8 places by 8 channels a thread
+
+The first two are in `cuda/depthwise.cu`, the last in `cuda/few_channels.cu`.
 
 Sums are float32 whatever the dtype. A depthwise convolution has as many FLOP as twice its taps for two
 elements moved: its roof is memory. `direct` is bound by the ordinary cores, 67 TFLOP/s on an H200. No
@@ -29,7 +31,7 @@ nvrtc.require()
 
 DTYPES = ("float32", "bfloat16", "float16")
 TYPES = {"float32": "float", "bfloat16": "bf16", "float16": "f16"}
-FILES = ("conv/window.cuh",)
+FILES = ("conv/cuda/window.cuh",)
 MOST_TAPS = 49  # of a filter: each is in a register, or unrolled
 MOST_COLUMNS = 32  # of the input under the neighbouring places of a thread
 CHANNEL_THREADS, CHANNEL_BLOCKS = 128, 3  # leaves a thread the 150 registers that its sums and pixels need
@@ -162,7 +164,7 @@ def channels_step(p: Problem, config: Config, aligned: bool, chips: int) -> tupl
     sizes = f"{v}, {lanes}, {rh}, {rw}, {CHANNEL_THREADS}"
     code = Code(
         name="kw_depthwise_channels",
-        files=(*FILES, "conv/depthwise.cu"),
+        files=(*FILES, "conv/cuda/depthwise.cu"),
         call=f"depthwise_channels<{TYPES[p.dtype]}, {_filter(p)}, {sizes}, {_ending(p)}>",
         argument="Window",
         threads=CHANNEL_THREADS,
@@ -217,7 +219,7 @@ def planes_step(p: Problem, chips: int) -> tuple[Code, int, tuple[int, ...]]:
     sizes = f"{th}, {tw}, {PLANE_ROWS}, {planes}"
     code = Code(
         name="kw_depthwise_planes",
-        files=(*FILES, "conv/depthwise.cu"),
+        files=(*FILES, "conv/cuda/depthwise.cu"),
         call=f"depthwise_planes<{TYPES[p.dtype]}, {_filter(p)}, {sizes}, {_ending(p)}>",
         argument="Window",
         threads=PLANE_THREADS,
@@ -292,7 +294,7 @@ def few_step(p: Problem, aligned: bool, chips: int) -> tuple[Code, int, tuple[in
     pixels_first, v = few_store(p, aligned)
     code = Code(
         name="kw_few_channels",
-        files=(*FILES, "conv/few_channels.cu"),
+        files=(*FILES, "conv/cuda/few_channels.cu"),
         call=(
             f"few_channels<{TYPES[p.dtype]}, {_filter(p)}, {p.cg}, {outputs}, {th}, {tw}, "
             f"{'true' if pixels_first else 'false'}, {v}, {_ending(p)}>"

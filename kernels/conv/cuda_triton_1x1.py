@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..kernel import ExtraError, Launch
+from ..matmul.cuda.launch import Calls, Tiles
 from ..matmul.cuda_triton import FLOATS, HALF, TF32_ERROR
-from ..matmul.triton_launch import Calls, Tiles
 from ..op import Attrs, Specs
 from ..registry import kernel
 from .cuda import as_product

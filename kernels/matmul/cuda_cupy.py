@@ -1,9 +1,9 @@
 """Matrix products on NVIDIA GPUs in CUDA C++: matmul, and linear with its epilogue. Compiled by NVRTC.
 
-    simt          float32 and float64 in full precision, on the ordinary cores (simt.cu): tiles of up to
+    simt          float32 and float64 in full precision, on the ordinary cores (cuda/simt.cu): tiles of up to
                   128 x 128, 8 x 8 sums a thread, operands copied asynchronously through three buffers
-    tensor_cores  bfloat16 and float16 by mma.sync (tensor_cores.cu): tiles of up to 128 x 256, 64 x 64 sums a
-                  warp, ldmatrix over permuted lines
+    tensor_cores  bfloat16 and float16 by mma.sync (cuda/tensor_cores.cu): tiles of up to 128 x 256,
+                  64 x 64 sums a warp, ldmatrix over permuted lines
 
 Both take any strides: an operand that is contiguous and aligned one way or the other comes 16 bytes at a
 time, any other one element after the other. Both add each sum up in the order of k, so that equal calls give
@@ -26,11 +26,11 @@ from ..cuda.source import Code
 from ..kernel import Config
 from ..op import Attrs, Specs
 from ..registry import kernel
-from .strided_product import BATCH_AXES, Product, linear_product, matmul_product
+from .cuda.strided_product import BATCH_AXES, Product, linear_product, matmul_product
 
 nvrtc.require()
 
-FILES = ("matmul/product.cuh",)
+FILES = ("matmul/cuda/product.cuh",)
 MOST_BLOCKS = 2**31 - 1
 TYPES = {"float32": "float", "float64": "double", "bfloat16": "bf16", "float16": "f16"}
 SIMT_DEPTH = 16
@@ -134,7 +134,7 @@ SIMT_TILES = {
     8: (SimtTile(64, 64, 4, 4, 2), SimtTile(32, 64, 4, 4, 3)),
 }
 SIMT_STAGES = 3
-ALONG_K, ALONG_ROWS, VECTORS = range(3)  # enum How in simt.cu
+ALONG_K, ALONG_ROWS, VECTORS = range(3)  # enum How in cuda/simt.cu
 
 
 def simt_how(p: Product, operand: str, aligned: bool) -> int:
@@ -156,7 +156,7 @@ def simt_code(p: Product, tile: SimtTile, aligned: bool) -> Code:
     wide = _flag(_wide_c(p, aligned))
     return Code(
         name="kw_simt_matmul",
-        files=(*FILES, "matmul/simt.cu"),
+        files=(*FILES, "matmul/cuda/simt.cu"),
         call=f"simt_matmul<{TYPES[p.dtype]}, {shape}, {how[0]}, {how[1]}, {wide}, {_ending(p)}>",
         argument="Product",
         threads=tile.threads,
@@ -272,7 +272,7 @@ def mma_code(p: Product, tile: MmaTile, aligned: bool) -> Code:
     wide = _flag(_wide_c(p, aligned))
     return Code(
         name="kw_tensor_core_matmul",
-        files=(*FILES, "matmul/tensor_cores.cu"),
+        files=(*FILES, "matmul/cuda/tensor_cores.cu"),
         call=f"tensor_core_matmul<{TYPES[p.dtype]}, {shape}, {orders}, {wide}, {_ending(p)}>",
         argument="Product",
         threads=tile.threads,

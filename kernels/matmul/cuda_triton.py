@@ -5,9 +5,10 @@
     rows            up to four rows or columns: a stream of the other operand through registers
     tf32            float32 by tensor cores, which round operands to 11 bits: only where it is asked for
 
-The kernels are in `triton_tiles.py` and `triton_rows.py`, the configurations in `gpu_tiles.py`; which one
-runs is the smallest time by `cuda/ranking.py`, or by measurement. A transposed operand, as both gradients
-have one, is read as it lies. No share of a roof has been measured yet: that takes a record of a GPU.
+The kernels are in `cuda/tile_kernels.py` and `cuda/row_kernels.py`, the configurations in `cuda/choices.py`;
+which one runs is the smallest time by `kernels/cuda/ranking.py`, or by measurement. A transposed operand, as
+both gradients have one, is read as it lies. No share of a roof has been measured yet: that takes a record of
+a GPU.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from typing import Any
 from ..kernel import ExtraError, Launch
 from ..op import Attrs, Specs
 from ..registry import kernel
-from . import product
-from .triton_launch import Calls, Rows, Tiles
+from .cuda import product
+from .cuda.launch import Calls, Rows, Tiles
 
 HALF = ("bfloat16", "float16")
 FLOATS = (*HALF, "float32")

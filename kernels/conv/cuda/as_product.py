@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from math import prod
 
-from ...matmul.product import Product, of_linear
+from ...matmul.cuda.product import Product, of_linear
 from ...op import Attrs, Specs
 from ...spec import ABSENT, TensorSpec
 from .problem import Images, Problem, forward, input_grad, weight_grad

@@ -144,24 +144,30 @@ def mutants() -> Iterator[Mutant]:
     """Every barrier taken out, copies waited for too late, edges not looked at."""
     barrier = "__syncthreads();"
     for kernel, file, barriers in (
-        ("matmul/cuda_cupy/simt", "matmul/simt.cu", 4),
-        ("matmul/cuda_cupy/tensor_cores", "matmul/tensor_cores.cu", 4),
-        ("conv/cuda_cupy/direct", "conv/few_channels.cu", 2),
+        ("matmul/cuda_cupy/simt", "matmul/cuda/simt.cu", 4),
+        ("matmul/cuda_cupy/tensor_cores", "matmul/cuda/tensor_cores.cu", 4),
+        ("conv/cuda_cupy/direct", "conv/cuda/few_channels.cu", 2),
     ):
         yield from (Mutant(kernel, file, barrier, nth) for nth in range(barriers))
-    yield Mutant("conv/cuda_cupy/depthwise_channels", "conv/depthwise.cu", barrier, 0)
+    yield Mutant("conv/cuda_cupy/depthwise_channels", "conv/cuda/depthwise.cu", barrier, 0)
     yield from (
-        Mutant("conv/cuda_cupy/depthwise_planes", "conv/depthwise.cu", barrier, nth) for nth in (1, 2)
+        Mutant("conv/cuda_cupy/depthwise_planes", "conv/cuda/depthwise.cu", barrier, nth) for nth in (1, 2)
     )
-    for kernel, file in (("simt", "matmul/simt.cu"), ("tensor_cores", "matmul/tensor_cores.cu")):
+    for kernel, file in (("simt", "matmul/cuda/simt.cu"), ("tensor_cores", "matmul/cuda/tensor_cores.cu")):
         yield Mutant(f"matmul/cuda_cupy/{kernel}", file, "STAGES - 2>", 0, "STAGES - 1>")
-    yield Mutant("matmul/cuda_cupy/simt", "matmul/simt.cu", "k < depth && row < rows", 0, "k < depth")
-    yield Mutant("matmul/cuda_cupy/simt", "matmul/simt.cu", "k < depth && row < rows", 0, "row < rows")
+    yield Mutant("matmul/cuda_cupy/simt", "matmul/cuda/simt.cu", "k < depth && row < rows", 0, "k < depth")
+    yield Mutant("matmul/cuda_cupy/simt", "matmul/cuda/simt.cu", "k < depth && row < rows", 0, "row < rows")
     yield Mutant(
-        "matmul/cuda_cupy/tensor_cores", "matmul/tensor_cores.cu", "(a_chunk ^ k / 8)", 0, "(a_chunk + k / 8)"
+        "matmul/cuda_cupy/tensor_cores",
+        "matmul/cuda/tensor_cores.cu",
+        "(a_chunk ^ k / 8)",
+        0,
+        "(a_chunk + k / 8)",
     )
-    yield Mutant("conv/cuda_cupy/depthwise_planes", "conv/depthwise.cu", "&& w < g.wide", 0, "")
-    yield Mutant("conv/cuda_cupy/depthwise_channels", "conv/depthwise.cu", "left + column >= 0 &&", 0, "")
+    yield Mutant("conv/cuda_cupy/depthwise_planes", "conv/cuda/depthwise.cu", "&& w < g.wide", 0, "")
+    yield Mutant(
+        "conv/cuda_cupy/depthwise_channels", "conv/cuda/depthwise.cu", "left + column >= 0 &&", 0, ""
+    )
 
 
 @pytest.mark.parametrize("mutant", list(mutants()), ids=str)

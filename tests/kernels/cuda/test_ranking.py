@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kernelwright.kernels.cuda import device, ranking
 from kernelwright.kernels.cuda.ranking import Block, Work, predict
-from kernelwright.kernels.matmul import gpu_tiles, product
+from kernelwright.kernels.matmul.cuda import choices, product
 from kernelwright.kernels.matmul.op import MATMUL
 from kernelwright.kernels.spec import TensorSpec
 
@@ -37,7 +37,7 @@ def _ways(p: product.Product, chip: device.Device) -> list[tuple[str, str]]:
         (unit, mover)
         for unit in units
         for mover in ("engine", "threads")
-        if (mover, unit) in gpu_tiles.TILES and gpu_tiles.tiles_problem(p, unit, mover, chip) is None
+        if (mover, unit) in choices.TILES and choices.tiles_problem(p, unit, mover, chip) is None
     ]
 
 
@@ -45,13 +45,13 @@ def _ways(p: product.Product, chip: device.Device) -> list[tuple[str, str]]:
 def test_what_is_offered_can_be_launched(m: int, n: int, k: int, dtype: str, turned: bool, chip: int) -> None:
     p, found = _product(m, n, k, dtype, turned), device.chip(chip)
     for unit, mover in _ways(p, found):
-        configs = gpu_tiles.candidates(p, unit, mover, found)
+        configs = choices.candidates(p, unit, mover, found)
         assert configs, f"{m}x{n}x{k} {unit} by {mover} on sm_{chip} has no configuration"
-        times = [gpu_tiles.predicted(p, config, unit, mover, found) for config in configs]
+        times = [choices.predicted(p, config, unit, mover, found) for config in configs]
         assert times == sorted(times)
         for config in configs:
             q = p.turn() if config["turned"] else p
-            block, work = gpu_tiles.block_of(q, config, unit, mover, found), gpu_tiles.work_of(q, unit)
+            block, work = choices.block_of(q, config, unit, mover, found), choices.work_of(q, unit)
             assert ranking.refusal(work, block, found) is None
             assert block.shared <= found.shared_bytes
             assert 1 <= config["splits"] <= max(1, ranking.ceil_div(k, config["bk"]))
@@ -85,11 +85,11 @@ def test_no_prediction_beats_the_roof(m: int, n: int, k: int, chip: int) -> None
     flops, moved = 2 * prod((m, n, k)), 2 * (m * k + k * n + m * n)
     roof = max(flops / found.flops["bfloat16"], moved / found.bandwidth)
     for unit, mover in _ways(p, found):
-        for config in gpu_tiles.candidates(p, unit, mover, found):
-            assert gpu_tiles.predicted(p, config, unit, mover, found) > roof
+        for config in choices.candidates(p, unit, mover, found):
+            assert choices.predicted(p, config, unit, mover, found) > roof
     if min(m, n) <= 4:
-        for config in gpu_tiles.rows_candidates(p, found):
-            assert gpu_tiles.rows_predicted(p, config, found) > roof
+        for config in choices.rows_candidates(p, found):
+            assert choices.rows_predicted(p, config, found) > roof
 
 
 @pytest.mark.parametrize(
@@ -108,26 +108,26 @@ def test_what_cannot_be_launched_is_refused(work: Work, block: Block, chip: int,
 
 def test_large_squares_take_the_tile_that_reads_least() -> None:
     for size in (2048, 4096, 8192, 16384):
-        best = gpu_tiles.candidates(_product(size, size, size, "bfloat16"), "bfloat16", "engine", HOPPER)[0]
+        best = choices.candidates(_product(size, size, size, "bfloat16"), "bfloat16", "engine", HOPPER)[0]
         assert (best["bm"], best["bn"], best["splits"]) == (128, 256, 1)
 
 
 def test_few_tiles_have_their_k_split_and_many_do_not() -> None:
-    deep = gpu_tiles.candidates(_product(256, 256, 16384, "bfloat16"), "bfloat16", "engine", HOPPER)[0]
+    deep = choices.candidates(_product(256, 256, 16384, "bfloat16"), "bfloat16", "engine", HOPPER)[0]
     assert deep["splits"] > 1
-    flat = gpu_tiles.candidates(_product(8192, 8192, 256, "bfloat16"), "bfloat16", "engine", HOPPER)[0]
+    flat = choices.candidates(_product(8192, 8192, 256, "bfloat16"), "bfloat16", "engine", HOPPER)[0]
     assert flat["splits"] == 1
 
 
 def test_few_rows_are_turned_or_streamed() -> None:
     p = _product(16, 4096, 4096, "bfloat16", turned=True)
-    best = gpu_tiles.candidates(p, "bfloat16", "engine", HOPPER)[0]
+    best = choices.candidates(p, "bfloat16", "engine", HOPPER)[0]
     assert best["turned"]
     assert best["bn"] == 16
     one = _product(1, 4096, 4096, "bfloat16", turned=True)
-    stream = min(gpu_tiles.rows_predicted(one, c, HOPPER) for c in gpu_tiles.rows_candidates(one, HOPPER))
+    stream = min(choices.rows_predicted(one, c, HOPPER) for c in choices.rows_candidates(one, HOPPER))
     tiles = min(
-        gpu_tiles.predicted(one, c, "bfloat16", "engine", HOPPER)
-        for c in gpu_tiles.candidates(one, "bfloat16", "engine", HOPPER)
+        choices.predicted(one, c, "bfloat16", "engine", HOPPER)
+        for c in choices.candidates(one, "bfloat16", "engine", HOPPER)
     )
     assert stream < tiles

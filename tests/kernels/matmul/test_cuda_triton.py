@@ -17,7 +17,8 @@ from kernelwright.kernels import accuracy  # noqa: E402
 from kernelwright.kernels.cuda import device, launch  # noqa: E402
 from kernelwright.kernels.cuda.check import untakeable  # noqa: E402
 from kernelwright.kernels.errors import NoKernelError  # noqa: E402
-from kernelwright.kernels.matmul import gpu_plan, triton_launch  # noqa: E402
+from kernelwright.kernels.matmul.cuda import launch as matmul_launch  # noqa: E402
+from kernelwright.kernels.matmul.cuda import plans  # noqa: E402
 from kernelwright.kernels.op import Sample, get_op  # noqa: E402
 from kernelwright.kernels.registry import kernels_for  # noqa: E402
 from kernelwright.kernels.spec import TensorSpec, np_dtype  # noqa: E402
@@ -150,7 +151,7 @@ def test_few_rows_of_every_form(splits: int) -> None:
 def few_multiprocessors(monkeypatch: pytest.MonkeyPatch) -> None:
     """A chip of two multiprocessors, so that each program computes many tiles."""
     small = replace(device.chip(90), multiprocessors=2)
-    monkeypatch.setattr(triton_launch, "facts", lambda name: small)
+    monkeypatch.setattr(matmul_launch, "facts", lambda name: small)
 
 
 @pytest.mark.usefixtures("few_multiprocessors")
@@ -195,13 +196,13 @@ def test_the_order_of_arrival_changes_no_bit(kernel: str) -> None:
 
 
 def test_a_loop_that_reads_past_the_end_of_k_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = gpu_plan._plan
+    plan = plans._plan
 
     def careless(*args: Any) -> Any:
         made = plan(*args)
         return replace(made, constants={**made.constants, "WHOLE_K": True})
 
-    monkeypatch.setattr(gpu_plan, "_plan", careless)
+    monkeypatch.setattr(plans, "_plan", careless)
     sample = Sample("ragged", (normal(33, 50), normal(50, 40)))
     with pytest.raises(Exception, match=r"OutOfBoundsError|outside") as caught:
         right("matmul/cuda_triton/pointers", sample, TILE)
@@ -212,7 +213,7 @@ def test_a_loop_that_reads_past_the_end_of_k_is_found(monkeypatch: pytest.Monkey
     ("name", "change"), [("steps_of_part", -1), ("splits", -1), ("a_ks", 1), ("c_ms", 8)]
 )
 def test_a_wrong_number_is_found(name: str, change: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = gpu_plan._plan
+    plan = plans._plan
 
     def wrong(*args: Any) -> Any:
         made = plan(*args)
@@ -221,7 +222,7 @@ def test_a_wrong_number_is_found(name: str, change: int, monkeypatch: pytest.Mon
             made, integers={**made.integers, name: made.integers[name] + change}, constants=constants
         )
 
-    monkeypatch.setattr(gpu_plan, "_plan", wrong)
+    monkeypatch.setattr(plans, "_plan", wrong)
     sample = Sample("split", (normal(33, 96), normal(96, 40)))
     with pytest.raises(Exception, match=r"wrong|OutOfBoundsError|outside|lie") as caught:
         right("matmul/cuda_triton/pointers", sample, {**TILE, "splits": 3})

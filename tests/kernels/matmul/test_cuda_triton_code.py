@@ -13,7 +13,7 @@ need("triton")
 from cuda_code import Case, Proof  # noqa: E402
 
 from kernelwright.kernels.cuda import device, ranking  # noqa: E402
-from kernelwright.kernels.matmul import gpu_tiles, product  # noqa: E402
+from kernelwright.kernels.matmul.cuda import choices, product  # noqa: E402
 from kernelwright.kernels.op import get_op  # noqa: E402
 from kernelwright.kernels.spec import ABSENT, TensorSpec  # noqa: E402
 
@@ -55,7 +55,7 @@ def square(dtype: str, turned: bool = False) -> TensorSpec:
 
 def plain_cases() -> Iterator[Case]:
     """Every line of the table of configurations, for every chip that runs it: x w^T of squares."""
-    for (mover, unit), tiles in gpu_tiles.TILES.items():
+    for (mover, unit), tiles in choices.TILES.items():
         if unit in ("float16", "float8_e4m3fn"):
             continue  # float16 is bfloat16 to everything but the instruction's name
         dtype = "float32" if unit in ("tf32", "float32") else unit
@@ -74,13 +74,13 @@ def float8_cases() -> Iterator[Case]:
     """Factors by row and column, b by columns, as the tensor cores want it."""
     one = TensorSpec((SIZE,), "float32", "cuda")
     for mover, kernel in (("engine", "descriptors"), ("threads", "pointers")):
-        for tile in gpu_tiles.TILES[mover, "float8_e4m3fn"]:
+        for tile in choices.TILES[mover, "float8_e4m3fn"]:
             for chip in ENGINE:
                 inputs = (square("float8_e4m3fn"), square("float8_e4m3fn", turned=True), one, one, ABSENT)
                 moves = "UTMALDG" if mover == "engine" else "LDGSTS"
                 expect = (FLOAT8_CORES[chip], moves)
                 yield case(f"scaled_matmul/{kernel}", inputs, configured(tile), chip, expect=expect)
-    tile = gpu_tiles.TILES["engine", "float8_e4m3fn"][0]
+    tile = choices.TILES["engine", "float8_e4m3fn"][0]
     inputs = (square("float8_e4m3fn"), square("float8_e4m3fn"), one, one, on_gpu(SIZE, dtype="float32"))
     yield case(
         "scaled_matmul/float32", inputs, configured(tile), 90, "b by rows", attrs={"out_dtype": "float32"}
@@ -92,7 +92,7 @@ def ended_cases() -> Iterator[Case]:
     half = (square("bfloat16"), square("bfloat16"))
     rest = (TensorSpec((SIZE,), "bfloat16", "cuda"), square("bfloat16"))
     for mover, kernel, chip in (("engine", "descriptors", 90), ("threads", "pointers", 80)):
-        for tile in gpu_tiles.TILES[mover, "bfloat16"]:
+        for tile in choices.TILES[mover, "bfloat16"]:
             config = configured(tile)
             if offered((*half, *rest, square("bfloat16")), config, mover, chip):
                 yield case(
@@ -109,11 +109,11 @@ def ended_cases() -> Iterator[Case]:
 def offered(specs: Any, config: Mapping[str, Any], mover: str, chip: int) -> bool:
     """Whether a configuration is among those that the kernel may be given."""
     p = product.of_linear(specs, None)
-    work, found = gpu_tiles.work_of(p, "bfloat16"), device.chip(chip)
-    block = gpu_tiles.block_of(p, config, "bfloat16", mover, found)
-    if gpu_tiles._crowded(p, block, work) or ranking.refusal(work, block, found):
+    work, found = choices.work_of(p, "bfloat16"), device.chip(chip)
+    block = choices.block_of(p, config, "bfloat16", mover, found)
+    if choices._crowded(p, block, work) or ranking.refusal(work, block, found):
         return False
-    return config["splits"] == 1 or not gpu_tiles._most_sums(block, work)
+    return config["splits"] == 1 or not choices._most_sums(block, work)
 
 
 def form_cases() -> Iterator[Case]:
@@ -140,7 +140,7 @@ def form_cases() -> Iterator[Case]:
 def unaligned_cases() -> Iterator[Case]:
     """Element by element, where neither strides nor addresses are multiples of 16 bytes."""
     for dtype in ("bfloat16", "float32"):
-        config = configured(gpu_tiles.UNALIGNED[dtype])
+        config = configured(choices.UNALIGNED[dtype])
         for chip in device.TARGETS:
             inputs = (on_gpu(1023, 1021, dtype=dtype), on_gpu(1021, 1027, dtype=dtype))
             yield case("matmul/pointers", inputs, config, chip, "odd")
@@ -155,7 +155,7 @@ def row_cases() -> Iterator[Case]:
             for turned in (False, True):
                 inputs = (on_gpu(rows, SIZE, dtype=dtype), on_gpu(SIZE, SIZE, dtype=dtype, turned=turned))
                 p = product.of_matmul((*inputs, on_gpu(rows, SIZE, dtype=dtype)))
-                config = gpu_tiles.rows_candidates(p, device.chip(chip))[0]
+                config = choices.rows_candidates(p, device.chip(chip))[0]
                 how = {"expect": ("LDG.E.128|LDG.E.NA.128",), "forbid": ("HMMA", "HGMMA", "LDGSTS")}
                 yield case("matmul/rows", inputs, config, chip, **how)
 
@@ -203,7 +203,7 @@ def test_the_model_knows_the_shared_memory() -> None:
             continue
         p = _product(one)
         unit = "tf32" if "tf32" in one.kernel else p.dtype
-        block = gpu_tiles.block_of(p, one.config, unit, mover, device.chip(one.capability))
+        block = choices.block_of(p, one.config, unit, mover, device.chip(one.capability))
         (code,) = PROOF.codes(one)
         assert code.shared <= block.shared, f"{one}: {code.shared} laid out, {block.shared} expected"
         checked += 1

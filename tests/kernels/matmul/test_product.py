@@ -7,9 +7,9 @@ import pytest
 
 import kernelwright as kw
 from kernelwright.kernels.errors import ConfigError, DTypeError, ShapeError
-from kernelwright.kernels.matmul import gpu_plan
+from kernelwright.kernels.matmul.cuda import plans
+from kernelwright.kernels.matmul.cuda.product import Product, of_linear, of_matmul
 from kernelwright.kernels.matmul.op import MATMUL, SCALED_MATMUL
-from kernelwright.kernels.matmul.product import Product, of_linear, of_matmul
 from kernelwright.kernels.op import Op
 from kernelwright.kernels.spec import ABSENT, TensorSpec, np_dtype
 
@@ -50,8 +50,8 @@ def test_gradients_are_transposed_operands_and_no_copies() -> None:
     dw = matmul(spec(256, 64, strides=(1, 256)), x)
     assert (dx.a.form("m", "k"), dx.b.form("k", "n")) == ("k", "n")
     assert (dw.a.form("m", "k"), dw.b.form("k", "n")) == ("m", "n")
-    assert gpu_plan.descriptor_problem(dx) is None
-    assert gpu_plan.descriptor_problem(dw) is None
+    assert plans.descriptor_problem(dx) is None
+    assert plans.descriptor_problem(dw) is None
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,13 @@ def test_gradients_are_transposed_operands_and_no_copies() -> None:
     ],
 )
 def test_what_the_copy_engine_cannot_read(a: TensorSpec, reason: str) -> None:
-    assert reason in (gpu_plan.descriptor_problem(matmul(a, spec(a.shape[1], 8))) or "")
+    assert reason in (plans.descriptor_problem(matmul(a, spec(a.shape[1], 8))) or "")
 
 
 def test_no_columns_to_add_up_leave_one_empty_part() -> None:
     config = {"bm": 64, "bn": 64, "bk": 32, "warps": 4, "stages": 2, "splits": 8, "group": 8}
     config |= {"precision": "", "halves": False, "persistent": False, "resident": 1}
-    (plan,) = gpu_plan.pointer_plans(matmul(spec(5, 0), spec(0, 7)), config, 132)
+    (plan,) = plans.pointer_plans(matmul(spec(5, 0), spec(0, 7)), config, 132)
     assert (plan.integers["splits"], plan.integers["k"], plan.sums) == (1, 0, 0)
 
 
@@ -84,7 +84,7 @@ def test_linear_is_a_product_with_the_transpose_of_w() -> None:
 
 
 def test_axes_too_long_for_32_bits_are_refused() -> None:
-    assert "too long" in (gpu_plan.size_problem(matmul(spec(2**31, 8), spec(8, 8))) or "")
+    assert "too long" in (plans.size_problem(matmul(spec(2**31, 8), spec(8, 8))) or "")
 
 
 def _infer(op: Op, *specs: TensorSpec, **attrs: object) -> TensorSpec:

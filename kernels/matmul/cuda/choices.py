@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..cuda import ranking
-from ..cuda.device import Device
-from ..cuda.ranking import Block, Work, ceil_div
-from ..kernel import Config
-from .gpu_plan import (
+from ...cuda import ranking
+from ...cuda.device import Device
+from ...cuda.ranking import Block, Work, ceil_div
+from ...kernel import Config
+from .plans import (
     ITEM_BYTES,
     MOST_ROWS,
     VECTOR_BYTES,

@@ -6,22 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..cuda.device import facts
-from ..cuda.launch import CudaLaunch, launcher
-from ..cuda.step import Arg, Descriptor, Step, Workspace
-from ..kernel import Config
-from ..op import Attrs, Specs
-from . import gpu_plan, gpu_tiles, triton_rows, triton_tiles
-from .gpu_plan import Plan
+from ...cuda.device import facts
+from ...cuda.launch import CudaLaunch, launcher
+from ...cuda.step import Arg, Descriptor, Step, Workspace
+from ...kernel import Config
+from ...op import Attrs, Specs
+from . import choices, plans, row_kernels, tile_kernels
+from .plans import Plan
 from .product import Product
 
 ProductOf = Callable[[Specs, Attrs], Product]
 Refusal = Callable[[Specs, Attrs], str | None]
 
 _FUNCTIONS = {
-    "by_pointers": triton_tiles.by_pointers,
-    "by_descriptors": triton_tiles.by_descriptors,
-    "few_rows": triton_rows.few_rows,
+    "by_pointers": tile_kernels.by_pointers,
+    "by_descriptors": tile_kernels.by_descriptors,
+    "few_rows": row_kernels.few_rows,
 }
 _POINTERS = ("a", "b", "c", "bias", "residual", "a_scale", "b_scale")
 _TURNED = {"a": "b", "b": "a", "a_scale": "b_scale", "b_scale": "a_scale"}
@@ -43,12 +43,12 @@ class Calls:
 
     def problem(self, specs: Specs, attrs: Attrs) -> str | None:
         """Why no kernel here can take a call; None when they can."""
-        return self.refuse(specs, attrs) or gpu_plan.size_problem(self.product(specs, attrs))
+        return self.refuse(specs, attrs) or plans.size_problem(self.product(specs, attrs))
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Calls that are computed by tiles (`triton_tiles.py`).
+    """Calls that are computed by tiles (`tile_kernels.py`).
 
     Attributes:
         calls: of an op.
@@ -66,34 +66,32 @@ class Tiles:
         if reason is not None:
             return reason
         p, device = self.calls.product(specs, attrs), facts(specs[0].device)
-        return gpu_tiles.tiles_problem(p, self._unit(p), self.mover, device)
+        return choices.tiles_problem(p, self._unit(p), self.mover, device)
 
     def configs(self, specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
         """For `@kernel`."""
         p = self.calls.product(specs, attrs)
-        return gpu_tiles.candidates(p, self._unit(p), self.mover, facts(specs[0].device))
+        return choices.candidates(p, self._unit(p), self.mover, facts(specs[0].device))
 
     def model(self, specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
         """For `@kernel`."""
         p = self.calls.product(specs, attrs)
-        return gpu_tiles.predicted(p, config, self._unit(p), self.mover, facts(specs[0].device))
+        return choices.predicted(p, config, self._unit(p), self.mover, facts(specs[0].device))
 
     def bind(self, specs: Specs, attrs: Attrs, config: Config) -> CudaLaunch:
         """The launch of a call."""
         p, device = self.calls.product(specs, attrs), facts(specs[0].device)
         unit, places = self._unit(p), self.calls.places
         q = p.turn() if config["turned"] else p
-        full = gpu_tiles.completed(q, config, unit, self.mover, device)
+        full = choices.completed(q, config, unit, self.mover, device)
         if self.mover == "threads":
-            return launcher(
-                specs, *_steps(places, q, gpu_plan.pointer_plans(q, full, device.multiprocessors))
-            )
+            return launcher(specs, *_steps(places, q, plans.pointer_plans(q, full, device.multiprocessors)))
 
         def unaligned() -> Sequence[Step]:
-            other = gpu_tiles.completed(q, gpu_tiles.unaligned_config(unit), unit, "threads", device)
-            return _steps(places, q, gpu_plan.pointer_plans(q, other, device.multiprocessors))
+            other = choices.completed(q, choices.unaligned_config(unit), unit, "threads", device)
+            return _steps(places, q, plans.pointer_plans(q, other, device.multiprocessors))
 
-        plan = gpu_plan.descriptor_plan(q, full, device.multiprocessors)
+        plan = plans.descriptor_plan(q, full, device.multiprocessors)
         return launcher(specs, *_steps(places, q, [plan]), otherwise=unaligned)
 
     def _unit(self, p: Product) -> str:
@@ -102,7 +100,7 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Rows:
-    """Calls with few rows or columns (`triton_rows.py`)."""
+    """Calls with few rows or columns (`row_kernels.py`)."""
 
     calls: Calls
 
@@ -111,20 +109,20 @@ class Rows:
         reason = self.calls.problem(specs, attrs)
         if reason is not None:
             return reason
-        return gpu_tiles.few_rows_problem(self.calls.product(specs, attrs), facts(specs[0].device))
+        return choices.few_rows_problem(self.calls.product(specs, attrs), facts(specs[0].device))
 
     def configs(self, specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
         """For `@kernel`."""
-        return gpu_tiles.rows_candidates(self.calls.product(specs, attrs), facts(specs[0].device))
+        return choices.rows_candidates(self.calls.product(specs, attrs), facts(specs[0].device))
 
     def model(self, specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
         """For `@kernel`."""
-        return gpu_tiles.rows_predicted(self.calls.product(specs, attrs), config, facts(specs[0].device))
+        return choices.rows_predicted(self.calls.product(specs, attrs), config, facts(specs[0].device))
 
     def bind(self, specs: Specs, attrs: Attrs, config: Config) -> CudaLaunch:
         """The launch of a call."""
-        q = gpu_tiles.with_few_rows(self.calls.product(specs, attrs))
-        return launcher(specs, *_steps(self.calls.places, q, gpu_plan.rows_plans(q, config)))
+        q = choices.with_few_rows(self.calls.product(specs, attrs))
+        return launcher(specs, *_steps(self.calls.places, q, plans.rows_plans(q, config)))
 
 
 def _steps(places: Mapping[str, int], p: Product, plans: Sequence[Plan]) -> list[Step]:

@@ -1,4 +1,4 @@
-"""From a product and a configuration to one launch of a kernel in `triton_tiles.py` or `triton_rows.py`.
+"""From a product and a configuration to one launch of a kernel in `tile_kernels.py` or `row_kernels.py`.
 
 Nothing here needs triton or a GPU: what is launched, with which numbers, and how much scratch it takes, are
 facts of the problem.
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..cuda.ranking import ceil_div
+from ...cuda.ranking import ceil_div
 from .product import BATCH_AXES, Operand, Product
 
 LONGEST = 2**31 - 2**12

@@ -13,8 +13,8 @@ from functools import lru_cache
 from itertools import product as pairs
 from math import prod
 
-from ..op import Specs
-from ..spec import ABSENT, TensorSpec
+from ...op import Specs
+from ...spec import ABSENT, TensorSpec
 
 BATCH_AXES = 2
 """The axes of a batch that one launch walks; what is further out is a launch each."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
-from ..cpu.cycles import ceil_div
-from ..op import Specs
-from ..spec import TensorSpec
+from ...cpu.cycles import ceil_div
+from ...op import Specs
+from ...spec import TensorSpec
 
 BATCH_AXES = 4  # of struct Product in product.cuh
 Pair = tuple[int, int]

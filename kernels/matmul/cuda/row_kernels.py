@@ -8,7 +8,7 @@ rows:
     B along n   [BK, BN] at a time      acc[r][l, i] += A[r, l] B[l, i]
 
 No sum crosses threads within the loop. `splits` parts of k give every multiprocessor something to read; their
-sums are added as in `triton_tiles.py`.
+sums are added as in `tile_kernels.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_tiles import ended, grid_of, matrix_at, whole
+from .tile_kernels import ended, grid_of, matrix_at, whole
 
 # The argument lists of kernels are long, and are written several to a line.
 # fmt: off
@@ -73,7 +73,7 @@ def few_rows(
 
     Args:
         sums, arrivals: scratch for SPLIT: float32 [programs, ROWS, BN], and int32 [programs / splits] of
-        zeros. The rest as for `triton_tiles.by_pointers`.
+        zeros. The rest as for `tile_kernels.by_pointers`.
     """
     n, k = whole(n, N_UNIT), whole(k, K_UNIT)
     a_ms, a_ks = whole(a_ms, 1 if A_FORM == "m" else A_UNIT), whole(a_ks, 1 if A_FORM == "k" else A_UNIT)

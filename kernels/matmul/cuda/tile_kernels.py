@@ -28,7 +28,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ..cuda.triton_activations import activate
+from ...cuda.triton_activations import activate
 
 # The argument lists of kernels are long, and are written several to a line.
 # fmt: off
