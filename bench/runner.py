@@ -30,13 +30,12 @@ from ..kernels.machine import machine
 from ..kernels.settings import using
 from .baselines import Baseline
 from .baselines.base import usable
-from .check import Checker, Prover, reason
+from .honest.check import Checker, Prover, reason
 from .machine import Roof
 from .ours import Ours
-from .probe import Probe
 from .problems import Inputs, Problem
 from .store import Case, RaceRecord
-from .timing import Lane, Outputs, Race, Timing, race
+from .timing import Lane, Outputs, Probe, Race, Timing, race
 
 ITSELF = "itself"
 WARM, COLD = "warm", "cold"

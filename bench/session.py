@@ -16,14 +16,14 @@ from ..kernels.errors import ConfigError, DeviceError, NoKernelError
 from ..kernels.machine import machine
 from ..kernels.settings import check_threads
 from ..kernels.spec import check_device, dtype_name
-from . import first_call, overhead
+from . import first_call
 from .baselines import Baseline, baselines, get_baselines
-from .machine import Roof, environment, facts, measured_roof, versions
-from .probe import Probe
+from .machine import Roof, environment, facts, git_state, measured_roof, versions
 from .problems import Selection, select
 from .runner import COLD, WARM, Request, Runner, Watcher, contenders_for, now
-from .store import Run, git_state, timing_record
-from .timing import Timing
+from .store import Run, timing_record
+from .timing import Probe, Timing
+from .whole import overhead
 
 RESULTS = Path("kernelwright-results")
 # Suites whose whole runs also measure first calls and call overhead: those that a person looks at.

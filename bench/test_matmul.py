@@ -19,7 +19,7 @@ import pytest
 
 import kernelwright as kw
 from kernelwright.bench.baselines import baselines, get_baseline
-from kernelwright.bench.check import Checker
+from kernelwright.bench.honest.check import Checker
 from kernelwright.bench.ours import Ours
 from kernelwright.bench.problems import Problem, get_suite
 from kernelwright.bench.timing import Lane

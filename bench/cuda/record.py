@@ -20,7 +20,7 @@ from typing import Any
 
 from ...kernels.atomic import write_atomically
 from ...kernels.errors import KernelwrightError
-from ..store import git_state
+from ..machine import git_state
 from .cases import Job, jobs
 
 KIND, SCHEMA = "kernelwright-gpu-record", 1

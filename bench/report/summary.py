@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..compare import Interval, geometric_mean, group_interval
+from ..compare.intervals import Interval, geometric_mean, group_interval
 from ..store import Case, RaceRecord, Run
 from . import text
 

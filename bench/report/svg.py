@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from ..compare import Interval
+from ..compare.intervals import Interval
 from ..machine import Roof
 from ..store import Case
 from . import text

@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from kernelwright.bench import session as sessions
-from kernelwright.bench.call_words import parse_shape
 from kernelwright.bench.cli import app
+from kernelwright.bench.cli.call_words import parse_shape
 from kernelwright.bench.machine import Roof
 from kernelwright.bench.store import Run
 from kernelwright.kernels.errors import ShapeError

@@ -13,7 +13,7 @@ import pytest
 
 from kernelwright.bench import problems
 from kernelwright.bench.baselines import Baseline, baselines
-from kernelwright.bench.check import Checker
+from kernelwright.bench.honest.check import Checker
 from kernelwright.bench.problems import Operand, Problem, get_suite, suites
 from kernelwright.bench.problems.recurrents import MOST_GFLOP
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kernelwright.bench.compare import Interval, geometric_mean
+from kernelwright.bench.compare.intervals import Interval, geometric_mean
 from kernelwright.bench.report import page, print_run, summarise, text
 from kernelwright.bench.report.svg import RatioScale
 from kernelwright.bench.report.terminal import console_for

@@ -12,7 +12,7 @@ import pytest
 
 from kernelwright.bench import machine
 from kernelwright.bench.machine import Roof, facts, measured_roof, roof_file
-from kernelwright.bench.probe import SystemProbe
+from kernelwright.bench.timing import SystemProbe
 from kernelwright.kernels.cpu import roof
 
 READ = {1: {1 << 20: 100e9, 1 << 24: 30e9, 1 << 27: 20e9}}

@@ -12,12 +12,11 @@ import pytest
 
 from kernelwright.bench import session as sessions
 from kernelwright.bench.machine import Roof
-from kernelwright.bench.probe import SystemProbe
 from kernelwright.bench.problems import select
 from kernelwright.bench.runner import COLD, Contender, Request, Runner, cold_note, cold_sets, contenders_for
 from kernelwright.bench.session import Options, prepare
 from kernelwright.bench.store import Case, Run
-from kernelwright.bench.timing import Timing
+from kernelwright.bench.timing import SystemProbe, Timing
 from kernelwright.kernels import registry
 from kernelwright.kernels.errors import NoKernelError, RegistrationError
 

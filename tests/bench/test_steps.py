@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernelwright.bench.networks import get_network, networks
-from kernelwright.bench.networks.network import UnknownNetworkError
 from kernelwright.bench.store import dumps
+from kernelwright.bench.whole.networks import get_network, networks
+from kernelwright.bench.whole.networks.network import UnknownNetworkError
 from kernelwright.engine import nn
 from kernelwright.kernels.settings import using
 
 pytest.importorskip("torch")
 
-from kernelwright.bench import rivals, steps, whole
+from kernelwright.bench.whole import command as whole
+from kernelwright.bench.whole import rivals, steps
 
 
 def test_parameters_of_both_definitions_have_the_same_names_and_shapes() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kernelwright.bench.store import RaceRecord, ResultFileError, Run, dumps, git_state
+from kernelwright.bench.machine import git_state
+from kernelwright.bench.store import RaceRecord, ResultFileError, Run, dumps
 from kernelwright.kernels.atomic import write_atomically
 
 

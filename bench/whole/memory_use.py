@@ -11,9 +11,9 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from .first_call import fresh
+from ..first_call import fresh
+from ..report import text
 from .networks import Network
-from .report import text
 
 STEPS = 4
 

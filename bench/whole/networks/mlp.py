@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ... import relu
-from ...engine import nn
+from .... import relu
+from ....engine import nn
 from .network import Batch, Network
 
 SIZES = (64, 128, 128, 10)

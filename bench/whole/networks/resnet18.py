@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ... import adaptive_avg_pool2d, flatten, max_pool2d, relu
-from ...engine import nn
+from .... import adaptive_avg_pool2d, flatten, max_pool2d, relu
+from ....engine import nn
 from .network import Batch, Network
 
 STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))

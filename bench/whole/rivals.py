@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from ..timing import Call as Timed
+from ..timing import Lane, closure_loop
 from .networks import Network
 from .networks.network import Batch
-from .timing import Call as Timed
-from .timing import Lane, closure_loop
 
 Call = Callable[[], Any]
 

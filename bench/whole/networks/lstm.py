@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...engine import nn
+from ....engine import nn
 from .network import Batch, Network
 
 WORDS, HIDDEN, STEPS = 10_000, 256, 35

@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from .problems import Problem
-from .report import text
-from .report.terminal import case_line
-from .store import Case
+from ..problems import Problem
+from ..report import text
+from ..report.terminal import case_line
+from ..store import Case
 
 
 class Progress:

@@ -16,18 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from ..engine import nn
-from ..engine.array import Array, array
-from ..engine.autograd import value_and_grad
-from ..engine.compile import compile as compiled
-from ..engine.functional.loss import cross_entropy
-from ..kernels.settings import using
+from ...engine import nn
+from ...engine.array import Array, array
+from ...engine.autograd import value_and_grad
+from ...engine.compile import compile as compiled
+from ...engine.functional.loss import cross_entropy
+from ...kernels.settings import using
+from ..compare.intervals import geometric_mean, ratio_interval
+from ..timing import Lane, Probe, Timing, race, settle
 from . import rivals
-from .compare import geometric_mean, ratio_interval
 from .networks import Network
 from .networks.network import Batch
-from .probe import Probe
-from .timing import Lane, Timing, race, settle
 
 STEPS_COMPARED = 5
 # Steps that are timed learn so slowly that weights, and with them the work, stay as they are.

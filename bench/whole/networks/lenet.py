@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ... import flatten, max_pool2d, relu
-from ...engine import nn
+from .... import flatten, max_pool2d, relu
+from ....engine import nn
 from .network import Batch, Network
 
 

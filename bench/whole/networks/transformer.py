@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ... import mean
-from ...engine import nn
+from .... import mean
+from ....engine import nn
 from .network import Batch, Network
 
 WORDS, WIDTH, HEADS, INNER, LAYERS, STEPS, CLASSES = 1000, 256, 4, 1024, 4, 128, 10

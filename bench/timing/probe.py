@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from .machine import cpu_ticks
+from ..machine import cpu_ticks
 
 
 class Probe(Protocol):
@@ -60,7 +60,7 @@ class SystemProbe:
 
     def calibrate(self) -> float:
         if self._chain is None:
-            from ..kernels.cpu.roof import calibration_chain
+            from ...kernels.cpu.roof import calibration_chain
 
             self._chain = calibration_chain()
         times = []

@@ -6,10 +6,10 @@ import ast
 from collections.abc import Sequence
 from typing import Any
 
-from ..kernels.errors import ConfigError, ShapeError
-from ..kernels.op import Op
-from ..kernels.spec import ABSENT, TensorSpec, dtype_name
-from .problems import Operand
+from ...kernels.errors import ConfigError, ShapeError
+from ...kernels.op import Op
+from ...kernels.spec import ABSENT, TensorSpec, dtype_name
+from ..problems import Operand
 
 LEFT_OUT = "-"
 

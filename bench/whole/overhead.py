@@ -17,17 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from ..engine import functional
-from ..engine.array import array
-from ..engine.compile import compile
-from ..engine.passes import Switches
-from ..kernels.paths import CACHE_VARIABLE
-from ..kernels.settings import using
-from . import first_call
-from .baselines import get_baseline
-from .compare import ratio_interval
-from .probe import Probe
-from .timing import Call, Lane, Timing, call_loop, closure_loop, race
+from ...engine import functional
+from ...engine.array import array
+from ...engine.compile import compile
+from ...engine.passes import Switches
+from ...kernels.paths import CACHE_VARIABLE
+from ...kernels.settings import using
+from .. import first_call
+from ..baselines import get_baseline
+from ..compare.intervals import ratio_interval
+from ..timing import Call, Lane, Probe, Timing, call_loop, closure_loop, race
 
 SIZE = 8
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernelwright.bench.compare import (
+from kernelwright.bench.compare.intervals import (
     Interval,
     geometric_mean,
     group_interval,

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..kernels import accuracy
-from ..kernels.errors import KernelwrightError, WrongResultError
-from ..kernels.kernel import ExtraError, Kernel
-from ..kernels.op import get_op
-from ..kernels.spec import TensorSpec
-from .problems import Inputs, Problem
-from .timing import Outputs
+from ...kernels import accuracy
+from ...kernels.errors import KernelwrightError, WrongResultError
+from ...kernels.kernel import ExtraError, Kernel
+from ...kernels.op import get_op
+from ...kernels.spec import TensorSpec
+from ..problems import Inputs, Problem
+from ..timing import Outputs
 
 
 class Checker:

@@ -1,27 +1,25 @@
 """Results as files: one JSON document a run, written whole or not at all.
 
 A file holds everything that a reader needs to judge or repeat the run: the machine, versions, commit,
-    settings, every
-pair of times, and for each case a command that reproduces it. It is written again after every case, so that a
-run cut short, by Ctrl-C or by a power cut, keeps what it had measured: its `status` then says "interrupted"
-or "running".
+settings, every pair of times, and for each case a command that reproduces it. It is written again after every
+case, so that a run cut short, by Ctrl-C or by a power cut, keeps what it had measured: its `status` then says
+"interrupted" or "running".
 """
 
 from __future__ import annotations
 
 import json
 import math
-import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..kernels.atomic import write_atomically
-from ..kernels.errors import KernelwrightError
-from .compare import Interval, ratio_interval
-from .problems import Problem
+from ...kernels.atomic import write_atomically
+from ...kernels.errors import KernelwrightError
+from ..compare.intervals import Interval, ratio_interval
+from ..problems import Problem
 
 KIND = "kernelwright-bench"
 SCHEMA = 3
@@ -308,25 +306,6 @@ def _median(values: list[float]) -> float:
     ordered = sorted(values)
     middle = len(ordered) // 2
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
-
-
-def git_state() -> dict[str, Any]:
-    """The commit of the checkout that this runs from, and whether files differ from it; {} elsewhere."""
-    root = Path(__file__).resolve().parent.parent
-
-    def git(*args: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(root), *args], capture_output=True, text=True, timeout=10, check=True
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
-
-    if not (root / ".git").exists():
-        return {}
-    changes = git("status", "--porcelain")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changes) if changes is not None else None}
 
 
 def timing_record(options: Any) -> dict[str, Any]:

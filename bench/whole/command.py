@@ -17,18 +17,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ..kernels.atomic import write_atomically
-from ..kernels.errors import ConfigError
+from ...kernels.atomic import write_atomically
+from ...kernels.errors import ConfigError
+from ..machine import environment, facts, git_state, versions
+from ..report import text
+from ..runner import now
+from ..session import RESULTS, Exit, Options, parse_threads
+from ..store import dumps, timing_record
+from ..timing import SystemProbe, Timing
 from . import memory_use, overhead, rivals, steps
-from .machine import environment, facts, versions
 from .networks import Network, get_network, networks
-from .probe import SystemProbe
-from .report import text
-from .runner import now
-from .session import RESULTS, Exit, Options, parse_threads
 from .steps import Contest
-from .store import dumps, git_state, timing_record
-from .timing import Timing
 
 INFERENCE_GOAL = 1.2
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ...engine import optim
-from ...kernels.errors import KernelwrightError, did_you_mean
+from ....engine import optim
+from ....kernels.errors import KernelwrightError, did_you_mean
 
 NAMES = ("mlp", "lenet", "resnet18", "lstm", "transformer")
 

@@ -1,0 +1,5 @@
+"""`python -m kernelwright.bench.cli`."""
+
+from . import main
+
+main()

@@ -1,0 +1,1 @@
+"""Whole networks: training steps, inference, the cost of a plan, and memory."""
