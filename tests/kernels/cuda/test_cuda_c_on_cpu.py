@@ -123,6 +123,15 @@ def results_of_any_layout() -> Iterator[Case]:
             out = TensorSpec((40, 50), dtype, "cpu", (strides[0] * size, strides[1] * size))
             sample = Sample(f"steps {strides}", (_normal(dtype, 40, 30), _normal(dtype, 30, 50)))
             yield Case.of(f"matmul/cuda_cupy/{kernel}", sample, {"bm": 64, "bn": 64}, outputs=[out])
+            # With a bias for each row of what is computed where the result lies column by column.
+            inputs = (
+                _normal(dtype, 40, 30),
+                _normal(dtype, 50, 30),
+                _normal(dtype, 50),
+                _normal(dtype, 40, 50),
+            )
+            sample = Sample(f"linear, steps {strides}", inputs, {"activation": "silu"})
+            yield Case.of(f"linear/cuda_cupy/{kernel}", sample, {"bm": 64, "bn": 64}, outputs=[out])
 
 
 def blocks_with_many_tiles() -> Iterator[Case]:
