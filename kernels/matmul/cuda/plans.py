@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...cuda.ranking import ceil_div
+from ...cpu.cycles import ceil_div
 from .product import BATCH_AXES, Operand, Product
 
 LONGEST = 2**31 - 2**12
