@@ -114,7 +114,7 @@ def _steps(places: Mapping[str, int], plans: Sequence[Plan]) -> list[Step]:
     arrivals = max(plan.arrivals for plan in plans)
     scratch = {
         "sums": Workspace((sums,)) if sums else None,
-        # Each launch leaves its counters at zero, for the next step of the call.
+        # Each launch leaves its counters at zero: for the next step of the call, and for the next call.
         "arrivals": Workspace((arrivals,), "int32", zero=True) if arrivals else None,
     }
     steps = []
