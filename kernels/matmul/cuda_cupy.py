@@ -8,8 +8,8 @@
 Both take any strides: an operand that is contiguous and aligned one way or the other comes 16 bytes at a
 time, any other one element after the other. Both add each sum up in the order of k, so that equal calls give
 equal bits. Of the rate of the ordinary cores, 67 TFLOP/s on an H200, the instructions of an inner loop leave
-92% at best; of that of the tensor cores, mma.sync reaches 63% on Hopper (see `MMA_SHARE`). No record has
-measured either yet.
+91% at best (`SimtTile.share`); of that of the tensor cores, mma.sync reaches 63% on Hopper (`MMA_SHARE`). No
+record has measured either yet.
 """
 
 from __future__ import annotations
