@@ -280,3 +280,18 @@ def calibration_chain() -> Callable[[], None]:
 
     run()
     return run
+
+
+def calibration_ports() -> Callable[[], None]:
+    """About 15 us of multiply-adds that fill the vector units: slower also beside a neighbour on the core.
+
+    A chain that waits for its own results leaves the units mostly idle, and another thread of the same core
+    (simultaneous multithreading) would find room beside it.
+    """
+    kernel = loop("fma")
+
+    def run() -> None:
+        kernel(10_000, 0, 0, 0)
+
+    run()
+    return run
