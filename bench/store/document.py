@@ -22,10 +22,12 @@ from ..compare.intervals import Interval, ratio_interval
 from ..problems import Problem
 
 KIND = "kernelwright-bench"
-SCHEMA = 3
-# Schema 1 had no inputs left out, packed operands or baselines not raced, 2 the first call of one op alone;
-# what they have means the same.
-READABLE = (1, 2, 3)
+SCHEMA = 4
+# Schema 1 had no inputs left out, packed operands or baselines not raced, 2 the first call of one op alone, 3
+# no seconds of compilation, page faults and neighbours; what they have means the same.
+READABLE = (1, 2, 3, 4)
+LATER = ("not_raced", "compile_s", "compiled", "load_s", "loaded", "tuned")
+LATER_OF_RACE = ("faults", "neighbours")
 # The median of pairs and its interval stand a few outliers; with more than this share nothing is concluded.
 NOISY_SHARE = 0.25
 
@@ -46,6 +48,8 @@ class RaceRecord:
         noisy: disturbed pairs that were kept since the repeats were used up.
         verified: timed calls whose output was checked (ours, theirs).
         error: the vendor's own error, relative to the norm.
+        faults: page faults a timed call (ours, theirs).
+        neighbours: how many CPUs' worth of work other processes did meanwhile, where the system tells.
     """
 
     baseline: str
@@ -56,6 +60,8 @@ class RaceRecord:
     noisy: int = 0
     verified: tuple[int, int] = (0, 0)
     error: float | None = None
+    faults: tuple[float, float] = (0.0, 0.0)
+    neighbours: float | None = None
 
     @property
     def pairs(self) -> list[tuple[float, float]]:
@@ -99,8 +105,11 @@ class RaceRecord:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> RaceRecord:
-        known = {f.name: record[f.name] for f in fields(cls)}
-        known["batches"], known["verified"] = tuple(record["batches"]), tuple(record["verified"])
+        missing = set(LATER_OF_RACE) - set(record)
+        known = {f.name: record[f.name] for f in fields(cls) if f.name not in missing}
+        for name in ("batches", "verified", "faults"):
+            if name in known:
+                known[name] = tuple(known[name])
         return cls(**known)
 
 
@@ -117,6 +126,9 @@ class Case:
         fallback: what was fallen back from and to; None when the kernel is the one asked for.
         error, budget: relative to the norm; `error` is of the untimed first call.
         first_call_s: the first call of this problem in the process: choice, and compilation or loading.
+        compile_s, compiled: the part of it that compilers took, and for how many functions.
+        load_s, loaded: the part of it that went into loading machine code from the cache.
+        tuned: whether the configuration was chosen by a measured time.
         not_raced: {baseline: why}: far slower than the fastest in a trial, or wrong.
         roof_s, bound: the least time the measured machine could take, and whether compute or memory sets it.
         reproduce: a shell command.
@@ -135,6 +147,11 @@ class Case:
     error: float | None = None
     budget: float | None = None
     first_call_s: float | None = None
+    compile_s: float | None = None
+    compiled: int = 0
+    load_s: float | None = None
+    loaded: int = 0
+    tuned: bool = False
     roof_s: float | None = None
     bound: str | None = None
     cache_note: str = ""
@@ -188,7 +205,7 @@ class Case:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Case:
-        skip = {"problem", "races"} | ({"not_raced"} - set(record))
+        skip = {"problem", "races"} | (set(LATER) - set(record))
         known = {f.name: record[f.name] for f in fields(cls) if f.name not in skip}
         races = [RaceRecord.from_json(race) for race in record["races"]]
         return cls(problem=Problem.from_json(record["problem"]), races=races, **known)
