@@ -18,6 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from ..kernels import dispatch, registry
+from ..kernels.compiling import spent
 from ..kernels.errors import (
     KernelwrightError,
     NoKernelError,
@@ -220,9 +221,17 @@ class Runner:
         case.config = dict(choices[0].config)
         case.fallback = next((c.fallback for c in choices if c.fallback is not None), None)
         lane = ours.lane([inputs], in_place=True)
-        start = time.perf_counter()
+        case.tuned = any(map(_was_measured, choices))
+        before, start = spent(), time.perf_counter()
         outputs = lane.compute()
         case.first_call_s = time.perf_counter() - start
+        once = spent() - before
+        case.compile_s, case.compiled, case.load_s, case.loaded = (
+            once.compile_s,
+            once.compiled,
+            once.load_s,
+            once.loaded,
+        )
         case.not_raced = checker.accept_vendors({t.baseline.name: t.outputs for t in trials})
         # What several ops compute together is no kernel's own result.
         only = choices[0].kernel if len(choices) == 1 else None
@@ -287,6 +296,11 @@ class Runner:
         return reasons[0] if reasons else f"no kernel is called {contender.kernel}"
 
 
+def _was_measured(choice: dispatch.Choice) -> bool:
+    """Whether a time of the kernel that was picked decided on its configuration."""
+    return any(c.tuned_s is not None and c.kernel is choice.kernel for c in choice.candidates)
+
+
 def record(baseline: str, found: Race, error: float | None) -> RaceRecord:
     """A race as it is stored."""
     return RaceRecord(
@@ -298,6 +312,8 @@ def record(baseline: str, found: Race, error: float | None) -> RaceRecord:
         noisy=found.noisy,
         verified=found.verified,
         error=error,
+        faults=found.faults,
+        neighbours=found.neighbours,
     )
 
 
