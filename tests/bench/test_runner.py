@@ -33,7 +33,7 @@ def {name}(specs, attrs, config, threads):
         {body}
     return launch
 """
-RIGHT = "out[...] = np.matmul(a.astype(np.float64), b.astype(np.float64))"
+RIGHT = "out[...] = np.einsum('...ij,...jk->...ik', a.astype(np.float64), b.astype(np.float64))"
 
 
 class Silent:
