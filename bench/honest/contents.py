@@ -3,10 +3,10 @@
 A kernel that remembers results, by address or by contents, and one that is right for the usual numbers alone,
 show on what they have not seen:
 
-    heavy       numbers whose sizes spread over 12 powers of ten, where the op's errors are measured against the
-                terms that it adds up; ordinary new ones elsewhere, where such numbers would saturate or explode
-    in place    other contents at the addresses of before, so that a call looks like any other that is timed
-    touched     a few elements change between two calls of a batch, and a few of the output
+    heavy       numbers whose sizes spread over 12 powers of ten, where the op's errors are measured against
+                the terms that it adds up; ordinary new ones elsewhere, where such numbers would saturate
+    in place    other contents at the addresses of before: a call that looks like any other that is timed
+    touched     a few elements change between two calls of a batch, and one of the output
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ def holding(inputs: Inputs, other: Inputs) -> Iterator[None]:
 
 
 def fill(inputs: Sequence[AnyArray | None], other: Sequence[AnyArray | None]) -> None:
+    """Writes other contents into the memory of arrays."""
     for array, new in zip(inputs, other, strict=True):
         if array is not None and new is not None:
             array[...] = new
@@ -145,8 +146,8 @@ class Touching:
         arrays: the inputs that may change.
         outputs: what the calls write, if that is known beforehand.
         rng: picks the elements.
-        fresh: True puts other elements' values there; False the values that are there already, which takes the
-            same time and changes nothing.
+        fresh: True puts other elements' values there; False the values that are there already, which takes
+            the same time and changes nothing.
     """
 
     def __init__(

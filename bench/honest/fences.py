@@ -191,7 +191,8 @@ found:
   %done = call i32 inttoptr (i64 {mprotect} to ptr)(ptr %begin, i64 %size, i32 %given)
   ret void
 foreign:
-  %back = call i32 inttoptr (i64 {sigaction} to ptr)(i32 {signal}, ptr inttoptr (i64 {before} to ptr), ptr null)
+  %before = inttoptr i64 {before} to ptr
+  %back = call i32 inttoptr (i64 {sigaction} to ptr)(i32 {signal}, ptr %before, ptr null)
   ret void
 }}
 """
