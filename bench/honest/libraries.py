@@ -16,8 +16,8 @@ VENDORS = re.compile(
     r"libggml|libarm_compute|nnpack|fbgemm|libiree|libfftw",
     re.IGNORECASE,
 )
-# What any kernel may run in: Python and its own modules, C's library, NumPy's arrays (those of bfloat16 are of
-# ml_dtypes), and Numba with what it makes threads with.
+# What any kernel may run in: Python and its own modules, C's library, NumPy's arrays (those of bfloat16 are
+# of ml_dtypes), and Numba with what it makes threads with.
 _OURS = re.compile(
     r"/(python3[^/]*|ld-linux[^/]*|libpython[^/]*|libc|libm|libmvec|libdl|librt|libpthread|libgcc_s|libstdc\+\+|"
     r"libffi|libz|libgomp|libiomp5|libomp|libtbb)([-.][^/]*)?$|/(numpy|numba|llvmlite|ml_dtypes)/|/lib-dynload/",
