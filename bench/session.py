@@ -234,7 +234,7 @@ def exit_code(run: Run) -> Exit:
     """What a finished run means for a script."""
     if run.status == "interrupted":
         return Exit.INTERRUPTED
-    if any(case.status in ("wrong", "failed") for case in run.results):
+    if any(case.status in ("wrong", "suspect", "refused", "failed") for case in run.results):
         return Exit.WRONG
     if not any(case.status in ("timed", "checked") for case in run.results):
         return Exit.NOTHING
