@@ -147,7 +147,7 @@ def _run_pairs(
         times, reason = [0.0, 0.0], None
         clock = probe.calibrate()
         for i in (order, 1 - order):
-            times[i], disturbed = _timed(lanes[i], probe, options, rng, verify)
+            times[i], disturbed = timed(lanes[i], probe, options, rng, verify)
             reason = reason or disturbed
         if abs(math.log(probe.calibrate() / clock)) > options.drift:
             reason = reason or "drift"
@@ -159,7 +159,7 @@ def _run_pairs(
         result.pairs.append((times[0], times[1]))
 
 
-def _timed(
+def timed(
     lane: Lane, probe: Probe, options: Timing, rng: np.random.Generator, verify: Verify | None
 ) -> tuple[float, str | None]:
     """Seconds a call in one batch, and what disturbed it."""
