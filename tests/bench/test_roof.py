@@ -6,8 +6,10 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kernelwright.bench import machine
@@ -52,6 +54,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         found.read[threads], found.triad[threads] = {1: 1.0}, 1.0
 
     monkeypatch.setattr(machine, "_measure", measure)
+    monkeypatch.setattr(machine, "_measure_last_level", lambda: 1 << 24)
     return counts
 
 
@@ -131,3 +134,35 @@ def test_the_probe_reads_the_system() -> None:
     assert seen & {1, None}
     assert probe.stolen() >= 0
     assert 1e-6 < probe.calibrate() < 0.1
+
+
+def chased(held: int, near: float = 10e-9, far: float = 100e-9) -> Callable[[int], float]:
+    """A machine whose last-level cache holds so many bytes: what a load takes by the buffer's size."""
+    return lambda nbytes: near + (far - near) * max(0.0, 1 - held / nbytes)
+
+
+@pytest.mark.parametrize("held", [8 << 20, 24 << 20, 100 << 20])
+def test_the_last_level_is_what_loads_show_and_not_what_a_machine_claims(held: int) -> None:
+    found = roof.last_level(1 << 20, 480 << 20, 512 << 20, chased(held))
+    assert found is not None
+    assert held < found <= 2 * held
+
+
+def test_without_a_step_in_the_loads_no_size_is_made_up() -> None:
+    assert roof.last_level(1 << 20, 32 << 20, 512 << 20, lambda nbytes: 1e-8) is None
+    assert roof.last_level(1 << 20, 32 << 20, 1 << 20, chased(1 << 24)) is None
+
+
+def test_a_chase_goes_through_every_line_once() -> None:
+    assert roof.chase_loop()(np.array([2, 0, 1]), 0, 3) == 0
+    assert roof.chase_loop()(np.array([2, 0, 1]), 0, 1) == 2
+    assert roof.load_seconds(1 << 16, np.random.default_rng(0)) > 0
+
+
+def test_a_roof_from_before_the_last_level_was_looked_for_gets_it(measured: list[int]) -> None:
+    measured_roof((1,))
+    record = json.loads(roof_file().read_text())
+    assert record.pop("last_level") == 1 << 24
+    roof_file().write_text(json.dumps(record))
+    assert measured_roof((1,)).last_level == 1 << 24
+    assert measured == [1]
