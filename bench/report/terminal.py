@@ -21,6 +21,8 @@ STYLES = {
     "even": "",
     "disturbed": "dim",
     "wrong": "bold red",
+    "suspect": "bold red",
+    "refused": "red",
     "failed": "red",
     "unsupported": "yellow",
 }

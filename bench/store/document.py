@@ -125,7 +125,8 @@ class Case:
 
     Attributes:
         status: "timed"; "checked" when only correctness was asked for; "wrong" when the result failed the
-            check and was not timed; "failed" when the call raised.
+            check, timed or not; "suspect" when its times are not to be believed; "refused" for a problem
+            whose result proves nothing; "failed" when the call raised.
         message: why it was not timed, or "".
         kernel: the kernel's id, "reference" for the fallback; `config` and `why` as `explain` shows them.
         asked: the kernel's id when it was asked for, "" when `choose` picked it.
