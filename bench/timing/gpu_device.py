@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Protocol
 
 from .gpu_rules import GpuTiming
@@ -95,7 +96,8 @@ class TorchDevice:
 
         from ...kernels.cuda.device import facts
 
-        self._torch, self._cuda = torch, torch.cuda
+        self._torch: Any = torch
+        self._cuda: Any = torch.cuda
         self._l2_bytes = facts().l2_bytes
         self._flush_bytes = int((options or GpuTiming()).flush_caches * self._l2_bytes)
         self._buffer: Any = None
@@ -161,7 +163,7 @@ def sensors(index: int) -> Callable[[], State | None]:
 
 
 def _nvml(index: int) -> Callable[[], State | None]:
-    import pynvml
+    pynvml: Any = import_module("pynvml")
 
     pynvml.nvmlInit()
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
@@ -223,7 +225,8 @@ def parsed(line: str) -> State | None:
         reasons = reasons_in(int(words[4], 16))
     except ValueError:
         reasons = ()
-    return State(*numbers, reasons) if numbers[0] > 0 else None
+    sm, memory, celsius, watts = numbers
+    return State(sm, memory, celsius, watts, reasons) if sm > 0 else None
 
 
 def reasons_in(mask: int) -> tuple[str, ...]:
