@@ -89,17 +89,20 @@ class TorchDevice:
 
     Args:
         options: for the size of what is written to flush the cache.
+        torch: the module; a stand-in in tests.
+        l2_bytes: of the second-level cache; asked of the device unless given.
     """
 
-    def __init__(self, options: GpuTiming | None = None) -> None:
-        import torch
+    def __init__(
+        self, options: GpuTiming | None = None, torch: Any = None, l2_bytes: int | None = None
+    ) -> None:
+        if l2_bytes is None:
+            from ...kernels.cuda.device import facts
 
-        from ...kernels.cuda.device import facts
-
-        self._torch: Any = torch
-        self._cuda: Any = torch.cuda
-        self._l2_bytes = facts().l2_bytes
-        self._flush_bytes = int((options or GpuTiming()).flush_caches * self._l2_bytes)
+            l2_bytes = facts().l2_bytes
+        self._torch: Any = torch or import_module("torch")
+        self._cuda: Any = self._torch.cuda
+        self._flush_bytes = int((options or GpuTiming()).flush_caches * l2_bytes)
         self._buffer: Any = None
         self._cycles_per_second = 0.0
         self.state: Callable[[], State | None] = sensors(self._cuda.current_device())
