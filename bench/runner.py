@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
@@ -18,6 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from ..kernels import dispatch, registry
+from ..kernels.compiling import spent
 from ..kernels.errors import (
     KernelwrightError,
     NoKernelError,
@@ -37,7 +38,7 @@ from .honest.seal import Seal
 from .machine import Roof, free_memory
 from .ours import Ours
 from .problems import Inputs, Problem
-from .store import Case, RaceRecord
+from .store import Case, CaseKey, RaceRecord
 from .timing import Lane, Outputs, Probe, Race, Timing, race
 
 ITSELF = "itself"
@@ -89,6 +90,20 @@ class Request:
     def cases(self) -> int:
         return len(self.problems) * len(self.threads) * len(self.contenders) * len(self.caches)
 
+    def plan(self, problem: Problem) -> list[tuple[int, Contender, str]]:
+        """The cases of a problem, in order: threads, kernel, cache."""
+        return [
+            (threads, contender, cache)
+            for threads in self.threads
+            for contender in self.contenders
+            for cache in self.caches
+        ]
+
+    @property
+    def order(self) -> list[CaseKey]:
+        """The keys of all cases, in order."""
+        return [case_key(problem, *each) for problem in self.problems for each in self.plan(problem)]
+
     def command(self, case: Case, contender: Contender) -> str:
         """The shell command that runs one case again."""
         words = ["kernelwright", "bench", self.suite, "--problem", case.problem.name]
@@ -102,6 +117,11 @@ class Request:
         elif not self.baselines:
             words.append("--no-vendor")
         return shlex.join(words)
+
+
+def case_key(problem: Problem, threads: int, contender: Contender, cache: str) -> CaseKey:
+    """What the case will be known by when it is finished: its `key`."""
+    return (problem.name, threads, cache, contender.kernel or "")
 
 
 @dataclass(frozen=True)
@@ -122,6 +142,9 @@ class Watcher(Protocol):
     def end(self, case: Case) -> None:
         """A case is finished."""
 
+    def resume(self, kept: int, words: str) -> None:
+        """So many cases are there already, from a run that was interrupted; told before the first."""
+
 
 class Runner:
     """Runs the cases of a request, one after the other.
@@ -130,12 +153,20 @@ class Runner:
         request: what to run.
         probe: clock and disturbance counters.
         roof: the machine's roof, or None to leave shares out.
+        done: cases that are there already.
     """
 
-    def __init__(self, request: Request, probe: Probe, roof: Roof | None = None):
+    def __init__(
+        self,
+        request: Request,
+        probe: Probe,
+        roof: Roof | None = None,
+        done: Collection[CaseKey] = frozenset(),
+    ):
         self._request = request
         self._probe = probe
         self._roof = roof
+        self._done = done
         self._prover = Prover()
         self._rng = np.random.default_rng(request.seed)
         self._last_level = (None if roof is None else roof.last_level) or machine().l3
@@ -144,17 +175,18 @@ class Runner:
         """Yields each case when it is finished. What a case raises is kept as its message; Ctrl-C is not."""
         request = self._request
         for problem in request.problems:
+            todo = [each for each in request.plan(problem) if case_key(problem, *each) not in self._done]
+            if not todo:
+                continue
             inputs = problem.draw()
             inspector: Inspector | None = None
-            for threads in request.threads:
-                for contender in request.contenders:
-                    for cache in request.caches:
-                        watcher.begin(problem, threads, cache)
-                        inspector = inspector or self._inspector(problem, inputs)
-                        case = self._case(inspector, threads, contender, cache)
-                        yield case
-                        # After the caller has kept the case: telling of it may be interrupted.
-                        watcher.end(case)
+            for threads, contender, cache in todo:
+                watcher.begin(problem, threads, cache)
+                inspector = inspector or self._inspector(problem, inputs)
+                case = self._case(inspector, threads, contender, cache)
+                yield case
+                # After the caller has kept the case: telling of it may be interrupted.
+                watcher.end(case)
 
     def _inspector(self, problem: Problem, inputs: Inputs) -> Inspector:
         checker = Checker(problem, inputs)
@@ -231,9 +263,17 @@ class Runner:
         kernels = [c.kernel for c in choices if c.kernel is not None]
         visit = inspector.visit(kernels, case.threads, contender.seal)
         lane = ours.lane([inputs], in_place=True)
-        start = time.perf_counter()
+        case.tuned = any(map(_was_measured, choices))
+        before, start = spent(), time.perf_counter()
         outputs = lane.compute()
         case.first_call_s = time.perf_counter() - start
+        once = spent() - before
+        case.compile_s, case.compiled, case.load_s, case.loaded = (
+            once.compile_s,
+            once.compiled,
+            once.load_s,
+            once.loaded,
+        )
         case.not_raced = checker.accept_vendors({t.baseline.name: t.outputs for t in trials})
         verdict = checker.judge(outputs, visit.extra)
         case.error, case.budget = verdict.error.norm_rel, verdict.budget
@@ -301,6 +341,11 @@ class Runner:
         return reasons[0] if reasons else f"no kernel is called {contender.kernel}"
 
 
+def _was_measured(choice: dispatch.Choice) -> bool:
+    """Whether a time of the kernel that was picked decided on its configuration."""
+    return any(c.tuned_s is not None and c.kernel is choice.kernel for c in choice.candidates)
+
+
 def record(baseline: str, found: Race, error: float | None) -> RaceRecord:
     """A race as it is stored."""
     return RaceRecord(
@@ -312,6 +357,8 @@ def record(baseline: str, found: Race, error: float | None) -> RaceRecord:
         noisy=found.noisy,
         verified=found.verified,
         error=error,
+        faults=found.faults,
+        neighbours=found.neighbours,
     )
 
 
