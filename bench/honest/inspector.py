@@ -45,6 +45,8 @@ TOUCHED_CALLS = 64
 REPEATS = 3  # of the touched batches: the least of each kind is compared
 REMEMBERS = 1.5  # times as long with new contents as with the old ones
 LEAST_DIFFERENCE_S = 1e-6
+RACE_ATTEMPTS = 10
+OUTSIDE = 2.0  # times as long outside of the race as in it
 LATE_S = 5e-3  # how long after a call its outputs are read again
 ROOF_ATTEMPTS, ROOF_PAUSE_S = 5, 0.1  # a busy machine has quiet moments
 SHARE = 0.2  # of the moments at which a look is taken between two timed batches
@@ -164,6 +166,8 @@ class Visit:
             self._look(lane)
         self._judge()
         self._look_around()
+        if seconds is not None:
+            self._compare_with_race(lane, seconds)
         if seconds is not None and roof is not None:
             self._compare_with_least(seconds, roof)
         return self._found
@@ -313,6 +317,24 @@ class Visit:
         """Every kernel of the same ops."""
         ops = sorted({kernel.op for kernel in self._kernels})
         return [(kernel.id, id(kernel)) for op in ops for kernel in registry.kernels_for(op)]
+
+    def _compare_with_race(self, lane: Lane, seconds: float) -> None:
+        """Whether calls take the same time when nobody races."""
+        of, best = self._of, float("inf")
+        for _ in range(RACE_ATTEMPTS if lane.call_s <= of.options.long_call_s else 1):
+            settle(of.probe, of.options)
+            calls = lane.some(lane.batch)
+            lane.run(lane.warmup(of.options))
+            start = of.probe.now()
+            lane.run(calls)
+            best = min(best, (of.probe.now() - start) / len(calls))
+            if best <= OUTSIDE * seconds + LEAST_DIFFERENCE_S:
+                return
+        self._tell(
+            "race",
+            f"a call takes {1e6 * seconds:.3g} us in the race and {1e6 * best:.3g} us outside of it: it "
+            "knows when it is timed",
+        )
 
     def _compare_with_least(self, seconds: float, roof: Roof) -> None:
         of = self._of
