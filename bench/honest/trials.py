@@ -107,28 +107,29 @@ TRICKS = (
     *_of("shortcuts", "half_the_rows", "in_half_precision", "in_two_halves", "even_sizes", "plain_strides"),
     *_of("shortcuts", "zeros", problem=NOTHING),
     *_of("shortcuts", "scratch_in_inputs", "repairs_inputs_later"),
-    *_of("helpers", "numpys_matmul", "sgemm_by_address", "torchs_operator"),
-    *_of("helpers", "returns_early", problem="square-256"),
+    *_of("helpers", "numpys_matmul", "sgemm_by_address", "torchs_operator", "returns_early"),
     *_of("helpers", "more_threads", problem="square-128"),
     *_of("helpers", "another_process", problem="square-128"),
     *_of("tampering", "slow_clock", "slow_probe", "bribed_checker", "patched_numpy", "stolen_oracle"),
     *_of("tampering", "looks_at_callers", "other_code", "another_kernel", "hinders_the_rival"),
 )
+# The first of them are those that the tests try.
+FEW = 5
 _HONEST = (
     "square-64",
+    "skinny-packed-4x1024x1024",
+    "mobilenet-dw3x3s1-144-56-b1-nhwc",
+    "lstm-t50-b1-h128",
+    "lstm-cell-b1-h256",
     "tiny-8",
     "odd-127x129x131",
     "transposed-ta-128",
     "batched-64x32x32x32",
     "square-128-bf16",
-    "skinny-packed-4x1024x1024",
     "resnet50-conv3-3x3s1-128-128-28-b1-nhwc",
-    "mobilenet-dw3x3s1-144-56-b1-nhwc",
     "resnet50-conv5-3x3s1-512-512-7-b1-nchw",
-    "lstm-t50-b1-h128",
     "lstm-training-t50-b1-h128",
     "gru-lengths-t50-b16-h256",
-    "lstm-cell-b1-h256",
 )
 HONEST = tuple(
     Trial(f"{problem}, {threads} thread{'s' if threads > 1 else ''}", problem=problem, threads=threads)
