@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from time import sleep
 
@@ -67,7 +68,7 @@ class Inspector:
     Args:
         problem: what is computed.
         inputs: the contents that are timed.
-        checker: has their truth.
+        checker: has their truth; None where nothing is known yet: results are then judged at the end.
         probe, options: of the races.
         seed: None, so that no kernel knows which elements change; tests give one.
     """
@@ -76,7 +77,7 @@ class Inspector:
         self,
         problem: Problem,
         inputs: Inputs,
-        checker: Checker,
+        checker: Checker | None,
         probe: Probe,
         options: Timing,
         seed: int | None = None,
@@ -88,16 +89,22 @@ class Inspector:
         self.options = options
         self.rng = np.random.default_rng(seed)
         self.before = problem.copy_of(inputs)
-        self.other = contents.others(problem, inputs, self.rng)
         self.free = contents.changeable(problem, inputs)
         self._truth: accuracy.Truth | None = None
 
+    @cached_property
+    def other(self) -> Inputs:
+        """Other contents."""
+        return contents.others(self.problem, self.inputs, self.rng)
+
     def refusal(self) -> str | None:
         """Why the problem is not to be timed: a sentence; None for one that is."""
-        return degenerate.refusal(self.problem, self.checker.truth)
+        return degenerate.refusal(self.problem, self.truth_of(self.inputs))
 
     def truth_of(self, inputs: Inputs) -> accuracy.Truth:
-        """The truth about other contents; that of `other` is kept."""
+        """The truth about contents; that of `other` is kept."""
+        if inputs is self.inputs and self.checker is not None:
+            return self.checker.truth
         if inputs is not self.other:
             return accuracy.Truth.of(self.problem.operation, inputs, self.problem.attrs)
         if self._truth is None:
@@ -140,6 +147,7 @@ class Visit:
 
     def verify(self, lane: Lane) -> Verify:
         """What to give to a race of `lane`: it checks verified calls, and takes looks between batches."""
+        assert self._of.checker is not None, "verified calls are judged by a checker"
         check = self._of.checker.verify
 
         def verified(name: str, outputs: Outputs) -> str | None:
