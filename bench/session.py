@@ -38,8 +38,11 @@ class Exit(IntEnum):
 
     OK = 0
     PROBLEM = 1
+    REGRESSED = 1
     USAGE = 2
+    INCONCLUSIVE = 3
     WRONG = 4
+    MISSING = 5
     NOTHING = 6
     INTERRUPTED = 130
 
@@ -243,7 +246,7 @@ def exit_code(run: Run) -> Exit:
     """What a finished run means for a script."""
     if run.status == "interrupted":
         return Exit.INTERRUPTED
-    if any(case.status in ("wrong", "failed") for case in run.results):
+    if any(case.status in ("wrong", "suspect", "refused", "failed") for case in run.results):
         return Exit.WRONG
     if not any(case.status in ("timed", "checked") for case in run.results):
         return Exit.NOTHING

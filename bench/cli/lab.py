@@ -4,23 +4,55 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from ..lab import kill as kills
+from ...kernels.atomic import write_atomically
+from ...kernels.machine import machine
 from ..report.terminal import console_for
 from ..session import Exit
+from ..store.document import compact
+from ..timing import SystemProbe, Timing
 from .app import app, reporting
 
+if TYPE_CHECKING:
+    from ..lab.kill import Kill
+
 lab = typer.Typer(
-    name="lab",
-    help="Experiments on the laboratory itself: does it keep, find and refuse what it says it does?",
+    help="Experiments on the laboratory itself: how quiet the machine is, how often verdicts are wrong.",
     no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(lab)
+app.add_typer(lab, name="lab")
+
+
+@lab.command()
+@reporting
+def noise(
+    seconds: Annotated[float, typer.Option(help="How long to listen.")] = 10.0,
+    burn: Annotated[
+        bool,
+        typer.Option("--burn", help="Let processes compute on every core half of the time, and find them."),
+    ] = False,
+    json: Annotated[Path | None, typer.Option(help="Where the figures go.")] = None,
+) -> None:
+    """Say how quiet this machine is, and what slowdown a comparison could tell on it.
+
+    Work is timed against itself by the rules of a race, and what would have been repeated is counted.
+    """
+    from ..timing.noise import burners, listen, works
+
+    with burners(burn) as fire:
+        found = listen(works(machine().cores), SystemProbe(), Timing(), seconds, fire)
+    console = console_for()
+    for line in found.lines():
+        console.print(line, markup=False, soft_wrap=True)
+    if json is not None:
+        write_atomically(json, compact(found.to_json()) + "\n")
 
 
 @lab.command()
@@ -33,6 +65,8 @@ def kill(
 
     Exit codes: 0 nothing was lost and every run went on, 1 something was not as it should be.
     """
+    from ..lab import kill as kills
+
     console = console_for()
     console.print(" kill  lived  announced  in store  said kept  what was seen", style="bold")
     with tempfile.TemporaryDirectory(prefix="kernelwright-kill-") as folder:
@@ -49,7 +83,7 @@ def kill(
     raise typer.Exit(Exit.PROBLEM if faults else Exit.OK)
 
 
-def _print_life(console: Console, life: kills.Kill) -> None:
+def _print_life(console: Console, life: Kill) -> None:
     kept = "-" if life.said_kept is None else str(life.said_kept)
     seen = "; ".join(life.faults) or ("ok, came to its end" if life.completed else "ok")
     console.print(
