@@ -240,7 +240,7 @@ class Store:
     def latest(self) -> int | None:
         """The id of the run that was begun last; None in an empty store."""
         with self._reading():
-            (id_,) = self._db.execute("SELECT max(id) FROM runs").fetchone()
+            id_: int | None = self._db.execute("SELECT max(id) FROM runs").fetchone()[0]
         return id_
 
     def run_id(self, uid: str) -> int | None:
