@@ -29,6 +29,8 @@ VERDICTS = {
     "alone": "no rival",
     "checked": "checked",
     "wrong": "wrong",
+    "suspect": "suspect",
+    "refused": "refused",
     "failed": "failed",
     "unsupported": "unsupported",
 }
