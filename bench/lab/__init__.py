@@ -1,0 +1,1 @@
+"""Experiments on the laboratory itself: does it keep, find and refuse what it says it does?"""
