@@ -3,9 +3,9 @@
     kernelwright baseline quick                  measure, and write kernelwright-baseline.json
     kernelwright gate --against baseline quick   measure again, compare, change nothing
 
-The file holds one entry for each machine that a baseline was taken on: a whole result of `kernelwright bench`.
-Nothing but `kernelwright baseline` writes it, so that a baseline never follows a slow drift by itself, and
-every step of it is a commit that somebody made.
+The file holds one entry for each machine that a baseline was taken on: a whole result of `kernelwright
+bench`. Nothing but `kernelwright baseline` writes it, so that a baseline never follows a slow drift by
+itself, and every step of it is a commit that somebody made.
 
 On a machine that has an entry its times are compared through the ratio to the vendor's library, and directly
 where no library was raced. On any other only the ratio says something: the vendor's library, timed in the
