@@ -31,7 +31,7 @@ from ..kernels.settings import using
 from .baselines import Baseline
 from .baselines.base import usable
 from .honest.check import Checker, Prover, reason
-from .machine import Roof
+from .machine import Roof, free_memory
 from .ours import Ours
 from .problems import Inputs, Problem
 from .store import Case, RaceRecord
@@ -133,6 +133,7 @@ class Runner:
         self._roof = roof
         self._prover = Prover()
         self._rng = np.random.default_rng(request.seed)
+        self._last_level = (None if roof is None else roof.last_level) or machine().l3
 
     def cases(self, watcher: Watcher) -> Iterator[Case]:
         """Yields each case when it is finished. What a case raises is kept as its message; Ctrl-C is not."""
@@ -183,7 +184,8 @@ class Runner:
         if self._roof is None:
             return
         cost = problem.cost
-        footprint = problem.footprint if case.cache == WARM else self._request.timing.cold_bytes
+        timing = self._request.timing
+        footprint = problem.footprint if case.cache == WARM else cold_size(timing, self._last_level)
         ceiling = self._roof.ceiling(cost.flops, cost.bytes, footprint, problem.dtype, case.threads)
         if ceiling is not None:
             case.roof_s, case.bound = ceiling.seconds, ceiling.bound
@@ -240,10 +242,10 @@ class Runner:
     def _race_all(self, case: Case, inputs: Inputs, checker: Checker, rivals: Sequence[Baseline]) -> None:
         problem, ours, cold = case.problem, Ours(case.problem), case.cache == COLD
         timing = self._request.timing
-        sets = self._input_sets(problem, inputs, cold, timing)
+        sets = self._input_sets(problem, inputs, cold)
         if cold:
-            case.cache_note = cold_note(problem, len(sets), timing)
-        others = self._input_sets(problem, inputs, cold, timing) if cold else sets
+            case.cache_note = cold_note(problem, len(sets), timing, self._last_level)
+        others = self._input_sets(problem, inputs, cold) if cold else sets
         if not rivals:
             found = self._race(ours.lane(sets, True), ours.lane(others, True), checker)
             case.races.append(record(ITSELF, found, None))
@@ -266,11 +268,10 @@ class Runner:
             verify=checker.verify,
         )
 
-    @staticmethod
-    def _input_sets(problem: Problem, inputs: Inputs, cold: bool, timing: Timing) -> list[Inputs]:
+    def _input_sets(self, problem: Problem, inputs: Inputs, cold: bool) -> list[Inputs]:
         if not cold:
             return [inputs]
-        count = cold_sets(problem, timing)
+        count = cold_sets(problem, self._request.timing, self._last_level)
         return [problem.copy_of(inputs) for _ in range(count)]
 
     @staticmethod
@@ -300,23 +301,40 @@ def record(baseline: str, found: Race, error: float | None) -> RaceRecord:
     )
 
 
-def cold_sets(problem: Problem, timing: Timing) -> int:
-    """How many copies of the operands a cold race rotates over."""
-    return max(2, min(timing.cold_sets, -(-timing.cold_bytes // max(1, problem.footprint))))
+def cold_size(timing: Timing, last_level: int) -> int:
+    """Bytes that a cold race rotates over, memory permitting."""
+    return max(timing.cold_bytes, int(timing.cold_caches * last_level))
 
 
-def cold_note(problem: Problem, sets: int, timing: Timing) -> str:
+def cold_sets(problem: Problem, timing: Timing, last_level: int = 0) -> int:
+    """How many copies of the operands a cold race rotates over.
+
+    Args:
+        problem: whose operands.
+        timing: the rules.
+        last_level: bytes that the last-level cache holds: as measured, or as the machine claims.
+    """
+    wanted, free = cold_size(timing, last_level), free_memory()
+    if free is not None:
+        wanted = min(wanted, int(timing.cold_memory * free))
+    return max(2, min(timing.cold_sets, -(-wanted // max(1, problem.footprint))))
+
+
+def cold_note(problem: Problem, sets: int, timing: Timing, last_level: int = 0) -> str:
     """What "cold" meant, for the reader of a result."""
     here, rotated = machine(), sets * problem.footprint
+    held = last_level or here.l3
     beyond = [
-        name for name, size in (("L1", here.l1d), ("L2", here.l2), ("L3", here.l3)) if size and rotated > size
+        name for name, size in (("L1", here.l1d), ("L2", here.l2), ("L3", held)) if size and rotated > size
     ]
     reach = f"larger than {beyond[-1]}" if beyond else "no larger than L1: as good as warm"
-    unsure = (
-        ""
-        if "L3" in beyond or not here.l3
-        else f", not than the L3 of {here.l3 >> 20} MiB that the machine claims"
-    )
+    unsure = "" if "L3" in beyond or not held else f", not than the L3 of {held >> 20} MiB"
+    if held and held != here.l3:
+        unsure += f" (measured: {held >> 20} MiB, claimed: {here.l3 >> 20})"
+    if rotated < cold_size(timing, last_level):
+        unsure += (
+            f"; the rules ask for {cold_size(timing, last_level) >> 20} MiB, but memory or copies ran out"
+        )
     return f"each contestant rotates over {sets} copies, {rotated / 2**20:.0f} MiB, {reach}{unsure}"
 
 
