@@ -3,7 +3,7 @@
     for each problem
         prepare     all three at the same time: operands, choice, first call
         size        one after the other: how many calls make a batch
-        turns       a batch of each, in an order that changes from turn to turn; (A, B) is a pair, and
+        turns       a few batches of each, in an order that changes from turn to turn; (A, B) is a pair, and
                     (A, A once more) one of the control
         verify      all at the same time: what was computed while it was timed, against the oracle
 

@@ -7,7 +7,7 @@ It reads a request a line from its standard input, as JSON, and answers each wit
     {"do": "prepare", "problem": {...}, "threads": 1, "kernel": null, "config": {}}
                                               choose, draw the operands, make the first call
     {"do": "size"}                            find how many calls make a batch; the seconds of one
-    {"do": "time"}                            one batch: seconds a call, what disturbed it, the clock
+    {"do": "time"}                            a few batches: seconds a call, what disturbed it, the clock
     {"do": "verify", "approved": [...], "prove": true}
                                               only now the oracle: were timed calls right, and samples?
     {"do": "drop"}                            forget the problem
@@ -24,8 +24,10 @@ import contextlib
 import gc
 import hashlib
 import json
+import math
 import os
 import platform
+import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -51,6 +53,10 @@ from .result import FAILED, OK, UNSUPPORTED, WRONG
 PROTOCOL = 1
 # Outputs of timed calls that are kept to be judged afterwards, and how many bytes of them at most.
 KEPT_OUTPUTS, KEPT_BYTES = 3, 256 << 20
+
+# A sample: so many seconds of batches, and at most so many. On a shared machine one batch of a millisecond
+# scatters by 5%, the median of five by 2%. A call that takes longer than this is a sample of its own.
+SAMPLE_S, MOST_BATCHES = 5e-3, 5
 
 Reply = dict[str, Any]
 
@@ -210,12 +216,26 @@ class Prepared:
         return {"batch": self.lane.batch, "call_s": self.lane.call_s}
 
     def time(self) -> Reply:
-        """One batch. It ends when this process is quiet again, so that it disturbs nobody."""
-        clock = [self._probe.calibrate()]
-        seconds, disturbed = timed(self.lane, self._probe, self._timing, self._rng, self._keep)
-        clock.append(self._probe.calibrate())
-        settle(self._probe, self._timing)
-        return {"seconds": seconds, "disturbed": disturbed, "clock": clock}
+        """One sample: the median of batches that nothing disturbed, `SAMPLE_S` of them together.
+
+        It ends when this process is quiet again, so that it disturbs nobody.
+        """
+        lane, probe = self.lane, self._probe
+        wanted = max(1, min(MOST_BATCHES, math.ceil(SAMPLE_S / (lane.batch * lane.call_s))))
+        clock, clean, every, reason = [probe.calibrate()], [], [], None
+        # As many again for those that are disturbed. What is left out depends on the disturbance alone, never
+        # on the time.
+        while len(clean) < wanted and len(every) < 2 * wanted:
+            seconds, disturbed = timed(lane, probe, self._timing, self._rng, self._keep)
+            every.append(seconds)
+            if disturbed is None:
+                clean.append(seconds)
+            reason = disturbed or reason
+        clock.append(probe.calibrate())
+        settle(probe, self._timing)
+        enough = len(clean) > wanted // 2
+        seconds = statistics.median(clean if enough else every)
+        return {"seconds": seconds, "disturbed": None if enough else reason, "clock": clock}
 
     def _keep(self, name: str, outputs: Outputs) -> None:
         """Copies what a timed call computed: it is judged when nothing is timed any more."""
