@@ -163,10 +163,17 @@ def finding(duel: Duel, void: str | None = None) -> Finding:
 
 
 def fell_back(a: Side, b: Side) -> str | None:
-    """In what way the candidate fell back where A did not; None when it did not."""
+    """In what way the candidate fell back where A did not; None when it did not.
+
+    A kernel that took A's call and refuses it now was fallen back from, whatever runs instead. One that takes
+    it still, beside a better one, was not; nor was one that is gone or renamed.
+    """
     if b.fallback is not None and a.fallback is None:
         return f"fell back: {b.fallback}"
     before, now = a.kernel.split(" + "), b.kernel.split(" + ")
+    for kernel in before:
+        if kernel not in now and kernel in b.refused:
+            return f"fell back to {b.kernel}: {kernel} no longer takes the call ({b.refused[kernel]})"
     if REFERENCE in now and REFERENCE not in before:
         return f"fell back to the reference; {a.kernel} ran before"
     return None

@@ -74,6 +74,19 @@ def test_a_fallback_that_a_has_too_is_no_regression() -> None:
     assert judge(comparison(duel(SAME, both, both))).code is Exit.OK
 
 
+def test_a_kernel_that_refuses_the_call_now_was_fallen_back_from() -> None:
+    other = Side(kernel="matmul/slow", refused={"matmul/fast": "takes no transposed operand"})
+    judgement = judge(comparison(duel(SAME, b=other)))
+    assert judgement.code == 1
+    assert (
+        "matmul/fast no longer takes the call (takes no transposed operand)" in judgement.findings[0].reason
+    )
+
+
+def test_another_kernel_that_is_chosen_or_takes_the_place_of_one_that_is_gone_is_no_fallback() -> None:
+    assert judge(comparison(duel(SAME, b=Side(kernel="matmul/better")))).code is Exit.OK
+
+
 def test_nothing_measured_has_a_code_of_its_own() -> None:
     assert judge(comparison()).code == 6
 
