@@ -29,7 +29,7 @@ def markdown(judgement: Judgement, comparison: Comparison) -> str:
     if telling:
         lines += ["", *_table(telling)]
     if rest:
-        lines += ["", f"<details><summary>{text.plural(len(rest), 'other')}</summary>", ""]
+        lines += ["", f"<details><summary>{text.plural(len(rest), 'problem')} without findings</summary>", ""]
         lines += [*_table(rest), "", "</details>"]
     commands = [each.duel.reproduce for each in telling if each.duel.reproduce]
     if commands:
