@@ -24,6 +24,10 @@ from .verdict import Verdict
 KIND, SCHEMA = "kernelwright-comparison", 1
 
 OK, WRONG, FAILED, MISSING, UNSUPPORTED = "ok", "wrong", "failed", "missing", "unsupported"
+# As `honest.finding` has them.
+SUSPECT, REFUSED = "suspect", "refused"
+# What no gate lets pass.
+BAD = (WRONG, FAILED, SUSPECT, REFUSED)
 
 
 class ComparisonFileError(KernelwrightError, ValueError):
@@ -36,7 +40,8 @@ class Side:
 
     Attributes:
         status: "ok"; "wrong" result; "failed" with an error; "missing": this side has no such problem;
-            "unsupported": its kernel takes no such call.
+            "unsupported": its kernel takes no such call; "suspect": its times are not to be believed;
+            "refused": the problem proves nothing, since zeros would pass.
         message: what is wrong, in words; empty when ok.
         kernel: ids of the kernels that ran, joined by " + ".
         config: the first one's configuration.

@@ -4,12 +4,12 @@ It reads a request a line from its standard input, as JSON, and answers each wit
 
     {"do": "hello", "timing": {...}}          who this is: protocol, versions, where the package lies
     {"do": "list", "suite": ..., ...}         the problems of a suite, as this revision knows them
-    {"do": "prepare", "problem": {...}, "threads": 1, "kernel": null, "config": {}}
+    {"do": "prepare", "problem": {...}, "threads": 1, "kernel": null, "config": {}, "inspect": true}
                                               choose, draw the operands, make the first call
     {"do": "size"}                            find how many calls make a batch; the seconds of one
     {"do": "time"}                            a few batches: seconds a call, what disturbed it, the clock
-    {"do": "verify", "approved": [...], "prove": true}
-                                              only now the oracle: were timed calls right, and samples?
+    {"do": "verify", "approved": [...]}       only now the oracle: were timed calls right? With "inspect", the
+                                              op's samples too, and what `bench/honest` looks at
     {"do": "drop"}                            forget the problem
     {"do": "end"}
 
@@ -33,20 +33,24 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import numpy as np
 
 from ...kernels import dispatch
 from ...kernels.errors import KernelwrightError, NoKernelError, WrongResultError
+from ...kernels.kernel import Kernel
 from ...kernels.settings import using
 from ..honest.check import Checker, Prover, checksum, reason
+from ..honest.finding import status_of, told
+from ..honest.inspector import Inspector, Visit
+from ..honest.seal import Seal
 from ..ours import Ours
 from ..problems import Problem, select
 from ..timing import Lane, Outputs, Probe, SystemProbe, Timing, settle
 from ..timing.race import timed
 from .contestant import Contestant
-from .result import FAILED, OK, UNSUPPORTED, WRONG
+from .result import FAILED, OK, REFUSED, UNSUPPORTED, WRONG
 
 # What a request or an answer means; a controller refuses a worker of another number. Raise it with every
 # change that the other side would misunderstand.
@@ -85,7 +89,7 @@ class Bench:
             "prepare": self._prepare,
             "size": lambda _: self._present.size(),
             "time": lambda _: self._present.time(),
-            "verify": lambda asked: self._present.verify(asked["approved"], self._prover, asked["prove"]),
+            "verify": lambda asked: self._present.verify(asked["approved"], self._prover),
             "drop": self._drop,
         }
         do = request.get("do")
@@ -133,7 +137,7 @@ class Bench:
         contestant = Contestant(request["kernel"], request["config"])
         prepared = Prepared(problem, request["threads"], contestant, self._probe, self._timing, self._rng)
         self._prepared = prepared
-        return prepared.first_call()
+        return prepared.first_call(request["inspect"])
 
     def _drop(self, _: Mapping[str, Any]) -> Reply:
         if self._prepared is not None:
@@ -164,11 +168,14 @@ class Prepared:
         self._problem, self._threads = problem, threads
         self._probe, self._timing, self._rng = probe, timing, rng
         self._settings = contextlib.ExitStack()
+        self._seal = Seal.now()  # before a kernel's file is loaded
         backend = contestant.enter(problem.op)
         self._settings.enter_context(using(threads=threads, backend=backend, strict=backend is not None))
         self._kept: list[Outputs] = []
         self._choices: list[dispatch.Choice] = []
         self._lane: Lane | None = None
+        self._inspector: Inspector | None = None
+        self._visit: Visit | None = None
         gc.collect()
         gc.disable()
 
@@ -177,8 +184,12 @@ class Prepared:
         self._settings.close()
         gc.enable()
 
-    def first_call(self) -> Reply:
-        """Chooses, and calls once: that compiles, or loads what was compiled before."""
+    def first_call(self, inspect: bool) -> Reply:
+        """Chooses, and calls once: that compiles, or loads what was compiled before.
+
+        Args:
+            inspect: whether `verify` is to try the op's samples, and to inspect the kernel.
+        """
         problem, ours = self._problem, Ours(self._problem)
         self._inputs = problem.draw()
         self._before = checksum(self._inputs)
@@ -187,6 +198,10 @@ class Prepared:
             self._choices = [dispatch.choose(*call) for call in calls]
         except NoKernelError as error:
             raise NoKernelError(_shorter(error, calls)) from None
+        if inspect:
+            checker = cast(Checker, Late(lambda: Checker(problem, self._inputs)))
+            self._inspector = Inspector(problem, self._inputs, checker, self._probe, self._timing)
+            self._visit = self._inspector.visit(self._kernels, self._threads, self._seal)
         self._lane = ours.lane([self._inputs], in_place=True)
         start = time.perf_counter()
         outputs = self._lane.compute()
@@ -248,34 +263,65 @@ class Prepared:
         while len(self._kept) > max(2, min(KEPT_OUTPUTS, KEPT_BYTES // max(1, each))):
             del self._kept[1]
 
-    def verify(self, approved: list[str], prover: Prover, prove: bool) -> Reply:
+    def verify(self, approved: list[str], prover: Prover) -> Reply:
         """Judges what timed calls computed, against the oracle where it isn't bit for bit known to be right.
 
         Args:
             approved: digests of outputs that an earlier process of this side had judged right.
             prover: tries the op's samples.
-            prove: whether to.
         """
         if checksum(self._inputs) != self._before:
             raise WrongResultError("the kernel wrote into its inputs")
         reply: Reply = {"verified": self.lane.verified, "digests": list(approved), "error_norm": None}
-        checker: Checker | None = None
-        only = self._choices[0].kernel if len(self._choices) == 1 else None
+        checker = self._inspector.checker if self._inspector else None
+        kernels = self._kernels
+        extra = kernels[0].error if len(self._choices) == 1 and kernels else None
         for outputs in self._kept:
             found = digest(outputs)
             if found in reply["digests"]:
                 continue
             checker = checker or Checker(self._problem, self._inputs)
-            verdict = checker.judge(outputs, None if only is None else only.error)
+            verdict = checker.judge(outputs, extra)
             if not verdict.ok:
                 raise WrongResultError(reason(verdict))
             reply["digests"].append(found)
             reply["error_norm"] = verdict.error.norm_rel
-        for kernel in (c.kernel for c in self._choices if prove and c.kernel is not None):
+        if self._visit is not None and self._inspector is not None:
+            return reply | self._inspected(self._inspector, self._visit, prover)
+        return reply
+
+    def _inspected(self, inspector: Inspector, visit: Visit, prover: Prover) -> Reply:
+        """Tries the samples, and takes all looks; an error when something is not as it should be."""
+        refusal = inspector.refusal()
+        if refusal is not None:
+            return {"error": refusal, "status": REFUSED}
+        for kernel in self._kernels:
             wrong = prover.why_wrong(kernel, self._problem.dtype, self._threads)
             if wrong is not None:
                 raise WrongResultError(wrong)
-        return reply
+        findings = visit.after(self.lane)
+        return {"error": told(findings), "status": status_of(findings)} if findings else {}
+
+    @property
+    def _kernels(self) -> list[Kernel]:
+        return [choice.kernel for choice in self._choices if choice.kernel is not None]
+
+
+class Late:
+    """Stands for what is made when something of it is first asked for: an oracle, after the timing.
+
+    Args:
+        make: makes it.
+    """
+
+    def __init__(self, make: Callable[[], Any]):
+        self._make = make
+        self._made: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._made is None:
+            self._made = self._make()
+        return getattr(self._made, name)
 
 
 def _shorter(error: NoKernelError, calls: list[Any]) -> str:
