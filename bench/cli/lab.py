@@ -10,6 +10,7 @@ import typer
 from ...kernels.atomic import write_atomically
 from ...kernels.machine import machine
 from ..report.terminal import console_for
+from ..session import Exit
 from ..store.document import compact
 from ..timing import SystemProbe, Timing
 from .app import app, reporting
@@ -47,3 +48,27 @@ def noise(
         console.print(line, markup=False, soft_wrap=True)
     if json is not None:
         write_atomically(json, compact(found.to_json()) + "\n")
+
+
+@lab.command("gate")
+@reporting
+def gate_() -> None:
+    """Plant a slowdown, a mistake, a lost benchmark and a fall-back in revisions of this project, and see
+    whether the gate finds each.
+
+    Exit codes: 0 all were found, 1 one was not.
+    """
+    from ..lab.gate import outcomes
+
+    console = console_for()
+    right = True
+    for outcome in outcomes():
+        right &= outcome.right
+        console.print(
+            f"{'ok' if outcome.right else 'NOT FOUND':10}{outcome.planted.name:42}exit {outcome.code}, should "
+            f"be {int(outcome.planted.code)} ({outcome.seconds:.0f} s)  {outcome.said}",
+            markup=False,
+            soft_wrap=True,
+        )
+    if not right:
+        raise typer.Exit(Exit.PROBLEM)
