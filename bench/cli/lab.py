@@ -64,9 +64,10 @@ def gate_() -> None:
     right = True
     for outcome in outcomes():
         right &= outcome.right
+        found = "ok" if outcome.right else "NOT FOUND"
         console.print(
-            f"{'ok' if outcome.right else 'NOT FOUND':10}{outcome.planted.name:42}exit {outcome.code}, should "
-            f"be {int(outcome.planted.code)} ({outcome.seconds:.0f} s)  {outcome.said}",
+            f"{found:10}{outcome.planted.name:42}exit {outcome.code}, should be {int(outcome.planted.code)} "
+            f"({outcome.seconds:.0f} s)  {outcome.said}",
             markup=False,
             soft_wrap=True,
         )

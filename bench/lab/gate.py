@@ -55,7 +55,7 @@ def supports(specs, attrs):
 REFUSES = False
 
 
-@kernel("matmul", name="planted", supports=supports, model=lambda *call: 1e-9)
+@kernel("matmul", name="planted", supports=supports, rank=9)
 def planted(a, b, out):
     """out = a @ b, row by row."""
     for repeat in range(1):
@@ -198,7 +198,7 @@ def _gate(clone: Path, base: str, planted: Planted, options: Sequence[str]) -> O
 
 def _commit(clone: Path, message: str) -> None:
     _git(clone, "add", "--all")
-    _git(clone, *_AUTHOR, "commit", "--quiet", "--no-verify", "-m", message)
+    _git(clone, *_AUTHOR, "commit", "--quiet", "--no-verify", "--no-gpg-sign", "-m", message)
 
 
 def _git(folder: Path, *words: str) -> None:
