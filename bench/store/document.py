@@ -23,10 +23,12 @@ from ..problems import Problem
 
 KIND = "kernelwright-bench"
 SCHEMA = 4
-# Schema 1 had no inputs left out, packed operands or baselines not raced, 2 the first call of one op alone,
-# 3 no id of the run, no other machines and no resuming; what they have means the same.
+# Schema 1 had no inputs left out, packed operands or baselines not raced, 2 the first call of one op alone, 3
+# no id of the run, other machines and resuming, no seconds of compilation, page faults and neighbours; what
+# they have means the same.
 READABLE = (1, 2, 3, 4)
-LATER = ("not_raced", "machine")
+LATER = ("not_raced", "machine", "compile_s", "compiled", "load_s", "loaded", "tuned")
+LATER_OF_RACE = ("faults", "neighbours")
 LATER_OF_RUN = ("id", "machines", "resumed")
 # The median of pairs and its interval stand a few outliers; with more than this share nothing is concluded.
 NOISY_SHARE = 0.25
@@ -52,6 +54,8 @@ class RaceRecord:
         noisy: disturbed pairs that were kept since the repeats were used up.
         verified: timed calls whose output was checked (ours, theirs).
         error: the vendor's own error, relative to the norm.
+        faults: page faults a timed call (ours, theirs).
+        neighbours: how many CPUs' worth of work other processes did meanwhile, where the system tells.
     """
 
     baseline: str
@@ -62,6 +66,8 @@ class RaceRecord:
     noisy: int = 0
     verified: tuple[int, int] = (0, 0)
     error: float | None = None
+    faults: tuple[float, float] = (0.0, 0.0)
+    neighbours: float | None = None
 
     @property
     def pairs(self) -> list[tuple[float, float]]:
@@ -105,8 +111,11 @@ class RaceRecord:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> RaceRecord:
-        known = {f.name: record[f.name] for f in fields(cls)}
-        known["batches"], known["verified"] = tuple(record["batches"]), tuple(record["verified"])
+        missing = set(LATER_OF_RACE) - set(record)
+        known = {f.name: record[f.name] for f in fields(cls) if f.name not in missing}
+        for name in ("batches", "verified", "faults"):
+            if name in known:
+                known[name] = tuple(known[name])
         return cls(**known)
 
 
@@ -116,13 +125,17 @@ class Case:
 
     Attributes:
         status: "timed"; "checked" when only correctness was asked for; "wrong" when the result failed the
-            check and was not timed; "failed" when the call raised.
+            check, timed or not; "suspect" when its times are not to be believed; "refused" for a problem
+            whose result proves nothing; "failed" when the call raised.
         message: why it was not timed, or "".
         kernel: the kernel's id, "reference" for the fallback; `config` and `why` as `explain` shows them.
         asked: the kernel's id when it was asked for, "" when `choose` picked it.
         fallback: what was fallen back from and to; None when the kernel is the one asked for.
         error, budget: relative to the norm; `error` is of the untimed first call.
         first_call_s: the first call of this problem in the process: choice, and compilation or loading.
+        compile_s, compiled: the part of it that compilers took, and for how many functions.
+        load_s, loaded: the part of it that went into loading machine code from the cache.
+        tuned: whether the configuration was chosen by a measured time.
         not_raced: {baseline: why}: far slower than the fastest in a trial, or wrong.
         roof_s, bound: the least time the measured machine could take, and whether compute or memory sets it.
         reproduce: a shell command.
@@ -142,6 +155,11 @@ class Case:
     error: float | None = None
     budget: float | None = None
     first_call_s: float | None = None
+    compile_s: float | None = None
+    compiled: int = 0
+    load_s: float | None = None
+    loaded: int = 0
+    tuned: bool = False
     roof_s: float | None = None
     bound: str | None = None
     cache_note: str = ""

@@ -2,7 +2,7 @@
 
 from .lane import Args, Call, Lane, Outputs, Run, call_loop, closure_loop
 from .probe import Probe, SystemProbe, clock_step
-from .race import Race, Verify, race, settle, wanted_pairs
+from .race import Race, Verify, race, settle, timed, timed_pair, wanted_pairs
 from .rules import Timing
 from .signs import Own, Signs, changed, disturbance
 
@@ -26,5 +26,7 @@ __all__ = [
     "disturbance",
     "race",
     "settle",
+    "timed",
+    "timed_pair",
     "wanted_pairs",
 ]

@@ -146,23 +146,44 @@ def _run_pairs(
     clocks: list[float] = []
     while len(result.pairs) < wanted:
         order = (first + len(result.pairs)) % 2
-        times, reason = [0.0, 0.0], None
-        before = probe.calibrate()
-        for i in (order, 1 - order):
-            times[i], disturbed = _timed(lanes[i], probe, options, rng, verify)
-            reason = reason or disturbed
-        after = probe.calibrate()
-        reason = reason or changed(clocks, before, after, options)
-        clocks += (before, after)
+        times, reason = timed_pair(lanes, order, clocks, probe, options, rng, verify)
         if reason is not None and repeats > 0:
             repeats -= 1
             result.rejected[reason] = result.rejected.get(reason, 0) + 1
             continue
         result.noisy += reason is not None
-        result.pairs.append((times[0], times[1]))
+        result.pairs.append(times)
 
 
-def _timed(
+def timed_pair(
+    lanes: tuple[Lane, Lane],
+    first: int,
+    clocks: list[float],
+    probe: Probe,
+    options: Timing,
+    rng: np.random.Generator,
+    verify: Verify | None = None,
+) -> tuple[tuple[float, float], str | None]:
+    """Seconds a call of both lanes in a batch each, and what disturbed them.
+
+    Args:
+        lanes: the contestants.
+        first: which of them is timed first, 0 or 1.
+        clocks: the calibrations of this race so far; those around this pair are added.
+        probe, options, rng, verify: as those of `race`.
+    """
+    times, reason = [0.0, 0.0], None
+    before = probe.calibrate()
+    for i in (first, 1 - first):
+        times[i], disturbed = timed(lanes[i], probe, options, rng, verify)
+        reason = reason or disturbed
+    after = probe.calibrate()
+    reason = reason or changed(clocks, before, after, options)
+    clocks += (before, after)
+    return (times[0], times[1]), reason
+
+
+def timed(
     lane: Lane, probe: Probe, options: Timing, rng: np.random.Generator, verify: Verify | None
 ) -> tuple[float, str | None]:
     """Seconds a call in one batch, and what disturbed it."""

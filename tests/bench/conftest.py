@@ -70,6 +70,12 @@ class FakeProbe:
         return self.chain()
 
 
+@pytest.fixture(autouse=True)
+def store_of_the_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test goes on with another's run, or leaves its own in the user's store."""
+    monkeypatch.setenv("KERNELWRIGHT_STORE", str(tmp_path / "kernelwright-results" / "results.sqlite"))
+
+
 @pytest.fixture
 def fake_probe() -> FakeProbe:
     return FakeProbe()
