@@ -26,7 +26,7 @@ WARN, FAIL = "warn", "fail"
 RACES = "kernelwright_races"
 
 PASSED, LOST, WRONG, INCONCLUSIVE = "passed", "slower", "wrong", "inconclusive"
-NOT_TIMED = "not timed"
+NOT_TIMED = "untimed"
 
 
 class RaceLost(AssertionError):
@@ -178,7 +178,7 @@ class Race:
         except WrongResultError as problem:
             record["state"] = WRONG
             raise RaceWrong(
-                _wrong_text(record, f"{problem}. Functions that change their arguments need `setup`.")
+                _wrong_text(record, f"{problem}; a function that changes its arguments needs `setup`")
             ) from None
         record.update(_figures(result))
         self._node.user_properties.append(("race", _sentence(record)))
@@ -288,7 +288,8 @@ def _inconclusive_text(record: Mapping[str, Any]) -> str:
 
 def _wrong_text(record: Mapping[str, Any], why: str) -> str:
     return (
-        "wrong result: {} does not compute what {} does: ".format(*record["functions"]) + f"{why}.\n"
+        "wrong result: {} does not compute what {} does: ".format(*record["functions"])
+        + f"{why.rstrip('.')}.\n"
         "Nothing is said of its speed. Where such a difference is fine, pass rtol= and atol=, or check= a "
         "function of both results."
     )

@@ -112,16 +112,16 @@ def _numbers_differ(found: Any, expected: Any, rtol: float | None, atol: float, 
 
 
 def _objects_differ(found: Any, expected: Any, where: str) -> str | None:
-    if _no_equality(expected) and found is not expected:
+    if found is expected:
+        return None
+    if expected is not None and found is not None and _no_equality(expected):
         return (
             f"{where} is of {type(expected).__name__}, which can't be compared: pass "
             "check=a function of both results, or check=None"
         )
-    return (
-        None
-        if found is expected or found == expected
-        else f"{where} is {_short(found)} instead of " + (_short(expected))
-    )
+    # An array's == is no yes or no, and it is nothing that is expected here.
+    same = not is_array(found) and found == expected
+    return None if same else f"{where} is {_short(found)} instead of {_short(expected)}"
 
 
 def _no_equality(value: Any) -> bool:
