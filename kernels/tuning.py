@@ -23,6 +23,7 @@ import numpy as np
 
 from . import accuracy, registry
 from .cache import Entry, TuningCache, config_key, generation
+from .compiling import Spent, spent
 from .errors import ConfigError
 from .explain import config_text, duration_text
 from .kernel import Config, Kernel, Launch
@@ -80,6 +81,8 @@ class TuningResult:
         timings: every configuration with a time, the fastest first.
         rejected: configurations that computed something wrong or failed, with the reason.
         untried: configurations for which the budget did not suffice.
+        seconds: what the search took.
+        compiling: the part of it that went into compiling and loading.
     """
 
     problem: str
@@ -87,6 +90,8 @@ class TuningResult:
     timings: tuple[Timing, ...]
     rejected: tuple[tuple[Kernel, Config, str], ...] = ()
     untried: tuple[tuple[Kernel, Config], ...] = ()
+    seconds: float = 0.0
+    compiling: Spent = field(default_factory=Spent)
 
     @property
     def best(self) -> Timing | None:
@@ -233,6 +238,7 @@ def tune(
     """
     if not budget_s > 0:
         raise ConfigError(f"tune(budget_s=...) takes a positive number of seconds, got {budget_s!r}.")
+    started, before = time.perf_counter(), spent()
     cache = cache or default_cache()
     problem = _Problem.of(op, specs, attrs, threads)
     options, rejected = problem.options()
@@ -251,6 +257,8 @@ def tune(
         timings=tuple(sorted([*timings, *fresh], key=lambda timing: timing.seconds)),
         rejected=(*rejected, *search.rejected),
         untried=tuple(search.untried),
+        seconds=time.perf_counter() - started,
+        compiling=spent() - before,
     )
 
 

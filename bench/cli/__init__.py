@@ -1,4 +1,4 @@
-"""The command line: `kernelwright bench | report | tune | explain | list | doctor`, a file for a few each."""
+"""The command line, `kernelwright bench | compare | report | ...`: a file for each command or for a few."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
 
 # Each of these modules puts its commands into `app`, in the order that --help shows.
 from ..session import Exit
-from . import bench, inspect, report, tune  # noqa: F401
+from . import bench, compare, inspect, lab, report, tune  # noqa: F401
 from .app import app
 
 

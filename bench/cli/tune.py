@@ -56,5 +56,5 @@ def _tuned_line(name: str, result: tuning.TuningResult) -> str:
     return (
         f"{head}: {duration_text(best.seconds)}, {best.kernel.id} {config_text(best.config)}; "
         f"{len(result.timings)} configurations timed, {known} of them known before, "
-        f"{len(result.untried)} untried"
+        f"{len(result.untried)} untried; took {result.seconds:.1f} s: {result.compiling}"
     )

@@ -9,6 +9,7 @@ from ..compare.intervals import Interval
 from ..compare.result import OK, Comparison, Duel, Side
 from ..compare.verdict import Kind, Verdict
 from . import text
+from .duels import described, word_of
 from .scale import RatioScale, strip
 from .view import View
 
@@ -29,14 +30,6 @@ def section(view: View) -> str:
     )
 
 
-def outcome(duel: Duel) -> str:
-    """A duel in a word: the verdict, or what kept it from one."""
-    for name, side in (("A", duel.a), ("B", duel.b)):
-        if side.status != OK:
-            return f"{name} {side.status}"
-    return str(duel.verdict.kind) if duel.verdict is not None else "not timed"
-
-
 def colour(duel: Duel) -> str:
     """The class of a duel's word."""
     if duel.a.status != OK or duel.b.status != OK:
@@ -53,11 +46,6 @@ def worst_first(duels: Sequence[Duel]) -> list[Duel]:
         return (ORDER[duel.verdict.kind], -duel.verdict.ratio)
 
     return sorted(duels, key=order)
-
-
-def described(side: dict[str, object]) -> str:
-    """A side in words, as the document has it."""
-    return ", ".join(f"{k} {v}" for k, v in side.items() if v not in (None, "", [], {}))
 
 
 def _comparison(comparison: Comparison) -> str:
@@ -88,7 +76,7 @@ def _duel(duel: Duel, scale: RatioScale) -> str:
     cells = [
         '<td class="name"><button type="button" class="open" aria-expanded="false">'
         f"{escape(duel.problem.name)}</button> <small>{text.threads(duel.threads)}{cold}</small></td>",
-        f'<td class="verdict"><b class="{kind}">{escape(outcome(duel))}</b></td>',
+        f'<td class="verdict"><b class="{kind}">{escape(word_of(duel))}</b></td>',
         f'<td class="num ratio">{f"{verdict.ratio:.3f}" if verdict else text.DASH}</td>',
         f'<td class="wide">{strip(_interval(verdict), scale, kind) if verdict else ""}</td>',
         f'<td class="num interval">{_bounds(verdict)}</td>',
@@ -101,6 +89,7 @@ def _duel(duel: Duel, scale: RatioScale) -> str:
         *_side("A", duel.a),
         *_side("B", duel.b),
         ("Control", f"A beside itself: {control.kind}, {_bounds(control)}" if control else ""),
+        ("Note", duel.note),
         ("Repeated", f"afresh, in {text.plural(len(duel.again), 'round')}" if duel.again else ""),
     ]
     lines = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts if value)

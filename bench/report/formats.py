@@ -12,7 +12,8 @@ from ...kernels.errors import ConfigError
 from ..compare.result import Comparison, Duel
 from ..store import Case, RaceRecord, Run, dumps
 from . import text
-from .comparisons import described, outcome, worst_first
+from .comparisons import worst_first
+from .duels import described, word_of
 from .summary import verdict
 from .view import Item, Row, View
 
@@ -130,8 +131,8 @@ def _markdown_comparison(comparison: Comparison) -> str:
             if found
             else ("", "", "")
         )
-        message = duel.a.message or duel.b.message
-        rows.append((duel.problem.name, str(duel.threads), f"**{outcome(duel)}**", *figures, message))
+        message = duel.a.message or duel.b.message or duel.note
+        rows.append((duel.problem.name, str(duel.threads), f"**{word_of(duel)}**", *figures, message))
     parts = [
         f"## Kernelwright: A beside B, {comparison.suite}",
         f"A: {described(comparison.a)}  \nB: {described(comparison.b)}",
@@ -229,7 +230,7 @@ def _duel_lines(comparisons: Sequence[Comparison]) -> Iterator[dict[str, Any]]:
 
 def _duel_record(duel: Duel) -> dict[str, Any]:
     found = duel.verdict
-    figures: dict[str, Any] = {"verdict": outcome(duel)}
+    figures: dict[str, Any] = {"verdict": word_of(duel)}
     if found is not None:
         figures["ratio_b_to_a"] = found.ratio
         figures |= {n: getattr(found, n) for n in ("low", "high", "threshold", "confidence", "pairs", "p")}
@@ -247,7 +248,7 @@ def _duel_record(duel: Duel) -> dict[str, Any]:
         "b_kernel": duel.b.kernel,
         "a_error": duel.a.error,
         "b_error": duel.b.error,
-        "message": duel.a.message or duel.b.message,
+        "message": duel.a.message or duel.b.message or duel.note,
         "reproduce": duel.reproduce,
     }
 

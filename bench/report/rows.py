@@ -19,6 +19,8 @@ VERDICTS = {
     "alone": "no rival",
     "checked": "checked",
     "wrong": "wrong",
+    "suspect": "suspect",
+    "refused": "refused",
     "failed": "failed",
     "unsupported": "unsupported",
 }

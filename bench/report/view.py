@@ -7,8 +7,8 @@ both, and of nothing else.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..compare.result import Comparison
 from ..problems.training import SUFFIX
 from ..store import Case, Run
 from . import text
-from .history import History
+from .history import History, histories
 from .landscape import Landscape, landscapes
 from .series import Series, find_series
 from .summary import Group, Summary, grouped, summarise_cases, verdict
@@ -159,32 +159,17 @@ class View:
         }
 
 
-@dataclass
-class Extras:
-    """What a page may show besides its documents; both are read from this machine.
-
-    Attributes:
-        tuning: whether to look into the tuning cache.
-        history: of which problems, found by whoever has a store.
-    """
-
-    tuning: bool = True
-    history: Sequence[History] = field(default_factory=tuple)
-
-
-def view_of(documents: Sequence[Document], extras: Extras | None = None) -> View:
-    """Everything that a page of these documents shows.
+def view_of(documents: Sequence[Document]) -> View:
+    """Everything that a page of these documents shows; with what this machine's tuning and store know of it.
 
     Args:
         documents: runs and comparisons, at least one.
-        extras: what else to look up; the tuning cache unless told otherwise.
 
     Raises:
         ValueError: there is no document.
     """
     if not documents:
         raise ValueError("a report needs at least one document.")
-    extras = extras or Extras()
     items = tuple(_items(documents))
     runs = [each for each in documents if isinstance(each, Run)]
     return View(
@@ -192,8 +177,8 @@ def view_of(documents: Sequence[Document], extras: Extras | None = None) -> View
         items=items,
         rows=tuple(_rows(items)),
         series=tuple(find_series(items)),
-        landscapes=tuple(landscapes(runs)) if extras.tuning else (),
-        history=tuple(extras.history),
+        landscapes=tuple(landscapes(runs)),
+        history=tuple(histories(runs)),
     )
 
 
@@ -223,7 +208,16 @@ def _items(documents: Sequence[Document]) -> Iterator[Item]:
     ]
     found.sort(key=lambda each: _loss_order(each[2]))
     for number, (run, index, case) in enumerate(found):
-        yield Item(number, run, index, origins[run], case)
+        yield Item(number, run, index, _origin(case, documents[run], origins[run]), case)
+
+
+def _origin(case: Case, document: Document, origin: str) -> str:
+    """Of one case: its run's, but for a case that ran on another machine."""
+    assert isinstance(document, Run)
+    if not case.machine or case.machine not in document.machines:
+        return origin
+    machine = document.machines[case.machine]["machine"]
+    return f"{_words(machine)}, {machine.get('host') or case.machine}"
 
 
 def _loss_order(case: Case) -> tuple[int, float]:
@@ -254,7 +248,10 @@ def _origins(documents: Sequence[Document]) -> dict[int, str]:
 
 
 def _machine(run: Run) -> str:
-    machine = run.machine
+    return _words(run.machine)
+
+
+def _words(machine: Mapping[str, Any]) -> str:
     return f"{machine.get('cpu', 'unknown CPU')}, {text.plural(int(machine.get('cores', 0)), 'core')}"
 
 

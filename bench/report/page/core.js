@@ -53,7 +53,7 @@ const write = {
 };
 const VERDICTS = {
   ahead: "ahead", even: "too close to call", behind: "behind", disturbed: "disturbed by other load", alone: "no rival",
-  checked: "checked", wrong: "wrong", failed: "failed", unsupported: "unsupported",
+  checked: "checked", wrong: "wrong", suspect: "not to be believed", refused: "would prove nothing", failed: "failed", unsupported: "unsupported",
 };
 
 function plain(value) {
@@ -125,7 +125,7 @@ function nextTheme() {
 }
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 const verdictColour = (verdict) =>
-  colour({ ahead: "ahead", behind: "behind", wrong: "behind", failed: "behind" }[verdict] ?? "even");
+  colour({ ahead: "ahead", behind: "behind", wrong: "behind", suspect: "behind", refused: "behind", failed: "behind" }[verdict] ?? "even");
 
 function tell(words) {
   const tip = $(".tip");

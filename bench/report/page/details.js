@@ -47,12 +47,21 @@ function whatRan({ record, origin, device }) {
     ["Configuration", write.config(record.config)],
     ["Why this one", record.why],
     ["Fell back", record.fallback],
-    ["First call", has(record.first_call_s) ? `${write.seconds(record.first_call_s)} (choice, and compilation or loading)` : ""],
+    ["First call", has(record.first_call_s) ? write.seconds(record.first_call_s) : ""],
+    ["of it", once(record)],
+    ["Tuned", has(record.tuned) ? (record.tuned ? "by a measured time" : "no: by the kernel's model or its order") : ""],
     ["Work", `${write.number(record.flops / 1e9)} GFLOP, ${write.bytes(record.bytes)}`],
     ["Bound by", record.bound ? `${record.bound}; the roof is ${write.seconds(record.roof_s)}` : ""],
     ["Cold caches", record.cache_note],
     ["Where", `${origin}; ${device}`],
   ];
+}
+
+function once({ compiled, compile_s, loaded, load_s }) {
+  const parts = [];
+  if (compiled) parts.push(`${write.seconds(compile_s)} compiling ${write.plural(compiled, "function")}`);
+  if (loaded) parts.push(`${write.seconds(load_s)} loading ${write.plural(loaded, "function")}`);
+  return parts.join(", ");
 }
 
 function accuracy(record) {
