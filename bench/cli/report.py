@@ -70,7 +70,7 @@ def report(
 def _format(asked: str | None, out: Path | None) -> Format:
     if asked is not None:
         if asked not in list(Format):
-            near = did_you_mean(asked, list(Format))
+            near = did_you_mean(asked, [str(kind) for kind in Format])
             raise ConfigError(f"there is no format {asked!r}.{near} Formats: {', '.join(Format)}.")
         return Format(asked)
     if out is None or out == STDOUT:

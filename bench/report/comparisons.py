@@ -56,8 +56,8 @@ def _comparison(comparison: Comparison) -> str:
         '<th scope="col" class="name">Problem</th><th scope="col" class="verdict">Verdict</th>'
         '<th scope="col" class="num ratio">B / A</th>'
         f'<th scope="col" class="wide">{scale.axis}</th><th scope="col" class="num interval">Bounds</th>'
-        '<th scope="col" class="num">Threshold</th><th scope="col" class="num">Pairs</th>'
-        '<th scope="col" class="num">A / A</th>'
+        '<th scope="col" class="num rest">Threshold</th><th scope="col" class="num rest">Pairs</th>'
+        '<th scope="col" class="num rest">A / A</th>'
     )
     rows = "".join(_duel(duel, scale) for duel in duels)
     return (
@@ -80,9 +80,9 @@ def _duel(duel: Duel, scale: RatioScale) -> str:
         f'<td class="num ratio">{f"{verdict.ratio:.3f}" if verdict else text.DASH}</td>',
         f'<td class="wide">{strip(_interval(verdict), scale, kind) if verdict else ""}</td>',
         f'<td class="num interval">{_bounds(verdict)}</td>',
-        f'<td class="num">{f"{100 * verdict.threshold:.3g}%" if verdict else text.DASH}</td>',
-        f'<td class="num">{verdict.pairs if verdict else text.DASH}</td>',
-        f'<td class="num">{f"{control.ratio:.3f}" if control else text.DASH}</td>',
+        f'<td class="num rest">{f"{100 * verdict.threshold:.3g}%" if verdict else text.DASH}</td>',
+        f'<td class="num rest">{verdict.pairs if verdict else text.DASH}</td>',
+        f'<td class="num rest">{f"{control.ratio:.3f}" if control else text.DASH}</td>',
     ]
     facts = [
         ("Problem", f"{duel.problem.described}; {duel.problem.source}"),

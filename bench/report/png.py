@@ -41,7 +41,7 @@ def png(page: str, dark: bool = False, width: int = WIDTH) -> bytes:
             tab.goto(file.as_uri())
             tab.wait_for_selector("html[data-ready]", state="attached", timeout=WAIT_MS)
             tab.evaluate("document.documentElement.classList.add('picture')")
-            tab.evaluate("drawAll()")
+            tab.evaluate("$$('.figure').filter((box) => box.checkVisibility()).forEach(draw)")
             picture: bytes = tab.screenshot(full_page=True, timeout=WAIT_MS)
         except Error as error:
             raise BrowserError(
