@@ -38,8 +38,11 @@ class Exit(IntEnum):
 
     OK = 0
     PROBLEM = 1
+    REGRESSED = 1
     USAGE = 2
+    INCONCLUSIVE = 3
     WRONG = 4
+    MISSING = 5
     NOTHING = 6
     INTERRUPTED = 130
 

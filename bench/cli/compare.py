@@ -8,15 +8,27 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ...kernels.errors import KernelwrightError
 from ..compare import session
+from ..compare.files import FileComparison, compare_files
+from ..compare.pytest_files import STORAGE, compare_pytest_benchmark
 from ..compare.result import Duel
-from ..compare.session import Options, parse_threshold
+from ..compare.session import Options
 from ..compare.sides import FILE
+from ..compare.threshold import parse_threshold
 from ..report.duels import print_comparison, word_of
+from ..report.files import print_files
 from ..report.terminal import console_for
-from ..session import parse_threads
+from ..session import Exit, parse_threads
 from .app import DType, ProblemName, app, reporting
+
+OUTCOMES = {
+    "ok": Exit.OK,
+    "slower": Exit.REGRESSED,
+    "inconclusive": Exit.INCONCLUSIVE,
+    "wrong": Exit.WRONG,
+    "missing": Exit.MISSING,
+    "nothing": Exit.NOTHING,
+}
 
 
 class Watch:
@@ -82,12 +94,25 @@ def compare(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Three processes: sooner, and less sure.")] = False,
     json: Annotated[Path | None, typer.Option(help="Where the result goes.")] = None,
+    pytest_benchmark: Annotated[
+        bool,
+        typer.Option(
+            "--pytest-benchmark",
+            help="A and B are files of pytest-benchmark with raw rounds, or names in its storage, as 0001.",
+        ),
+    ] = False,
+    storage: Annotated[
+        Path, typer.Option(help="pytest-benchmark's storage folder.", show_default=True)
+    ] = STORAGE,
 ) -> None:
     """Compare two kernels, configurations, git revisions or result files, in fresh processes.
 
     Exit codes: 0 nothing is slower, 1 slower, 2 wrong usage, 3 inconclusive or void, 4 wrong or failed,
         5 missing, 6 nothing was measured, 130 interrupted.
     """
+    limit = parse_threshold(threshold)
+    if pytest_benchmark:
+        raise typer.Exit(_show(compare_pytest_benchmark(a, b, limit, storage=storage), json))
     options = Options(
         a=a,
         b=b,
@@ -96,7 +121,7 @@ def compare(
         op=op,
         dtype=dtype,
         threads=parse_threads(threads),
-        threshold=parse_threshold(threshold),
+        threshold=limit,
         processes=processes,
         pairs=pairs,
         kernel=kernel,
@@ -106,9 +131,18 @@ def compare(
     folder, console = Path.cwd(), console_for()
     first, second, _ = session.found(options, folder)
     if first.kind == second.kind == FILE:
-        raise KernelwrightError("result files can't be compared yet.")
+        raise typer.Exit(_show(compare_files(first.path, second.path, limit), json))
     with Watch(console) as watch, session.contest(options, folder, watch.tell, watch) as contest:
         comparison = contest.run()
     print_comparison(comparison, console)
     console.print(f"Results: {contest.path}", markup=False, soft_wrap=True)
     raise typer.Exit(session.exit_code(comparison))
+
+
+def _show(found: FileComparison, json: Path | None) -> Exit:
+    console = console_for()
+    print_files(found, console)
+    if json is not None:
+        found.save(json)
+        console.print(f"Results: {json}", markup=False, soft_wrap=True)
+    return OUTCOMES[found.outcome]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -77,19 +76,6 @@ class Options:
         if self.kernel is not None:
             words += ["--kernel", self.kernel]
         return shlex.join(words)
-
-
-def parse_threshold(word: str) -> float:
-    """`5%` or `0.05` as a share.
-
-    Raises:
-        ConfigError: it is neither.
-    """
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*", word)
-    value = float(match[1]) / (100 if match[2] else 1) if match else 0.0
-    if not 0 < value < 1:
-        raise ConfigError(f"a threshold is a share over 0 and under 1, such as 5% or 0.05; got {word!r}.")
-    return value
 
 
 def found(options: Options, folder: Path) -> tuple[Side, Side, Selection]:
