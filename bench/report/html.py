@@ -10,6 +10,7 @@ pictures, each of which says what to install.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from html import escape
@@ -71,7 +72,7 @@ def page(documents: Document | Sequence[Document], view: View | None = None) -> 
         "extra": escape(EXTRA),
         "heading": escape(_heading(view)),
         "status": "".join(_status(run) for run in view.runs),
-        "verdict": "".join(f"<p>{escape(line)}</p>" for line in view.summary.sentences()),
+        "verdict": "".join(f"<p>{_with_code(line)}</p>" for line in view.summary.sentences()),
         "meta": _meta(view.runs),
         "tiles": "".join(_tile(row, view) for row in view.rows if row.level == "total"),
         "losses": _losses(view),
@@ -231,8 +232,13 @@ def _extras(run: Run) -> str:
     lines = extras(run)
     if not lines:
         return ""
-    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    items = "".join(f"<li>{_with_code(line)}</li>" for line in lines)
     return f"<h3>{escape(run.suite)}</h3><ul>{items}</ul>"
+
+
+def _with_code(line: str) -> str:
+    """A sentence; what stands between backticks is a command."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(line))
 
 
 def _method(document: Document) -> str:

@@ -6,8 +6,8 @@ both, and of nothing else.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -16,7 +16,7 @@ from ...kernels.errors import KernelwrightError
 from ...kernels.op import get_op
 from ..compare.result import Comparison
 from ..problems.training import SUFFIX
-from ..store import Case, Run
+from ..store import Case, CaseKey, Run
 from . import text
 from .history import History, histories
 from .landscape import Landscape, landscapes
@@ -227,28 +227,26 @@ def _loss_order(case: Case) -> tuple[int, float]:
 
 
 def _origins(documents: Sequence[Document]) -> dict[int, str]:
-    """{document's number: name}: as short as it may be so that no case is there twice under one name."""
-    runs = {n: each for n, each in enumerate(documents) if isinstance(each, Run)}
-    names: list[Callable[[int, Run], str]] = [
-        lambda n, run: _machine(run),
-        lambda n, run: f"{_machine(run)}, commit {str(run.git.get('commit', 'unknown'))[:7]}",
-        lambda n, run: f"{_machine(run)}, {run.started[:16].replace('T', ' ')}",
-        lambda n, run: f"file {n + 1}: {_machine(run)}, {run.started[:16].replace('T', ' ')}",
-    ]
-    for name in names:
-        origins = {n: name(n, run) for n, run in runs.items()}
-        seen = Counter(
-            (origins[n], case.problem.name, case.threads, case.cache, case.asked)
-            for n, run in runs.items()
-            for case in run.results
-        )
-        if not seen or max(seen.values()) == 1:
-            return origins
+    """{document's number: name}: its machine, and of older runs of the same cases there what they differ in.
+
+    So suites that were run one by one are one whole, and a case is there once under one name.
+    """
+    runs = [(n, each) for n, each in enumerate(documents) if isinstance(each, Run)]
+    origins: dict[int, str] = {}
+    held: dict[str, set[CaseKey]] = defaultdict(set)
+    for n, run in sorted(runs, key=lambda pair: pair[1].started, reverse=True):
+        machine, date = _words(run.machine), run.started[:16].replace("T", " ")
+        commit = str(run.git.get("commit") or "unknown")[:7]
+        names = [
+            machine,
+            f"{machine}, commit {commit}",
+            f"{machine}, {date}",
+            f"{machine}, {date}, file {n + 1}",
+        ]
+        keys = {case.key for case in run.results}
+        origins[n] = next((name for name in names if not keys & held[name]), names[-1])
+        held[origins[n]] |= keys
     return origins
-
-
-def _machine(run: Run) -> str:
-    return _words(run.machine)
 
 
 def _words(machine: Mapping[str, Any]) -> str:

@@ -91,13 +91,15 @@ figures.threads = (box) => {
   for (const threads of [...new Set(inside.map((one) => one.threads))].sort((a, b) => a - b)) {
     const here = inside.filter((one) => one.threads === threads);
     const ours = here.map((one) => single.get(key(one)).race.ours_s / one.race.ours_s), theirs = here.map((one) => single.get(key(one)).race.theirs_s / one.race.theirs_s);
-    const both = [...ours, ...theirs];
-    const range = [Math.min(0.8, ...both) * 0.92, Math.max(threads, ...both) * 1.08];
+    const both = [...ours, ...theirs].sort((a, b) => a - b);
+    const at = (q) => both[Math.round(q * (both.length - 1))];
+    const range = [Math.min(0.8, at(0.005)) * 0.92, Math.max(threads * 1.1, at(0.985)) * 1.08]; // not stretched by the few
+    const outside = here.filter((_, n) => Math.max(ours[n], theirs[n]) > range[1] || Math.min(ours[n], theirs[n]) < range[0]).length;
     const words = here.map((one, n) => `${hover(one)}<br>ours ${ours[n].toFixed(2)} times one thread, ${one.race.baseline} ${theirs[n].toFixed(2)}`);
     const axis = (title) => ({ range, title: { text: title } });
     plot(grid, {
       title: write.threads(threads), label: `${here.length} problems: ours gain ${median(ours).toFixed(2)} from ${threads} threads in the median, the vendor's ${median(theirs).toFixed(2)}`, height: narrow() ? 340 : 400,
-      note: `in the median ours ${median(ours).toFixed(2)}, the vendor's ${median(theirs).toFixed(2)}`,
+      note: `in the median ours ${median(ours).toFixed(2)}, the vendor's ${median(theirs).toFixed(2)}${outside ? `; ${outside} outside the picture` : ""}`,
       traces: [dots(here, theirs, ours, { text: words })],
       layout: { xaxis: axis("the vendor's gain"), yaxis: axis("our gain"), shapes: [diagonal(0, 100), line("y", threads, "line"), line("x", threads, "line")] },
     });

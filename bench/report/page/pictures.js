@@ -160,7 +160,7 @@ figures.ratios = (box) => {
   const traces = [];
   if (many) {
     traces.push({
-      type: "scatter", mode: "lines", hoverinfo: "skip", fill: "toself", line: { width: 0 }, fillcolor: colour("grid"),
+      type: "scatter", mode: "lines", hoverinfo: "skip", fill: "toself", line: { width: 0 }, fillcolor: colour("line"),
       x: [...x, ...[...x].reverse()], y: [...inside.map((one) => one.race.low), ...inside.map((one) => one.race.high).reverse()],
     });
   }

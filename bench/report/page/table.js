@@ -24,7 +24,7 @@ function applyFilters() {
     body.hidden = !kept || (n > FIRST && !all);
   }
   for (const line of $$("[data-of]")) line.hidden = !keep.has(Number(line.dataset.of));
-  $("output", controls).textContent = `${n} of ${write.plural(cases.length, "case")}`;
+  $("output", controls).textContent = n === cases.length ? write.plural(n, "case") : `${n} of ${cases.length} cases`;
   const more = $(".all");
   more.hidden = n <= FIRST || all;
   more.textContent = `show all ${n} problems`;
