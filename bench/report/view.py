@@ -234,18 +234,17 @@ def _origins(documents: Sequence[Document]) -> dict[int, str]:
     runs = [(n, each) for n, each in enumerate(documents) if isinstance(each, Run)]
     origins: dict[int, str] = {}
     held: dict[str, set[CaseKey]] = defaultdict(set)
+    commits: dict[str, set[str]] = defaultdict(set)
     for n, run in sorted(runs, key=lambda pair: pair[1].started, reverse=True):
         machine, date = _words(run.machine), run.started[:16].replace("T", " ")
         commit = str(run.git.get("commit") or "unknown")[:7]
-        names = [
-            machine,
-            f"{machine}, commit {commit}",
-            f"{machine}, {date}",
-            f"{machine}, {date}, file {n + 1}",
-        ]
+        by_commit = machine if commit in commits[machine] else f"{machine}, commit {commit}"
+        by_date = f"{machine}, {date}"
+        names = [machine, by_commit, by_date, f"{by_date}, file {n + 1}"]
         keys = {case.key for case in run.results}
         origins[n] = next((name for name in names if not keys & held[name]), names[-1])
         held[origins[n]] |= keys
+        commits[machine].add(commit)
     return origins
 
 

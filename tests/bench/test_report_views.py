@@ -90,9 +90,15 @@ def test_runs_of_two_machines_are_told_apart_and_never_averaged(made_up_run: Run
 def test_the_same_run_of_two_days_is_told_apart_by_the_day(made_up_run: Run) -> None:
     later = copy.deepcopy(made_up_run)
     later.started = "2025-02-02T03:04:05+00:00"
-    origins = {item.origin for item in view_of([made_up_run, later]).items}
-    assert len(origins) == 2
-    assert any("2025-02-02" in origin for origin in origins)
+    assert {item.origin for item in view_of([made_up_run, later]).items} == {
+        "Imaginary CPU, 2 cores",
+        "Imaginary CPU, 2 cores, 2025-01-02 03:04",
+    }
+    later.git = {"commit": "f" * 40}
+    assert {item.origin for item in view_of([later, made_up_run]).items} == {
+        "Imaginary CPU, 2 cores",
+        "Imaginary CPU, 2 cores, commit 0123456",
+    }
 
 
 def test_suites_of_one_machine_are_one_whole(made_up_run: Run) -> None:
