@@ -40,6 +40,7 @@ SCRIPTS = (
 )
 EXTRA = "pip install 'kernelwright[report]'"
 SHOWN_LOSSES = 8
+SHOWN_TILES = 8
 # The versions named at the top; the rest are under "How it was measured".
 NAMED = ("kernelwright", "python", "numba")
 
@@ -74,7 +75,7 @@ def page(documents: Document | Sequence[Document], view: View | None = None) -> 
         "status": "".join(_status(run) for run in view.runs),
         "verdict": "".join(f"<p>{_with_code(line)}</p>" for line in view.summary.sentences()),
         "meta": _meta(view.runs),
-        "tiles": "".join(_tile(row, view) for row in view.rows if row.level == "total"),
+        "tiles": _tiles(view),
         "losses": _losses(view),
         "groups": rows.groups_table(view, means),
         "filters": rows.filters(view.items),
@@ -162,6 +163,15 @@ def _meta(runs: Sequence[Run]) -> str:
 def _span(dates: Sequence[str]) -> str:
     first, last = min(dates), max(dates)
     return first if first == last else f"{first} to {last}"
+
+
+def _tiles(view: View) -> str:
+    """The means of everything; those of further machines and older runs folded away."""
+    tiles = [_tile(row, view) for row in view.rows if row.level == "total"]
+    first, rest = "".join(tiles[:SHOWN_TILES]), "".join(tiles[SHOWN_TILES:])
+    more = f"{len(tiles) - SHOWN_TILES} more, of other machines or older runs"
+    folded = f'<details><summary>{more}</summary><ul class="tiles">{rest}</ul></details>' if rest else ""
+    return f'<ul class="tiles">{first}</ul>{folded}'
 
 
 def _tile(row: Row, view: View) -> str:

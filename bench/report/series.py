@@ -65,7 +65,11 @@ def find_series(items: Sequence[Item]) -> list[Series]:
             continue
         points = tuple(sorted((size, item.number) for size, item in inside))
         found.append(Series(template, key[0], key[1], key[2], points))
-    return sorted(found, key=lambda series: (-len({size for size, _ in series.points}), series.name))
+    return sorted(found, key=_longest_first)
+
+
+def _longest_first(series: Series) -> tuple[int, bool, str, str]:
+    return (-len({size for size, _ in series.points}), series.cache != "warm", series.name, series.origin)
 
 
 def _templates(name: str) -> Iterator[tuple[str, int]]:

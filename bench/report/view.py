@@ -177,7 +177,7 @@ def view_of(documents: Sequence[Document]) -> View:
         items=items,
         rows=tuple(_rows(items)),
         series=tuple(find_series(items)),
-        landscapes=tuple(landscapes(runs)),
+        landscapes=tuple(sorted(landscapes(runs), key=lambda each: (-len(each.entries), each.name))),
         history=tuple(histories(runs)),
     )
 

@@ -49,12 +49,23 @@ const write = {
   },
   threads: (n) => (+n === 1 ? "1 thread" : `${n} threads`),
   plural: (n, one) => `${n} ${one}${n === 1 ? "" : "s"}`,
-  config: (config) => Object.entries(config).map(([k, v]) => `${k}=${plain(v)}`).join(" "),
+  // As Python writes it, so that a reader can copy it: stride=(1, 1).
+  config: (config) => Object.entries(config).map(([k, v]) => `${k}=${python(v)}`).join(" "),
+  flops: (n) => {
+    for (const [unit, scale] of [["GFLOP", 1e9], ["MFLOP", 1e6], ["kFLOP", 1e3]])
+      if (n >= scale) return `${write.digits(n / scale)} ${unit}`;
+    return `${n} FLOP`;
+  },
 };
 const VERDICTS = {
   ahead: "ahead", even: "too close to call", behind: "behind", disturbed: "disturbed by other load", alone: "no rival",
   checked: "checked", wrong: "wrong", suspect: "not to be believed", refused: "would prove nothing", failed: "failed", unsupported: "unsupported",
 };
+
+function python(value) {
+  if (Array.isArray(value)) return `(${value.map(python).join(", ")}${value.length === 1 ? "," : ""})`;
+  return value === null ? "None" : value === true ? "True" : value === false ? "False" : String(value);
+}
 
 function plain(value) {
   if (Array.isArray(value)) return value.map(plain).join(", ");

@@ -159,8 +159,8 @@ figures.history = (box) => {
   const bars = known.length && here.every((p) => has(p.low)) ? { type: "data", symmetric: false, array: here.map((p) => p.high - p.ratio), arrayminus: here.map((p) => p.ratio - p.low), color: colour("s0"), thickness: 1.3, width: 0 } : undefined;
   const yaxis = by === "ratio" ? ratioAxis(here.flatMap((p) => [p.low ?? p.ratio, p.high ?? p.ratio]), "ratio") : { type: "log", title: { text: "seconds a call" } };
   plot(box, {
-    title: `${name}, ${write.threads(threads)}${cache === "cold" ? ", cold" : ""}`, note: `${machine}; ${write.plural(here.length, "run")}, ${changes.length ? write.plural(changes.length, "change") : "no change"}`,
-    label: `${name}: ${here.length} runs, ${changes.length} changes`, height: narrow() ? 300 : 350,
+    title: `${name}, ${write.threads(threads)}${cache === "cold" ? ", cold" : ""}`, note: `${machine}; ${write.plural(here.length, "run")}${changes.length ? `, ${write.plural(changes.length, "change")}` : ""}`,
+    label: `${name}: ${here.length} runs`, height: narrow() ? 300 : 350,
     traces: [{ type: "scatter", mode: "lines+markers", x: here.map((p) => p.started), y: here.map((p) => p[by]), text: words, hovertemplate: "%{text}<extra></extra>", line: { color: colour("s0"), width: 1.6 }, marker: { size: 7 }, error_y: bars }],
     layout: { xaxis: { type: "date" }, yaxis, shapes: [...(by === "ratio" ? [line("y", 1)] : []), ...changes.map((n) => line("x", points[n].started, "s1", "dash"))] },
   });

@@ -50,7 +50,7 @@ function whatRan({ record, origin, device }) {
     ["First call", has(record.first_call_s) ? write.seconds(record.first_call_s) : ""],
     ["of it", once(record)],
     ["Tuned", has(record.tuned) ? (record.tuned ? "by a measured time" : "no: by the kernel's model or its order") : ""],
-    ["Work", `${write.number(record.flops / 1e9)} GFLOP, ${write.bytes(record.bytes)}`],
+    ["Work", `${write.flops(record.flops)}, ${write.bytes(record.bytes)}`],
     ["Bound by", record.bound ? `${record.bound}; the roof is ${write.seconds(record.roof_s)}` : ""],
     ["Cold caches", record.cache_note],
     ["Where", `${origin}; ${device}`],

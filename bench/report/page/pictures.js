@@ -49,10 +49,10 @@ function plot(box, { title, note, traces, layout, height = 380, label }) {
   const caption = title ? el("figcaption", {}, title, note ? el("small", {}, note) : "") : "";
   box.append(el("figure", {}, caption, target));
   const font = { family: getComputedStyle(document.body).fontFamily, size: narrow() ? 12 : 13, color: colour("soft") };
-  const axis = { gridcolor: colour("grid"), linecolor: colour("line"), zeroline: false, fixedrange: narrow(), automargin: true, tickfont: { size: 12 }, title: { standoff: 8 } };
+  const axis = { gridcolor: colour("grid"), linecolor: colour("line"), zeroline: false, fixedrange: narrow(), tickfont: { size: 12 }, title: { standoff: 8 } };
   const { xaxis, yaxis, ...rest } = layout;
   const whole = {
-    font, height, margin: { l: 12, r: 14, t: 12, b: 12 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false,
+    font, height, margin: { l: narrow() ? 56 : 66, r: 14, t: 12, b: 50 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false,
     hovermode: "closest", hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { ...font, color: colour("ink"), size: 13 }, align: "left" },
     dragmode: narrow() ? false : "zoom", ...rest,
     xaxis: { ...axis, ...xaxis, title: { ...axis.title, ...xaxis?.title } }, yaxis: { ...axis, ...yaxis, title: { ...axis.title, ...yaxis?.title } },
@@ -115,8 +115,8 @@ figures.families = (box) => {
   if (inside.length < 2) return;
   const families = [...new Set(inside.map((one) => one.family))];
   const level = families.length > 1 ? "family" : "group";
-  const settings = [...new Set(inside.map((one) => `${one.threads}|${one.cache}`))].sort();
-  const grid = panels(box);
+  const settings = [...new Set(inside.map((one) => `${one.threads}|${one.cache}`))].sort((a, b) => cold(a) - cold(b) || parseInt(a) - parseInt(b));
+  const grid = panels(box), most = narrow() ? 16 : 28;
   for (const setting of settings) {
     const here = inside.filter((one) => `${one.threads}|${one.cache}` === setting);
     const names = [...new Set(here.map((one) => one[level]))];
@@ -140,8 +140,9 @@ figures.families = (box) => {
       label: `Ratios by ${level}, ${write.threads(threads)}: ${names.map((n) => `${n} ${Math.exp(logMean(n)).toFixed(2)}`).join(", ")}`,
       traces: [dots, means], height: 74 + 36 * names.length,
       layout: {
+        margin: { l: 14 + 7 * Math.max(...names.map((name) => shorten(name, most).length)), r: 14, t: 8, b: 46 },
         xaxis: ratioAxis(dots.x, "the fastest vendor's time / ours"),
-        yaxis: { tickvals: names.map((_, n) => n), ticktext: names.map((name) => shorten(name, narrow() ? 18 : 28)), range: [-0.6, names.length - 0.4], showgrid: false },
+        yaxis: { tickvals: names.map((_, n) => n), ticktext: names.map((name) => shorten(name, most)), range: [-0.6, names.length - 0.4], showgrid: false },
         shapes: [line("x", 1)],
       },
     });
@@ -149,6 +150,7 @@ figures.families = (box) => {
   if (window.Plotly) legend(box, [...VERDICT_LEGEND(), ["geometric mean", colour("ink"), "diamond"]]);
 };
 
+const cold = (setting) => setting.endsWith("cold");
 const shorten = (name, most) => (name.length > most ? `${name.slice(0, most - 1)}…` : name);
 
 // Every ratio with its interval, from the worst to the best.
