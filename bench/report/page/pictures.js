@@ -17,7 +17,16 @@ function watchFigures() {
   watcher = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries) if (isIntersecting) draw(target);
   }, { rootMargin: "500px 0px" });
-  window.addEventListener("beforeprint", drawAll);
+  let theme = "";
+  window.addEventListener("beforeprint", () => { // paper is white, and takes every row and picture
+    theme = document.documentElement.dataset.theme ?? "";
+    paint("light");
+    all = true;
+    applyFilters();
+    redraw();
+    drawAll();
+  });
+  window.addEventListener("afterprint", () => { paint(theme); redraw(); });
 }
 
 const drawAll = () => $$(".figure").forEach(draw);
