@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..history.lines import Line, lines_of
 from ..store import Run, Store, StoreError
 from ..store.database import Point, store_path
 
-# One point is no history.
-LEAST = 2
+# One point is no history. The search for changes takes a time that grows with the square of the points: the
+# latest so many of each line, and the lines with the most points.
+LEAST, MOST_POINTS, MOST_LINES = 2, 60, 100
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,19 @@ def histories(runs: Sequence[Run], path: Path | None = None) -> Iterator[History
                     past[(*key, point.machine)].append(point)
     except StoreError:  # of a newer version, or no store: a page is made without it
         return
-    for (name, threads, cache, _, _), points in past.items():
-        if len(points) >= LEAST:
-            rows = tuple(_row(point) for point in points)
-            yield History(name, threads, cache, points[-1].machine_text, rows)
+    longest = sorted((points for points in past.values() if len(points) >= LEAST), key=len, reverse=True)
+    chosen = [point for points in longest[:MOST_LINES] for point in points]
+    for line in sorted(lines_of(chosen, MOST_POINTS), key=lambda line: -len(line.points)):
+        yield _history(line)
+
+
+def _history(line: Line) -> History:
+    """A line with the changes of the ratio to the vendor; of our time where no vendor was timed."""
+    first = line.points[0]
+    figure = "ratio" if any(point.ratio is not None for point in line.points) else "time"
+    changes = tuple(step.change.at for step in line.steps if step.figure == figure)
+    rows = tuple(_row(point) for point in line.points)
+    return History(first.problem, first.threads, first.cache, first.machine_text, rows, changes)
 
 
 def _row(point: Point) -> dict[str, Any]:

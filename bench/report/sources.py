@@ -13,6 +13,9 @@ from ..compare.result import Comparison
 from ..store import ResultFileError, Run, document
 from .view import Document
 
+# What `kernelwright gate --json` writes: its answer, and the comparison that it rests on.
+GATE = "kernelwright-gate"
+
 
 def load(path: Path) -> Document:
     """The document in a file.
@@ -27,6 +30,8 @@ def load(path: Path) -> Document:
     except ValueError as problem:
         raise ResultFileError(f"{path} is no JSON: {problem}.") from None
     kind = record.get("kind") if isinstance(record, Mapping) else None
+    if kind == GATE and isinstance(record.get("comparison"), Mapping):
+        kind, record = result.KIND, record["comparison"]
     if kind not in (document.KIND, result.KIND):
         raise ResultFileError(
             f"{path} is {_named(kind)}: a report is made of files that `kernelwright bench SUITE` and "

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from kernelwright.bench.cli import app
 from kernelwright.bench.compare.result import Comparison
+from kernelwright.bench.gate.texts import KIND
 from kernelwright.bench.report import browser, html, page
 from kernelwright.bench.report.view import view_of
 from kernelwright.bench.store import Run
@@ -116,6 +117,18 @@ def test_a_comparison_makes_a_report_of_its_own(
     refused = report(run, path, "--format", "csv", "--out", tmp_path / "both.csv")
     assert refused.exit_code == 2
     assert "opposite ways" in refused.output
+
+
+def test_what_the_gate_wrote_is_shown_as_the_comparison_that_it_rests_on(
+    made_up_comparison: Comparison, tmp_path: Path
+) -> None:
+    answer, comparison = tmp_path / "gate.json", tmp_path / "duels.json"
+    made_up_comparison.save(comparison)
+    record = {"kind": KIND, "schema": 1, "comparison": made_up_comparison.to_json()}
+    answer.write_text(json.dumps(record))
+    shown = report(answer, "--format", "md", "--out", "-").output
+    assert shown == report(comparison, "--format", "md", "--out", "-").output
+    assert "**slower**" in shown
 
 
 @pytest.mark.parametrize(

@@ -175,5 +175,19 @@ def test_history_holds_earlier_runs_of_the_same_machine_in_order(made_up_run: Ru
         assert each.points[-1]["ratio"] == pytest.approx(case.headline.ratio.value)
 
 
+def test_a_step_in_the_history_is_a_change_of_the_line(made_up_run: Run) -> None:
+    made_up_run.results = made_up_run.results[:1]
+    with Store.open() as store:
+        for n in range(16):
+            run = copy.deepcopy(made_up_run)
+            run.started = f"2025-01-{n + 1:02}T00:00:00+00:00"
+            for race in run.results[0].races:
+                race.theirs = [ours * (1.5 if n < 8 else 1.1) * (1 + n % 3 / 1000) for ours in race.ours]
+            store.add_run(run)
+    (found,) = view_of([made_up_run]).history
+    assert len(found.points) == 16
+    assert found.changes == (8,)
+
+
 def test_the_quick_suite_is_what_these_tests_think_it_is() -> None:
     assert sum(bool(re.fullmatch(r"square-\d+", p.name)) for p in get_suite("quick").problems) >= 3

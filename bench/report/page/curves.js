@@ -148,7 +148,7 @@ let past = 0;
 figures.history = (box) => {
   const names = new Set(cases.filter(inWhole).map((one) => one.name));
   const usable = report.history.map((each, n) => [each, n]).filter(([each]) => each.points.length && (!names.size || names.has(each.name)));
-  if (!usable.length) return say(box, "No earlier runs of these problems are in the store.");
+  if (!usable.length) return say(box, "No earlier runs of these problems are in the store, which keeps every run of ", command("kernelwright bench"), " on this machine.");
   if (!usable.some(([, n]) => n === past)) past = usable[0][1];
   const { points, changes, name, threads, cache, machine } = report.history[past];
   if (window.Plotly) choice(box, "problem", usable.map(([each, n]) => [String(n), `${each.name}, ${write.threads(each.threads)}${each.cache === "cold" ? ", cold" : ""}, ${each.machine}`]), String(past), (value) => { past = Number(value); drawn.delete(box); draw(box); });
@@ -158,10 +158,15 @@ figures.history = (box) => {
   const words = here.map((p) => `<b>${p.started.slice(0, 16).replace("T", " ")}</b><br>commit ${(p.commit ?? "unknown").slice(0, 12)}<br>${has(p.ratio) ? `ratio ${p.ratio.toFixed(2)}, ` : ""}${write.seconds(p.seconds)}`);
   const bars = known.length && here.every((p) => has(p.low)) ? { type: "data", symmetric: false, array: here.map((p) => p.high - p.ratio), arrayminus: here.map((p) => p.ratio - p.low), color: colour("s0"), thickness: 1.3, width: 0 } : undefined;
   const yaxis = by === "ratio" ? ratioAxis(here.flatMap((p) => [p.low ?? p.ratio, p.high ?? p.ratio]), "ratio") : { type: "log", title: { text: "seconds a call" } };
+  // A line of commits: those in their order, which is not always that of the runs.
+  const ordered = here.every((p, n) => !n || p.started >= here[n - 1].started);
   plot(box, {
     title: `${name}, ${write.threads(threads)}${cache === "cold" ? ", cold" : ""}`, note: `${machine}; ${write.plural(here.length, "run")}${changes.length ? `, ${write.plural(changes.length, "change")}` : ""}`,
     label: `${name}: ${here.length} runs`, height: narrow() ? 300 : 350,
-    traces: [{ type: "scatter", mode: "lines+markers", x: here.map((p) => p.started), y: here.map((p) => p[by]), text: words, hovertemplate: "%{text}<extra></extra>", line: { color: colour("s0"), width: 1.6 }, marker: { size: 7 }, error_y: bars }],
-    layout: { xaxis: { type: "date" }, yaxis, shapes: [...(by === "ratio" ? [line("y", 1)] : []), ...changes.map((n) => line("x", points[n].started, "s1", "dash"))] },
+    traces: [{ type: "scatter", mode: "lines+markers", x: here.map((p, n) => (ordered ? p.started : n + 1)), y: here.map((p) => p[by]), text: words, hovertemplate: "%{text}<extra></extra>", line: { color: colour("s0"), width: 1.6 }, marker: { size: 7 }, error_y: bars }],
+    layout: {
+      xaxis: ordered ? { type: "date" } : { title: { text: "runs, in the order of their commits" } }, yaxis,
+      shapes: [...(by === "ratio" ? [line("y", 1)] : []), ...changes.map((n) => line("x", ordered ? points[n].started : here.indexOf(points[n]) + 1, "s1", "dash"))],
+    },
   });
 };
