@@ -39,6 +39,9 @@ from ...kernels import dispatch
 from ...kernels.errors import KernelwrightError, NoKernelError, WrongResultError
 from ...kernels.settings import using
 from ..honest.check import Checker, Prover, checksum, reason
+from ..honest.finding import told
+from ..honest.inspector import Inspector, Visit
+from ..honest.seal import Seal
 from ..ours import Ours
 from ..problems import Problem, select
 from ..timing import Lane, Outputs, Probe, SystemProbe, Timing, settle
@@ -69,6 +72,8 @@ class Bench:
         self._timing = timing or Timing()
         self._rng = np.random.default_rng(seed)
         self._prover = Prover()
+        # Of before any kernel's file is loaded.
+        self._seal = Seal.now()
         self._prepared: Prepared | None = None
 
     def answer(self, request: Mapping[str, Any]) -> Reply:
@@ -125,7 +130,9 @@ class Bench:
         self._drop({})
         problem = Problem.from_json(request["problem"])
         contestant = Contestant(request["kernel"], request["config"])
-        prepared = Prepared(problem, request["threads"], contestant, self._probe, self._timing, self._rng)
+        prepared = Prepared(
+            problem, request["threads"], contestant, self._probe, self._timing, self._rng, self._seal
+        )
         self._prepared = prepared
         return prepared.first_call()
 
@@ -144,6 +151,7 @@ class Prepared:
         threads: on how many threads.
         contestant: by which kernel.
         probe, timing, rng: as the bench's.
+        seal: of before kernels' files were loaded.
     """
 
     def __init__(
@@ -154,7 +162,10 @@ class Prepared:
         probe: Probe,
         timing: Timing,
         rng: np.random.Generator,
+        seal: Seal,
     ):
+        self._seal = seal
+        self._visit: Visit | None = None
         self._problem, self._threads = problem, threads
         self._probe, self._timing, self._rng = probe, timing, rng
         self._settings = contextlib.ExitStack()
@@ -182,6 +193,9 @@ class Prepared:
         except NoKernelError as error:
             raise NoKernelError(_shorter(error, calls)) from None
         self._lane = ours.lane([self._inputs], in_place=True)
+        inspector = Inspector(problem, self._inputs, None, self._probe, self._timing)
+        kernels = [choice.kernel for choice in self._choices if choice.kernel is not None]
+        self._visit = inspector.visit(kernels, self._threads, self._seal)
         start = time.perf_counter()
         outputs = self._lane.compute()
         took = time.perf_counter() - start
@@ -252,6 +266,9 @@ class Prepared:
             wrong = prover.why_wrong(kernel, self._problem.dtype, self._threads)
             if wrong is not None:
                 raise WrongResultError(wrong)
+        findings = self._visit.after(self.lane) if prove and self._visit is not None else []
+        if findings:
+            raise WrongResultError(told(findings))
         return reply
 
 
