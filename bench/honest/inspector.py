@@ -84,13 +84,20 @@ class Inspector:
     ):
         self.problem = problem
         self.inputs = inputs
-        self.checker = checker
+        self._checker = checker
         self.probe = probe
         self.options = options
         self.rng = np.random.default_rng(seed)
         self.before = problem.copy_of(inputs)
         self.free = contents.changeable(problem, inputs)
         self._truth: accuracy.Truth | None = None
+
+    @property
+    def checker(self) -> Checker:
+        """What judges timed calls at once."""
+        if self._checker is None:
+            raise RuntimeError("this inspection judges at the end, and has no checker")
+        return self._checker
 
     @cached_property
     def other(self) -> Inputs:
@@ -103,8 +110,8 @@ class Inspector:
 
     def truth_of(self, inputs: Inputs) -> accuracy.Truth:
         """The truth about contents; that of `other` is kept."""
-        if inputs is self.inputs and self.checker is not None:
-            return self.checker.truth
+        if inputs is self.inputs and self._checker is not None:
+            return self._checker.truth
         if inputs is not self.other:
             return accuracy.Truth.of(self.problem.operation, inputs, self.problem.attrs)
         if self._truth is None:
@@ -147,7 +154,6 @@ class Visit:
 
     def verify(self, lane: Lane) -> Verify:
         """What to give to a race of `lane`: it checks verified calls, and takes looks between batches."""
-        assert self._of.checker is not None, "verified calls are judged by a checker"
         check = self._of.checker.verify
 
         def verified(name: str, outputs: Outputs) -> str | None:
