@@ -9,67 +9,24 @@ from __future__ import annotations
 import json
 import logging
 import os
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
 from ...kernels.errors import ConfigError
 from ..machine import environment
+from .carrier import Carrier
 from .identity import ELSEWHERE
 from .spread import Event
 
 # A node on which workers are lost again and again is given up.
 MOST_STARTS = 4
 GROW_EVERY_S = 2.0
-# Ray gives its workers OMP_NUM_THREADS; it is the suite's to say how many threads run.
-OF_THE_DRIVER = ("OMP_NUM_THREADS",)
 
 
 def available() -> str | None:
     """None when Ray is there, else what to install."""
     return None if find_spec("ray") else "pip install 'kernelwright[ray]'"
-
-
-class Carrier:
-    """The actor: starts the process that measures, and carries lines. Runs on the node."""
-
-    def __init__(self, variables: Mapping[str, str], module: str):
-        kept = {name: value for name, value in os.environ.items() if name not in OF_THE_DRIVER}
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            env={**kept, **variables},
-        )
-
-    def exchange(self, line: str | None) -> str:
-        """Hands over a line, if there is one, and waits for the next that the process says.
-
-        Raises:
-            RuntimeError: it has ended.
-        """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            if line is not None:
-                self._process.stdin.write(line + "\n")
-                self._process.stdin.flush()
-            said = self._process.stdout.readline()
-        except OSError:
-            said = ""
-        if not said:
-            code = self._process.wait()
-            self._log.seek(0)
-            last = self._log.read().strip().splitlines()[-1:]
-            raise RuntimeError(" ".join([f"its process ended with {code}", *last]))
-        return said
 
 
 class RayCrew:
@@ -206,6 +163,6 @@ def _reason(error: BaseException) -> str:
     """The last line that says something: Ray wraps what the worker raised into a traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if line.startswith("RuntimeError: ")]
-    return (
-        telling[-1].removeprefix("RuntimeError: ") if telling else lines[0] if lines else type(error).__name__
-    )[:300]
+    if telling:
+        return telling[-1].removeprefix("RuntimeError: ")[:300]
+    return lines[0][:300] if lines else type(error).__name__

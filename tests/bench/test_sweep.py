@@ -237,15 +237,15 @@ def test_gpus_and_impossible_numbers_are_refused() -> None:
 
 
 def test_a_cluster_goes_on_when_a_node_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two nodes of a cluster on this machine; one is killed while it measures."""
+    """Two nodes of a cluster on this machine; one is killed when a first case has come in."""
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     ray = pytest.importorskip("ray", reason="waits for the extra `ray`: pip install 'kernelwright[ray]'")
     from ray.cluster_utils import Cluster
 
-    quiet = {"include_dashboard": False, "object_store_memory": 80 << 20}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **quiet})
+    small = {"num_cpus": 1, "object_store_memory": 80 << 20}
+    cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **small})
     try:
-        nodes = [cluster.add_node(num_cpus=1, object_store_memory=80 << 20) for _ in range(2)]
+        second = [cluster.add_node(**small)]
         told: list[str] = []
         options = Options(**{**CHECK.__dict__, "ray": True, "ray_address": cluster.address})
         options = Options(**{**options.__dict__, "ray_per_machine": 2, "json": tmp_path / "r.json"})
@@ -254,8 +254,8 @@ def test_a_cluster_goes_on_when_a_node_is_killed(tmp_path: Path, monkeypatch: py
             ended = 0
 
             def begin(self, problem: Any, threads: int, cache: str) -> None:
-                if self.ended and nodes:
-                    cluster.remove_node(nodes.pop(), allow_graceful=False)
+                if self.ended and second:
+                    cluster.remove_node(second.pop(), allow_graceful=False)
 
             def end(self, case: Any) -> None:
                 self.ended += 1
