@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
+from typing import Protocol
 
 from ..kernels.errors import ConfigError, DeviceError, NoKernelError
 from ..kernels.machine import machine
@@ -81,6 +82,13 @@ class Options:
         return self.suite or ("all" if self.problem else "quick")
 
 
+class Follower(Watcher, Protocol):
+    """Who is told how far a run is that may go on with an interrupted one."""
+
+    def resume(self, kept: int, words: str) -> None:
+        """So many cases are there already; told before the first."""
+
+
 @dataclass
 class Session:
     """A run about to be made: checked options, and where its files go."""
@@ -101,7 +109,7 @@ class Session:
             return options.extras
         return options.suite_name in WITH_EXTRAS and options.problem is None and not options.check
 
-    def run(self, probe: Probe, watcher: Watcher, tell: Tell) -> Run:
+    def run(self, probe: Probe, watcher: Follower, tell: Tell) -> Run:
         """Measures everything, keeping each case when it is done. Ctrl-C ends it with status "interrupted".
 
         What the same request left unfinished within a day is taken over, unless `fresh` was asked for.

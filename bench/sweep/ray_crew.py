@@ -48,7 +48,7 @@ class RayCrew:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         import ray
 
-        self._ray = ray
+        self._ray: Any = ray
         self._mine = not ray.is_initialized()
         if self._mine:
             _connect(ray, address)

@@ -70,9 +70,6 @@ class Voice:
     def end(self, case: Case) -> None:
         """The case itself was said before."""
 
-    def resume(self, kept: int, words: str) -> None:
-        """Nothing is kept here."""
-
 
 class Bench:
     """What stays between problems: the kernels' files, the vendors, the roof."""
