@@ -142,9 +142,6 @@ class Watcher(Protocol):
     def end(self, case: Case) -> None:
         """A case is finished."""
 
-    def resume(self, kept: int, words: str) -> None:
-        """So many cases are there already, from a run that was interrupted; told before the first."""
-
 
 class Runner:
     """Runs the cases of a request, one after the other.
