@@ -145,7 +145,7 @@ class RunQueues:
                     continue
 
     def waited(self) -> float | None:
-        """Seconds so far, those of ended threads as far as they were read included; None where nobody counts."""
+        """Seconds so far, of ended threads as far as they were read; None where nobody counts."""
         for task, file in list(self._files.items()):
             try:
                 # CPU time, time on a run queue (both in ns), and how often it was put on a core.
