@@ -64,7 +64,8 @@ def compared(a: Contestant, b: Contestant, limits: Limits | None = None, **rules
     comparison = Comparison({}, {}, results=[Duel(problem, 1) for problem in problems])
     launch = present_launch()
     sides = (Entrant(a, launch, {"text": "A"}), Entrant(b, launch, {"text": "B"}))
-    given = {"processes": 2, "pairs": 6} | rules
+    # Pauses for a quiet moment are of no use beside other tests.
+    given = {"processes": 2, "pairs": 6, "patience_s": 0.05} | rules
     return Contest(comparison, sides, Rules(limits=limits or Limits(), **given), seed=0).run()
 
 
