@@ -327,6 +327,7 @@ def _prepare(team: Team, duel: Duel, known: tuple[Known, Known], together: bool)
 
 def _tell(side: Side, reply: dict[str, Any]) -> None:
     side.kernel, side.config, side.fallback = reply["kernel"], reply["config"], reply["fallback"]
+    side.refused = reply.get("refused", {})
     # The least of all processes: the first of them may have compiled what the others loaded.
     before = math.inf if side.first_call_s is None else side.first_call_s
     side.first_call_s = min(before, reply["first_call_s"])

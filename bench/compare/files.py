@@ -3,7 +3,8 @@
     two results of `kernelwright bench`    case by case. Our time divided by the vendor's, which was raced in
                                            the same run, where one vendor's library of one version was raced
                                            in both: whatever the machine was doing is in both times. Our
-                                           times themselves only for two runs on machines of one fingerprint.
+                                           times themselves only for two runs on machines of one key:
+                                           CPU, cores, vectors, GPU, libraries.
     two comparisons                        duel by duel: the ratio of B to A in one beside that in the other
     two files of pytest-benchmark          benchmark by benchmark, its raw rounds: see `pytest_files`
 
@@ -25,6 +26,7 @@ from ...kernels.atomic import write_atomically
 from ...kernels.errors import KernelwrightError
 from ..store import Case, RaceRecord, Run, dumps
 from ..store.document import KIND as RUN_KIND
+from ..store.keys import MachineKey
 from .result import KIND as COMPARISON_KIND
 from .result import Comparison, Duel
 from .statistics import CONFIDENCE, benjamini_hochberg, two_samples
@@ -170,11 +172,13 @@ def compare_runs(a: Run, b: Run, threshold: float, confidence: float = CONFIDENC
     Raises:
         UnlikeFilesError: they have no case in common.
     """
-    same_machine = _fingerprint(a.machine) is not None and _fingerprint(a.machine) == _fingerprint(b.machine)
+    keys = [MachineKey.of(each.machine, each.versions) for each in (a, b)]
+    same_machine = keys[0] == keys[1]
     found = FileComparison("bench", _side(a), _side(b), threshold, confidence, _differences(a, b))
     if not same_machine:
         found.notes.append(
-            "The machines differ: only our time divided by the vendor's of the same run is compared."
+            f"The machines or their libraries differ (A: {keys[0].text}; B: {keys[1].text}): only our time "
+            "divided by the vendor's of the same run is compared."
         )
 
     def row(name: str, one: Case, other: Case) -> Row:
@@ -184,7 +188,7 @@ def compare_runs(a: Run, b: Run, threshold: float, confidence: float = CONFIDENC
         return _case_row(name, one, other, versions, same_machine, threshold, confidence)
 
     found.results = matched(
-        {_case_name(case): case for case in a.results}, {_case_name(case): case for case in b.results}, row
+        {case_name(case): case for case in a.results}, {case_name(case): case for case in b.results}, row
     )
     return corrected(found)
 
@@ -303,7 +307,8 @@ def _shared_race(a: Case, b: Case, same_version: Mapping[str, bool]) -> tuple[Ra
     return a.headline or a.races[0], b.headline or b.races[0]
 
 
-def _case_name(case: Case) -> str:
+def case_name(case: Case) -> str:
+    """What a row of two results is called: the problem, threads, cache, and the kernel asked for."""
     asked = f", {case.asked}" if case.asked else ""
     threads = f"{case.threads} thread{'s' if case.threads > 1 else ''}"
     return f"{case.problem.name} on {threads}, {case.cache}{asked}"
@@ -311,11 +316,6 @@ def _case_name(case: Case) -> str:
 
 def _duel_ratios(duel: Duel) -> list[float]:
     return [b / a for each in (*duel.rounds, *duel.again) for a, b in each.pairs]
-
-
-def _fingerprint(machine: Mapping[str, Any]) -> str | None:
-    """What tells kinds of machines apart; made-up or old results may only name the CPU."""
-    return machine.get("fingerprint") or machine.get("cpu")
 
 
 def _side(result: Run | Comparison) -> dict[str, Any]:

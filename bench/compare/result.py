@@ -46,6 +46,7 @@ class Side:
         kernel: ids of the kernels that ran, joined by " + ".
         config: the first one's configuration.
         fallback: why a slower path was taken than the one meant; None when it was not.
+        refused: {kernel's id: why it does not take the call}, of the op's other kernels.
         error: relative to the norm, against the float64 reference.
         first_call_s: seconds of the first call in a fresh process, compiling or loading in it.
     """
@@ -55,6 +56,7 @@ class Side:
     kernel: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     fallback: str | None = None
+    refused: dict[str, str] = field(default_factory=dict)
     error: float | None = None
     first_call_s: float | None = None
 

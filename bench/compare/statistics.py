@@ -45,7 +45,8 @@ def verdict(rounds: Sequence[Pairs], threshold: float, confidence: float = CONFI
 
     Args:
         rounds: the pairs of each fresh process.
-        threshold: how much longer B may take: 0.05 is 5%. B counts as faster below 1 / 1.05.
+        threshold: how much longer B may take: 0.05 is 5%. B counts as faster below 1 / 1.05. With 0 any
+            difference counts, and none is surely the same.
         confidence: of each one-sided bound. Seven pairs are the least for 99%; with fewer than the
             confidence needs, every verdict is inconclusive.
 
@@ -249,7 +250,7 @@ def _logs(times: Sequence[float]) -> list[float]:
 
 
 def _check(threshold: float, confidence: float) -> None:
-    if not 0 < threshold < math.inf:
-        raise ValueError(f"a threshold is over 0, such as 0.05 for 5%; got {threshold!r}")
+    if not 0 <= threshold < math.inf:
+        raise ValueError(f"a threshold is 0 or more, such as 0.05 for 5%; got {threshold!r}")
     if not 0.5 < confidence < 1:
         raise ValueError(f"a bound's confidence lies between 0.5 and 1, such as 0.99; got {confidence!r}")

@@ -214,6 +214,9 @@ class Prepared:
             "config": dict(choices[0].config),
             "why": "; ".join(c.why for c in choices),
             "fallback": next((c.fallback for c in choices if c.fallback is not None), None),
+            "refused": {
+                each.kernel.id: each.reason_not for c in choices for each in c.candidates if each.reason_not
+            },
             "first_call_s": took,
         }
 

@@ -90,6 +90,12 @@ def test_steady_ratios_get_the_verdict_they_look_like(ratio: float, kind: Kind) 
     assert verdict(flat([ratio] * 7), 0.05).kind is kind
 
 
+def test_without_a_threshold_any_difference_counts() -> None:
+    assert verdict(flat([1.001] * 7), 0.0).kind is Kind.SLOWER
+    assert verdict(flat([0.999] * 7), 0.0).kind is Kind.FASTER
+    assert verdict(flat([0.999, 1.001] * 7), 0.0).kind is Kind.INCONCLUSIVE
+
+
 def test_bounds_that_straddle_a_threshold_are_inconclusive() -> None:
     assert verdict(flat([1.0] * 15 + [1.2] * 15), 0.05).kind is Kind.INCONCLUSIVE
 
@@ -128,7 +134,7 @@ def test_processes_that_measured_nothing_do_not_count() -> None:
         ([[(1.0, 0.0)]], 0.05, 0.99, "over 0 seconds"),
         ([[(1.0, math.nan)]], 0.05, 0.99, "over 0 seconds"),
         ([[(math.inf, 1.0)]], 0.05, 0.99, "over 0 seconds"),
-        ([[(1.0, 1.0)]], 0.0, 0.99, "0.05 for 5%"),
+        ([[(1.0, 1.0)]], -0.1, 0.99, "0.05 for 5%"),
         ([[(1.0, 1.0)]], 0.05, 1.0, "such as 0.99"),
     ],
 )
