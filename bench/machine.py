@@ -25,6 +25,8 @@ from ..kernels import machine as hardware
 from ..kernels.atomic import write_atomically
 from ..kernels.paths import cache_dir
 
+# Of the package, and of the checkout where there is one.
+ROOT = Path(__file__).resolve().parent.parent
 ROOF_SECONDS = 24 * 3600
 ROOF_DTYPES = ("float32", "float64", "bfloat16")
 # The largest buffer that a thread reads for the roof. A virtual machine may claim the whole host's last-level
@@ -278,18 +280,17 @@ def _read(path: str) -> str | None:
 
 def git_state() -> dict[str, Any]:
     """The commit of the checkout that this runs from, and whether files differ from it; {} elsewhere."""
-    root = Path(__file__).resolve().parent.parent
 
     def git(*args: str) -> str | None:
         try:
             done = subprocess.run(
-                ["git", "-C", str(root), *args], capture_output=True, text=True, timeout=10, check=True
+                ["git", "-C", str(ROOT), *args], capture_output=True, text=True, timeout=10, check=True
             )
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout.strip()
 
-    if not (root / ".git").exists():
+    if not (ROOT / ".git").exists():
         return {}
     changes = git("status", "--porcelain")
     return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changes) if changes is not None else None}

@@ -32,7 +32,7 @@ from ..kernels.settings import using
 from .baselines import Baseline
 from .baselines.base import usable
 from .honest.check import Checker, Prover, reason
-from .honest.finding import REFUSED, status_of, told
+from .honest.finding import REFUSED, Finding, status_of, told
 from .honest.inspector import Inspector, Visit
 from .honest.seal import Seal
 from .machine import Roof, free_memory
@@ -168,6 +168,8 @@ class Runner:
         self._roof = roof
         self._done = done
         self._prover = Prover()
+        # What the inspection of the last case found, which its message tells.
+        self.findings: list[Finding] = []
         self._rng = np.random.default_rng(request.seed)
         self._last_level = (None if roof is None else roof.last_level) or machine().l3
 
@@ -194,6 +196,7 @@ class Runner:
 
     def _case(self, inspector: Inspector, threads: int, contender: Contender, cache: str) -> Case:
         problem, inputs = inspector.problem, inspector.inputs
+        self.findings = []
         case = Case(problem, threads, cache, asked=contender.kernel or "")
         case.reproduce = self._request.command(case, contender)
         refusal = inspector.refusal()
@@ -307,10 +310,10 @@ class Runner:
                 found = self._race(lane, theirs, visit)
             case.races.append(record(baseline.name, found, checker.vendor_errors.get(baseline.name)))
         seconds = min(min(race.ours) for race in case.races)
-        findings = visit.after(lane, seconds, self._roof)
-        if findings:
+        self.findings = visit.after(lane, seconds, self._roof)
+        if self.findings:
             # What was measured is of no use, and must not be shown as if it were.
-            case.status, case.message, case.races = status_of(findings), told(findings), []
+            case.status, case.message, case.races = status_of(self.findings), told(self.findings), []
 
     def _race(self, ours: Lane, theirs: Lane, visit: Visit) -> Race:
         return race(

@@ -13,7 +13,7 @@ os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
 
 # Each of these modules puts its commands into `app`, in the order that --help shows.
 from ..session import Exit
-from . import bench, compare, inspect, lab, tune  # noqa: F401
+from . import bench, compare, gate, inspect, lab, store, tune  # noqa: F401
 from .app import app
 
 

@@ -3,7 +3,7 @@
     for each problem
         prepare     all three at the same time: operands, choice, first call
         size        one after the other: how many calls make a batch
-        turns       a batch of each, in an order that changes from turn to turn; (A, B) is a pair, and
+        turns       a few batches of each, in an order that changes from turn to turn; (A, B) is a pair, and
                     (A, A once more) one of the control
         verify      all at the same time: what was computed while it was timed, against the oracle
 
@@ -120,7 +120,7 @@ class Known:
 
     Attributes:
         digests: of outputs that were judged right.
-        proven: whether the op's samples were tried.
+        proven: whether the op's samples were tried, and the kernel inspected (bench/honest).
     """
 
     digests: list[str] = field(default_factory=list)
@@ -241,7 +241,7 @@ def play(
         OldWorkerError: a process that was lost can't be replaced.
     """
     try:
-        _prepare(team, duel, together)
+        _prepare(team, duel, known, together)
         for place in (A, B, CONTROL):
             _asked(team, place, "size")
         played = _turns(team, rules, rng, wait)
@@ -301,12 +301,19 @@ def _all_asked(team: Team, requests: dict[int, tuple[str, dict[str, Any]]]) -> d
     return replies
 
 
-def _prepare(team: Team, duel: Duel, together: bool) -> None:
+def _prepare(team: Team, duel: Duel, known: tuple[Known, Known], together: bool) -> None:
     problem = duel.problem.to_json()
+    # The control is A's code, and A's process looks at that.
+    inspected = (known[A].proven, known[B].proven, True)
     requests = {
         place: (
             "prepare",
-            {"problem": problem, "threads": duel.threads, **team.entrants[place].contestant.to_json()},
+            {
+                "problem": problem,
+                "threads": duel.threads,
+                "inspect": not inspected[place],
+                **team.entrants[place].contestant.to_json(),
+            },
         )
         for place in (A, B, CONTROL)
     }
@@ -320,6 +327,7 @@ def _prepare(team: Team, duel: Duel, together: bool) -> None:
 
 def _tell(side: Side, reply: dict[str, Any]) -> None:
     side.kernel, side.config, side.fallback = reply["kernel"], reply["config"], reply["fallback"]
+    side.refused = reply.get("refused", {})
     # The least of all processes: the first of them may have compiled what the others loaded.
     before = math.inf if side.first_call_s is None else side.first_call_s
     side.first_call_s = min(before, reply["first_call_s"])
@@ -374,10 +382,7 @@ def _turn(team: Team, order: Sequence[int], timing: Timing) -> tuple[list[float]
 def _verify(team: Team, duel: Duel, known: tuple[Known, Known], played: Round) -> None:
     replies = _all_asked(
         team,
-        {
-            place: ("verify", {"approved": known[place].digests, "prove": not known[place].proven})
-            for place in (A, B)
-        },
+        {place: ("verify", {"approved": known[place].digests}) for place in (A, B)},
     )
     for place, side in ((A, duel.a), (B, duel.b)):
         reply = replies[place]

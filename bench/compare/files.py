@@ -188,7 +188,7 @@ def compare_runs(a: Run, b: Run, threshold: float, confidence: float = CONFIDENC
         return _case_row(name, one, other, versions, same_machine, threshold, confidence)
 
     found.results = matched(
-        {_case_name(case): case for case in a.results}, {_case_name(case): case for case in b.results}, row
+        {case_name(case): case for case in a.results}, {case_name(case): case for case in b.results}, row
     )
     return corrected(found)
 
@@ -307,7 +307,8 @@ def _shared_race(a: Case, b: Case, same_version: Mapping[str, bool]) -> tuple[Ra
     return a.headline or a.races[0], b.headline or b.races[0]
 
 
-def _case_name(case: Case) -> str:
+def case_name(case: Case) -> str:
+    """What a row of two results is called: the problem, threads, cache, and the kernel asked for."""
     asked = f", {case.asked}" if case.asked else ""
     threads = f"{case.threads} thread{'s' if case.threads > 1 else ''}"
     return f"{case.problem.name} on {threads}, {case.cache}{asked}"

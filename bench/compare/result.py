@@ -24,6 +24,10 @@ from .verdict import Verdict
 KIND, SCHEMA = "kernelwright-comparison", 1
 
 OK, WRONG, FAILED, MISSING, UNSUPPORTED = "ok", "wrong", "failed", "missing", "unsupported"
+# As `honest.finding` has them.
+SUSPECT, REFUSED = "suspect", "refused"
+# What no gate lets pass.
+BAD = (WRONG, FAILED, SUSPECT, REFUSED)
 
 
 class ComparisonFileError(KernelwrightError, ValueError):
@@ -36,11 +40,13 @@ class Side:
 
     Attributes:
         status: "ok"; "wrong" result; "failed" with an error; "missing": this side has no such problem;
-            "unsupported": its kernel takes no such call.
+            "unsupported": its kernel takes no such call; "suspect": its times are not to be believed;
+            "refused": the problem proves nothing, since zeros would pass.
         message: what is wrong, in words; empty when ok.
         kernel: ids of the kernels that ran, joined by " + ".
         config: the first one's configuration.
         fallback: why a slower path was taken than the one meant; None when it was not.
+        refused: {kernel's id: why it does not take the call}, of the op's other kernels.
         error: relative to the norm, against the float64 reference.
         first_call_s: seconds of the first call in a fresh process, compiling or loading in it.
     """
@@ -50,6 +56,7 @@ class Side:
     kernel: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     fallback: str | None = None
+    refused: dict[str, str] = field(default_factory=dict)
     error: float | None = None
     first_call_s: float | None = None
 

@@ -20,7 +20,7 @@ from ..store import timing_record
 from ..timing import Timing
 from .duel import A, B, Entrant, Hire, OldWorkerError, Rules, missing
 from .remote import Remote, WorkerLostError
-from .result import MISSING, OK, Comparison, Duel
+from .result import BAD, MISSING, OK, Comparison, Duel
 from .sides import FILE, Side, SideError, opened, resolve, takes
 from .suite import OLD_WORKER, Contest, Watcher
 from .trees import Tell
@@ -239,15 +239,15 @@ def _meaning(problem: Problem) -> tuple[Any, ...]:
 
 
 def exit_code(comparison: Comparison) -> int:
-    """What a comparison means for a script: 0 nothing slower, 1 slower, 3 inconclusive or void, 4 wrong or
-    failed, 5 missing, 6 nothing measured, 130 interrupted.
+    """What a comparison means for a script: 0 nothing slower, 1 slower, 3 inconclusive or void, 4 wrong,
+    suspect, refused or failed, 5 missing, 6 nothing measured, 130 interrupted.
     """
     duels = comparison.results
     statuses = {side.status for duel in duels for side in (duel.a, duel.b)}
     kinds = {duel.verdict.kind for duel in duels if duel.verdict is not None}
     if comparison.status == "interrupted":
         return 130
-    if statuses & {"wrong", "failed"}:
+    if statuses & set(BAD):
         return 4
     # What only B has is new; what only A has was lost.
     if any(duel.b.status == MISSING for duel in duels) or (MISSING in statuses and not kinds):

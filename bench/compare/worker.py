@@ -4,12 +4,12 @@ It reads a request a line from its standard input, as JSON, and answers each wit
 
     {"do": "hello", "timing": {...}}          who this is: protocol, versions, where the package lies
     {"do": "list", "suite": ..., ...}         the problems of a suite, as this revision knows them
-    {"do": "prepare", "problem": {...}, "threads": 1, "kernel": null, "config": {}}
+    {"do": "prepare", "problem": {...}, "threads": 1, "kernel": null, "config": {}, "inspect": true}
                                               choose, draw the operands, make the first call
     {"do": "size"}                            find how many calls make a batch; the seconds of one
-    {"do": "time"}                            one batch: seconds a call, what disturbed it, the clock
-    {"do": "verify", "approved": [...], "prove": true}
-                                              only now the oracle: were timed calls right, and samples?
+    {"do": "time"}                            a few batches: seconds a call, what disturbed it, the clock
+    {"do": "verify", "approved": [...]}       only now the oracle: were timed calls right? With "inspect", the
+                                              op's samples too, and what `bench/honest` looks at
     {"do": "drop"}                            forget the problem
     {"do": "end"}
 
@@ -24,33 +24,43 @@ import contextlib
 import gc
 import hashlib
 import json
+import math
 import os
 import platform
+import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import numpy as np
 
 from ...kernels import dispatch
 from ...kernels.errors import KernelwrightError, NoKernelError, WrongResultError
+from ...kernels.kernel import Kernel
 from ...kernels.settings import using
 from ..honest.check import Checker, Prover, checksum, reason
+from ..honest.finding import status_of, told
+from ..honest.inspector import Inspector, Visit
+from ..honest.seal import Seal
 from ..ours import Ours
 from ..problems import Problem, select
 from ..timing import Lane, Outputs, Probe, SystemProbe, Timing, settle
 from ..timing.race import timed
 from .contestant import Contestant
-from .result import FAILED, OK, UNSUPPORTED, WRONG
+from .result import FAILED, OK, REFUSED, UNSUPPORTED, WRONG
 
 # What a request or an answer means; a controller refuses a worker of another number. Raise it with every
 # change that the other side would misunderstand.
 PROTOCOL = 1
 # Outputs of timed calls that are kept to be judged afterwards, and how many bytes of them at most.
 KEPT_OUTPUTS, KEPT_BYTES = 3, 256 << 20
+
+# A sample: so many seconds of batches, and at most so many. On a shared machine one batch of a millisecond
+# scatters by 5%, the median of five by 2%. A call that takes longer than this is a sample of its own.
+SAMPLE_S, MOST_BATCHES = 5e-3, 5
 
 Reply = dict[str, Any]
 
@@ -79,7 +89,7 @@ class Bench:
             "prepare": self._prepare,
             "size": lambda _: self._present.size(),
             "time": lambda _: self._present.time(),
-            "verify": lambda asked: self._present.verify(asked["approved"], self._prover, asked["prove"]),
+            "verify": lambda asked: self._present.verify(asked["approved"], self._prover),
             "drop": self._drop,
         }
         do = request.get("do")
@@ -127,7 +137,7 @@ class Bench:
         contestant = Contestant(request["kernel"], request["config"])
         prepared = Prepared(problem, request["threads"], contestant, self._probe, self._timing, self._rng)
         self._prepared = prepared
-        return prepared.first_call()
+        return prepared.first_call(request["inspect"])
 
     def _drop(self, _: Mapping[str, Any]) -> Reply:
         if self._prepared is not None:
@@ -158,11 +168,14 @@ class Prepared:
         self._problem, self._threads = problem, threads
         self._probe, self._timing, self._rng = probe, timing, rng
         self._settings = contextlib.ExitStack()
+        self._seal = Seal.now()  # before a kernel's file is loaded
         backend = contestant.enter(problem.op)
         self._settings.enter_context(using(threads=threads, backend=backend, strict=backend is not None))
         self._kept: list[Outputs] = []
         self._choices: list[dispatch.Choice] = []
         self._lane: Lane | None = None
+        self._inspector: Inspector | None = None
+        self._visit: Visit | None = None
         gc.collect()
         gc.disable()
 
@@ -171,8 +184,12 @@ class Prepared:
         self._settings.close()
         gc.enable()
 
-    def first_call(self) -> Reply:
-        """Chooses, and calls once: that compiles, or loads what was compiled before."""
+    def first_call(self, inspect: bool) -> Reply:
+        """Chooses, and calls once: that compiles, or loads what was compiled before.
+
+        Args:
+            inspect: whether `verify` is to try the op's samples, and to inspect the kernel.
+        """
         problem, ours = self._problem, Ours(self._problem)
         self._inputs = problem.draw()
         self._before = checksum(self._inputs)
@@ -181,6 +198,10 @@ class Prepared:
             self._choices = [dispatch.choose(*call) for call in calls]
         except NoKernelError as error:
             raise NoKernelError(_shorter(error, calls)) from None
+        if inspect:
+            checker = cast(Checker, Late(lambda: Checker(problem, self._inputs)))
+            self._inspector = Inspector(problem, self._inputs, checker, self._probe, self._timing)
+            self._visit = self._inspector.visit(self._kernels, self._threads, self._seal)
         self._lane = ours.lane([self._inputs], in_place=True)
         start = time.perf_counter()
         outputs = self._lane.compute()
@@ -193,6 +214,9 @@ class Prepared:
             "config": dict(choices[0].config),
             "why": "; ".join(c.why for c in choices),
             "fallback": next((c.fallback for c in choices if c.fallback is not None), None),
+            "refused": {
+                each.kernel.id: each.reason_not for c in choices for each in c.candidates if each.reason_not
+            },
             "first_call_s": took,
         }
 
@@ -210,12 +234,26 @@ class Prepared:
         return {"batch": self.lane.batch, "call_s": self.lane.call_s}
 
     def time(self) -> Reply:
-        """One batch. It ends when this process is quiet again, so that it disturbs nobody."""
-        clock = [self._probe.calibrate()]
-        seconds, disturbed = timed(self.lane, self._probe, self._timing, self._rng, self._keep)
-        clock.append(self._probe.calibrate())
-        settle(self._probe, self._timing)
-        return {"seconds": seconds, "disturbed": disturbed, "clock": clock}
+        """One sample: the median of batches that nothing disturbed, `SAMPLE_S` of them together.
+
+        It ends when this process is quiet again, so that it disturbs nobody.
+        """
+        lane, probe = self.lane, self._probe
+        wanted = max(1, min(MOST_BATCHES, math.ceil(SAMPLE_S / (lane.batch * lane.call_s))))
+        clock, clean, every, reason = [probe.calibrate()], [], [], None
+        # As many again for those that are disturbed. What is left out depends on the disturbance alone, never
+        # on the time.
+        while len(clean) < wanted and len(every) < 2 * wanted:
+            seconds, disturbed = timed(lane, probe, self._timing, self._rng, self._keep)
+            every.append(seconds)
+            if disturbed is None:
+                clean.append(seconds)
+            reason = disturbed or reason
+        clock.append(probe.calibrate())
+        settle(probe, self._timing)
+        enough = len(clean) > wanted // 2
+        seconds = statistics.median(clean if enough else every)
+        return {"seconds": seconds, "disturbed": None if enough else reason, "clock": clock}
 
     def _keep(self, name: str, outputs: Outputs) -> None:
         """Copies what a timed call computed: it is judged when nothing is timed any more."""
@@ -225,34 +263,65 @@ class Prepared:
         while len(self._kept) > max(2, min(KEPT_OUTPUTS, KEPT_BYTES // max(1, each))):
             del self._kept[1]
 
-    def verify(self, approved: list[str], prover: Prover, prove: bool) -> Reply:
+    def verify(self, approved: list[str], prover: Prover) -> Reply:
         """Judges what timed calls computed, against the oracle where it isn't bit for bit known to be right.
 
         Args:
             approved: digests of outputs that an earlier process of this side had judged right.
             prover: tries the op's samples.
-            prove: whether to.
         """
         if checksum(self._inputs) != self._before:
             raise WrongResultError("the kernel wrote into its inputs")
         reply: Reply = {"verified": self.lane.verified, "digests": list(approved), "error_norm": None}
-        checker: Checker | None = None
-        only = self._choices[0].kernel if len(self._choices) == 1 else None
+        checker = self._inspector.checker if self._inspector else None
+        kernels = self._kernels
+        extra = kernels[0].error if len(self._choices) == 1 and kernels else None
         for outputs in self._kept:
             found = digest(outputs)
             if found in reply["digests"]:
                 continue
             checker = checker or Checker(self._problem, self._inputs)
-            verdict = checker.judge(outputs, None if only is None else only.error)
+            verdict = checker.judge(outputs, extra)
             if not verdict.ok:
                 raise WrongResultError(reason(verdict))
             reply["digests"].append(found)
             reply["error_norm"] = verdict.error.norm_rel
-        for kernel in (c.kernel for c in self._choices if prove and c.kernel is not None):
+        if self._visit is not None and self._inspector is not None:
+            return reply | self._inspected(self._inspector, self._visit, prover)
+        return reply
+
+    def _inspected(self, inspector: Inspector, visit: Visit, prover: Prover) -> Reply:
+        """Tries the samples, and takes all looks; an error when something is not as it should be."""
+        refusal = inspector.refusal()
+        if refusal is not None:
+            return {"error": refusal, "status": REFUSED}
+        for kernel in self._kernels:
             wrong = prover.why_wrong(kernel, self._problem.dtype, self._threads)
             if wrong is not None:
                 raise WrongResultError(wrong)
-        return reply
+        findings = visit.after(self.lane)
+        return {"error": told(findings), "status": status_of(findings)} if findings else {}
+
+    @property
+    def _kernels(self) -> list[Kernel]:
+        return [choice.kernel for choice in self._choices if choice.kernel is not None]
+
+
+class Late:
+    """Stands for what is made when something of it is first asked for: an oracle, after the timing.
+
+    Args:
+        make: makes it.
+    """
+
+    def __init__(self, make: Callable[[], Any]):
+        self._make = make
+        self._made: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._made is None:
+            self._made = self._make()
+        return getattr(self._made, name)
 
 
 def _shorter(error: NoKernelError, calls: list[Any]) -> str:

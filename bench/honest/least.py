@@ -8,13 +8,18 @@ bytes at the rate of the fastest level measured. A time below it says that somet
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import prod
+from time import perf_counter
+from typing import Any
 
 import numpy as np
 
 from ...kernels.conv.geometry import parts, reached, window
+from ...kernels.cpu import roof as measure
 from ...kernels.kernel import Kernel
+from ...kernels.machine import machine, vector_bytes
 from ..machine import Roof
 from ..problems import Inputs, Problem
 
@@ -24,25 +29,78 @@ WINOGRAD = 324 / 64
 # The roof is the best of several short measurements, and clocks move: 3,686 cases measured on the machine
 # that this was written on (AMD Zen 5, 2 cores, 2026-11) come to at most 0.85 of it bound by memory.
 MARGIN = 1.25
+BURST_S, BURSTS = 1e-3, 40
 
 
-def least_seconds(
-    problem: Problem, inputs: Inputs, kernels: Sequence[Kernel], roof: Roof, threads: int
-) -> float | None:
-    """Seconds; None where the roof was not measured for these threads and this dtype."""
-    peak = roof.fma.get(threads, {}).get(problem.dtype)
-    rates = roof.read.get(threads)
-    if peak is None or not rates:
+@dataclass(frozen=True)
+class Rates:
+    """What the machine does in a second, at the very best: FLOP, and bytes from the fastest level."""
+
+    flops: float
+    bytes: float
+
+    @classmethod
+    def of(cls, roof: Roof, dtype: str, threads: int) -> Rates | None:
+        """Those of a roof; None where it was not measured for these threads and this dtype."""
+        peak, read = roof.fma.get(threads, {}).get(dtype), roof.read.get(threads)
+        return None if peak is None or not read else cls(peak, max(read.values()))
+
+    def least_seconds(self, problem: Problem, inputs: Inputs, kernels: Sequence[Kernel]) -> float:
+        """The time that no kernel can be faster than."""
+        memory = problem.cost.bytes * _steps_share(problem, inputs) / self.bytes
+        return max(least_flops(problem, inputs, kernels) / self.flops, memory)
+
+    def better(self, other: Rates) -> Rates:
+        """The higher of each."""
+        return Rates(max(self.flops, other.flops), max(self.bytes, other.bytes))
+
+
+def bursts(dtype: str, threads: int) -> Rates | None:
+    """Rates of the best of many bursts of a millisecond, for so many threads that do not hinder each other.
+
+    A roof that was measured while the machine was busy is too low. Bursts fit into its quiet moments.
+    """
+    element = measure.bfloat16_computes_in() if dtype == "bfloat16" else dtype
+    if element is None or element not in (*measure.ITEMSIZE, "tiles"):
         return None
-    return max(
-        least_flops(problem, inputs, kernels) / peak,
-        problem.cost.bytes * _touched(problem, inputs) / max(rates.values()),
-    )
+    width = vector_bytes()
+    if element == "tiles":
+        tiles = measure.tile_loop()
+        flops = _best(lambda n: tiles(n), measure.TILE_CHAINS * measure.TILE_FLOP)
+    else:
+        fma, pairs = measure.loop("fma", element), 2 if element == "pairs" else 1
+        flop = 2.0 * pairs * measure.CHAINS[element] * width // measure.ITEMSIZE[element]
+        flops = _best(lambda n: fma(n, 0, 0, 0), flop)
+    # Half of L2, as the roof has it: with less, the call of the loop would show.
+    size = machine().l2 // 2 or 128 << 10
+    buffer = np.zeros(size + 64, np.uint8)
+    read, step = measure.loop("read"), measure.STREAMS * width
+    start = buffer.ctypes.data + -buffer.ctypes.data % 64
+
+    def sweep(n: int) -> None:
+        for _ in range(-(-n // (size // step))):
+            read(size // step, start, 0, 0)
+
+    return Rates(threads * flops, threads * _best(sweep, step))
+
+
+def _best(work: Callable[[int], Any], amount: float) -> float:
+    """Units a second of work(n), which does n times `amount` units."""
+    count = 1000
+    while (took := _seconds(work, count)) < BURST_S:
+        count = int(count * max(1.5, min(10.0, BURST_S / max(took, 1e-7))))
+    return count * amount / min(_seconds(work, count) for _ in range(BURSTS))
+
+
+def _seconds(work: Callable[[int], Any], count: int) -> float:
+    start = perf_counter()
+    work(count)
+    return perf_counter() - start
 
 
 def least_flops(problem: Problem, inputs: Inputs, kernels: Sequence[Kernel]) -> float:
     """FLOP that no kernel can do without."""
-    flops = problem.cost.flops * _touched(problem, inputs)
+    flops = problem.cost.flops * _steps_share(problem, inputs)
     if problem.operation.family == "conv":
         taps, share = _on_the_image(problem)
         flops *= share
@@ -51,7 +109,7 @@ def least_flops(problem: Problem, inputs: Inputs, kernels: Sequence[Kernel]) -> 
     return flops
 
 
-def _touched(problem: Problem, inputs: Inputs) -> float:
+def _steps_share(problem: Problem, inputs: Inputs) -> float:
     """The share of the steps that sequences of these lengths have."""
     names = problem.operation.inputs
     if "lengths" not in names or inputs[names.index("lengths")] is None:

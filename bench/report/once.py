@@ -1,4 +1,4 @@
-"""What a run paid once: first calls, compilation, and whether tuning chose the configurations."""
+"""What stands beside the times of a run: what was paid once, and what other processes did meanwhile."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from ..store import Case
 from . import text
+
+# CPUs' worth of work of other processes. An idle Linux with its services does a few hundredths.
+NEIGHBOURS_TOLD = 0.25
 
 
 def once_lines(cases: Sequence[Case]) -> list[str]:
@@ -29,4 +32,15 @@ def once_lines(cases: Sequence[Case]) -> list[str]:
         f"{of_it}; the longest {text.seconds(slowest.first_call_s)} ({slowest.problem.name}).",
         f"Tuning: {tuned} of {text.plural(len(called), 'case')} ran a configuration that was measured "
         "before; `kernelwright tune` says what a search takes.",
+    ]
+
+
+def neighbour_lines(cases: Sequence[Case]) -> list[str]:
+    """A sentence on other processes, where they did so much that a reader should know."""
+    found = [r.neighbours for case in cases for r in case.races if r.neighbours is not None]
+    if not found or max(found) < NEIGHBOURS_TOLD:
+        return []
+    return [
+        f"Neighbours: other processes computed on {sum(found) / len(found):.2f} CPUs while these races ran, "
+        f"at most on {max(found):.2f}; `kernelwright lab noise` says what that does to a time."
     ]

@@ -12,7 +12,7 @@ from rich.text import Text
 from ..first_call import FirstCall
 from ..store import Case, Run
 from . import text
-from .once import once_lines
+from .once import neighbour_lines, once_lines
 from .summary import Group, Summary, some, summarise, verdict
 
 STYLES = {
@@ -213,7 +213,7 @@ def _width(table: Table) -> int:
 
 def extras(run: Run) -> list[str]:
     """What was paid once, first calls in fresh processes and call overhead, a line each."""
-    lines = once_lines(run.results)
+    lines = [*once_lines(run.results), *neighbour_lines(run.results)]
     if run.first_call is not None:
         lines += FirstCall.from_json(run.first_call).lines()
     for row in run.overhead or ():

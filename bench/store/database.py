@@ -237,6 +237,12 @@ class Store:
             results = [json.loads(record) for (record,) in rows]
         return Run.from_json({**json.loads(head), "results": results})
 
+    def latest(self) -> int | None:
+        """The id of the run that was begun last; None in an empty store."""
+        with self._reading():
+            id_: int | None = self._db.execute("SELECT max(id) FROM runs").fetchone()[0]
+        return id_
+
     def run_id(self, uid: str) -> int | None:
         """The id of the run whose document carries `uid`; None when it is not here."""
         with self._reading():

@@ -29,8 +29,8 @@ class Timing:
         switch_cost_s: what one involuntary context switch is taken to cost.
         tolerance: a batch is disturbed when switches and stolen time may have cost more than this share of
             it; or when this share of it passed without any thread of the process on a core ("off core"), or
-            while one that could have run waited for one ("waited"). A fifth of the smallest slowdown that
-            somebody gates on.
+            while one that could have run waited for one ("waited"). Well under the 5% at which verdicts are
+            usually set.
         own_idle: threads that sleep and wake each other leave cores idle by themselves: the least idle and
             waiting shares seen of a lane are its own and no disturbance, up to this share.
         drift: a pair is disturbed when a calibration loop after it takes this much longer or shorter than
@@ -42,8 +42,8 @@ class Timing:
             are kept and counted as noisy.
         check_share: the share of batches in which one call's output is verified. The first batch always is.
         rival_margin: a baseline that took this many times as long as the fastest in a trial is not raced.
-        cold_bytes: for a cold cache, calls rotate over at least this much memory: 8 times the largest
-            last-level cache of a desktop.
+        cold_bytes: for a cold cache, calls rotate over at least this much memory: 8 times the 32 MB of an
+            ordinary desktop's last-level cache.
         cold_caches: and over at least this many times the last-level cache, as it was measured (a virtual
             machine may claim its whole host's). Caches do not replace strictly by age: of a line's chances to
             survive under random replacement, exp(-3) = 5%, little is left.

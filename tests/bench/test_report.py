@@ -13,7 +13,7 @@ import pytest
 from kernelwright.bench.compare.intervals import Interval, geometric_mean
 from kernelwright.bench.report import page, print_run, summarise, text
 from kernelwright.bench.report.svg import RatioScale
-from kernelwright.bench.report.terminal import console_for
+from kernelwright.bench.report.terminal import console_for, extras
 from kernelwright.bench.store import Run
 
 
@@ -214,3 +214,17 @@ def test_the_ratio_axis_is_even_around_one_and_clips() -> None:
     assert scale.percent(2.0) - 50 == pytest.approx(50 - scale.percent(0.5))
     assert scale.percent(100.0) == 100
     assert 1.0 in scale.ticks
+
+
+def test_what_was_paid_once_and_what_neighbours_did_is_said(made_up_run: Run) -> None:
+    case = made_up_run.results[0]
+    case.first_call_s, case.compile_s, case.compiled, case.load_s, case.loaded = 3.0, 2.5, 4, 0.02, 3
+    case.tuned = True
+    said = " ".join(extras(made_up_run))
+    assert "2.50 s compiling 4 functions and 20.0 ms loading 3 functions" in said
+    assert f"the longest 3.00 s ({case.problem.name})" in said
+    assert f"Tuning: 1 of {len(made_up_run.results)} cases" in said
+    assert "Neighbours" not in said
+    case.races[0].neighbours = 0.7
+    assert "Neighbours: other processes computed on 0.70 CPUs" in " ".join(extras(made_up_run))
+    assert extras(Run(suite="quick", started="now")) == []

@@ -1,4 +1,4 @@
-"""`kernelwright lab`: experiments on the laboratory itself."""
+"""`kernelwright lab noise`."""
 
 from __future__ import annotations
 
@@ -7,21 +7,13 @@ from typing import Annotated
 
 import typer
 
-from ...kernels.atomic import write_atomically
-from ...kernels.machine import machine
-from ..report.terminal import console_for
-from ..store.document import compact
-from ..timing import SystemProbe, Timing
-from .app import app, reporting
-
-lab = typer.Typer(
-    help="Experiments on the laboratory itself: how quiet the machine is, how often verdicts are wrong.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-app.add_typer(lab, name="lab")
+from ....kernels.atomic import write_atomically
+from ....kernels.machine import machine
+from ...report.terminal import console_for
+from ...store.document import compact
+from ...timing import SystemProbe, Timing
+from ..app import reporting
+from .sub import lab
 
 
 @lab.command()
@@ -38,7 +30,7 @@ def noise(
 
     Work is timed against itself by the rules of a race, and what would have been repeated is counted.
     """
-    from ..timing.noise import burners, listen, works
+    from ...timing.noise import burners, listen, works
 
     with burners(burn) as fire:
         found = listen(works(machine().cores), SystemProbe(), Timing(), seconds, fire)

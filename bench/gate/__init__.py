@@ -1,0 +1,1 @@
+"""The gate: may this change land? A comparison as an exit code, and as texts for people and machines."""

@@ -1,0 +1,1 @@
+"""Experiments on the laboratory itself: how often is it wrong, what fools it, what does it lose?"""
