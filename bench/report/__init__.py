@@ -1,4 +1,4 @@
-"""Results for people: a table in the terminal, and a self-contained page with pictures."""
+"""Results for people: a table in the terminal, a self-contained page with pictures, and other formats."""
 
 from __future__ import annotations
 

@@ -1,356 +1,282 @@
-"""A run as one HTML page that needs no network: verdict, losses, group means, ratios, roofline, every case.
+"""One HTML page of one or several results that needs no network: losses first, then everything else.
 
-The page is whole without JavaScript; the script only sorts, filters and opens rows. All figures on it come
-from the JSON document, which is embedded.
+Tables are made here and stand without JavaScript. The script filters and sorts them, opens rows, and draws
+the pictures, all from the JSON embedded in the page: the documents as they are, and `view.View` beside them.
+
+The pictures are plotly's. Its script comes from the installed package (`plotly.offline.get_plotlyjs`), goes
+into the page once, and is not kept in this tree. Without the package the page is the same but for the
+pictures, each of which says what to install.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
+from functools import cache
 from html import escape
 from pathlib import Path
 from string import Template
 from typing import Any
 
 from ...kernels.atomic import write_atomically
-from ..machine import Roof
-from ..store import Case, Run
-from . import svg, text
-from .summary import Group, Summary, losses_first, summarise, verdict
+from ..store import Run, dumps
+from . import comparisons, rows, text
+from .scale import RatioScale
+from .summary import Group
 from .terminal import extras
+from .view import Document, Row, View, view_of
 
-FOLDER = Path(__file__).parent
-VERDICTS = {
-    "ahead": "ahead",
-    "even": "too close",
-    "behind": "behind",
-    "disturbed": "disturbed",
-    "alone": "no rival",
-    "checked": "checked",
-    "wrong": "wrong",
-    "suspect": "suspect",
-    "refused": "refused",
-    "failed": "failed",
-    "unsupported": "unsupported",
-}
-
-# (heading, class, whether it sorts as a number); the order of the cells in _main_row.
-COLUMNS = (
-    ("Problem", "name", False),
-    ("Operands", "shapes", False),
-    ("Threads", "num", True),
-    ("Time", "num", True),
-    ("GFLOP/s", "num", True),
-    ("Of roof", "num", True),
-    ("Vendor", "", False),
-    ("Its time", "num", True),
-    ("Ratio", "num", True),
-    ("95% interval", "num", True),
-    ("Error", "num", True),
-    ("Vendor's", "num", True),
+ASSETS = Path(__file__).parent / "page"
+STYLES = ("base.css", "tables.css", "narrow.css")
+SCRIPTS = (
+    "core.js",
+    "details.js",
+    "table.js",
+    "overview.js",
+    "pictures.js",
+    "roofline.js",
+    "curves.js",
+    "main.js",
 )
+EXTRA = "pip install 'kernelwright[report]'"
+SHOWN_LOSSES = 8
+SHOWN_TILES = 8
+# The versions named at the top; the rest are under "How it was measured".
+NAMED = ("kernelwright", "python", "numba")
 
 
-def write_page(run: Run, path: Path) -> None:
+def write_page(documents: Document | Sequence[Document], path: Path) -> None:
     """Writes the page, replacing an older one at once."""
-    write_atomically(path, page(run))
+    write_atomically(path, page(documents))
 
 
-def page(run: Run) -> str:
-    """The page's text."""
-    summary = summarise(run)
-    cases = list(enumerate(losses_first(run.results)))
+def page(documents: Document | Sequence[Document], view: View | None = None) -> str:
+    """The page's text.
+
+    Args:
+        documents: a run or a comparison, or several of them.
+        view: what `view_of` makes of them, if that was done already.
+    """
+    if not isinstance(documents, Sequence):
+        documents = (documents,)
+    view = view or view_of(documents)
     # Disturbed ratios may be anything: they are drawn at the edge rather than stretch the axis.
-    scale = svg.RatioScale(c.headline.ratio for _, c in cases if c.headline and not c.headline.disturbed)
+    headlines = [item.case.headline for item in view.items]
+    scale = RatioScale(race.ratio for race in headlines if race and not race.disturbed)
+    means = RatioScale(row.group.ratio for row in view.rows)
     fill = {
-        "title": escape(f"Kernelwright: {run.suite}, {run.started[:10]}"),
-        "css": _asset("page.css"),
-        "js": _asset("page.js"),
-        "heading": escape(f"{run.suite}, {run.started.replace('T', ' ').removesuffix('+00:00')} UTC"),
-        "status": _status(run),
-        "verdict": "".join(f"<p>{escape(line)}</p>" for line in summary.sentences()),
-        "meta": _meta(run),
-        "tiles": "".join(_tile(group) for group in summary.totals),
-        "losses": _losses(summary),
-        "groups": _groups(summary),
-        "filters": _filters(run.results),
-        "axis": svg.axis(scale),
-        "forest": "".join(_forest_row(i, case, scale) for i, case in cases if case.headline is not None),
-        "rooflines": _rooflines(run, cases),
-        "head": _table_head(),
-        "rows": "".join(_case_rows(i, case) for i, case in cases),
-        "extras": _extras(run),
-        "details": _details(run),
-        "json": json.dumps(json.loads(_dumped(run))).replace("</", "<\\/"),
+        "title": escape(_title(view)),
+        "contents": "" if view.runs else "no-runs",
+        "css": "\n".join(_asset(name) for name in STYLES),
+        "js": "\n".join(_asset(name) for name in SCRIPTS),
+        "plotly": plotly_script(),
+        "extra": escape(EXTRA),
+        "heading": escape(_heading(view)),
+        "status": "".join(_status(run) for run in view.runs),
+        "verdict": "".join(f"<p>{_with_code(line)}</p>" for line in view.summary.sentences()),
+        "meta": _meta(view.runs),
+        "tiles": _tiles(view),
+        "losses": _losses(view),
+        "groups": rows.groups_table(view, means),
+        "filters": rows.filters(view.items),
+        "cases": rows.cases_table(view.items, scale),
+        "comparisons": comparisons.section(view),
+        "extras": "".join(_extras(run) for run in view.runs),
+        "method": "".join(_method(each) for each in view.documents),
+        "json": dumps(view.record).replace("</", "<\\/").replace("<!--", "<\\u0021--"),
     }
     return Template(_asset("page.html")).substitute(fill)
 
 
-def _dumped(run: Run) -> str:
-    from ..store import dumps
+@cache
+def plotly_script() -> str:
+    """plotly.js as a script element; "" when the package is not installed."""
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError:
+        return ""
+    return f'<script id="plotly">{get_plotlyjs()}</script>'
 
-    return dumps(run.to_json())
 
-
+@cache
 def _asset(name: str) -> str:
-    return (FOLDER / name).read_text(encoding="utf-8")
+    return (ASSETS / name).read_text(encoding="utf-8")
+
+
+def _title(view: View) -> str:
+    if not view.runs:
+        return "Kernelwright: a comparison"
+    names = list(dict.fromkeys(run.suite for run in view.runs))
+    return f"Kernelwright: {text_list(names, 3)}, {view.runs[0].started[:10]}"
+
+
+def _heading(view: View) -> str:
+    if not view.runs:
+        return "A comparison"
+    names = list(dict.fromkeys(run.suite for run in view.runs))
+    return text_list(names, 5)
+
+
+def text_list(names: Sequence[str], most: int) -> str:
+    """The first few names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def _status(run: Run) -> str:
     if run.status == "complete":
         return ""
     words = "was interrupted" if run.status == "interrupted" else "is not complete"
-    return f'<p class="warning">This run {words}: it holds {text.plural(len(run.results), "case")}.</p>'
-
-
-def _meta(run: Run) -> str:
-    machine, versions = run.machine, run.versions
-    words = [
-        f"{machine.get('cpu', 'CPU unknown')} ({machine.get('simd', '?')}, {machine.get('cores', 0)} cores)",
-        *(f"{name} {v}" for name, v in versions.items() if v and name in ("kernelwright", "python", "numba")),
-        *(described for described in run.baselines.values()),
-    ]
-    commit = run.git.get("commit")
-    if commit:
-        words.append(f"commit {commit[:12]}{' with changes' if run.git.get('dirty') else ''}")
-    return " · ".join(escape(word) for word in words)
-
-
-def _tile(group: Group) -> str:
-    what = text.threads(group.threads) + (", cold" if group.cache == "cold" else "")
-    if group.kernel:
-        what += f", {group.kernel}"
-    each = ", ".join(f"{value:.2f} vs {name}" for name, value in group.by_baseline.items())
     return (
-        f'<div class="tile {group.ratio.verdict}"><div class="what">{escape(what)}</div>'
-        f'<div class="big">{group.ratio.value:.2f}<span>×</span></div>'
-        f'<div class="small">the fastest vendor&#39;s speed '
-        f"({text.interval(group.ratio.low, group.ratio.high)}), "
-        f"geometric mean of {text.plural(len(group.cases), 'case')}</div>"
-        f'<div class="small">{escape(each)}</div></div>'
+        f'<p class="warning">This run of {escape(run.suite)} {words}: '
+        f"it holds {text.plural(len(run.results), 'case')}.</p>"
     )
 
 
-def _losses(summary: Summary) -> str:
+def _meta(runs: Sequence[Run]) -> str:
+    """Machine, versions and commit of the runs, those alike in one line, folded away under a short one."""
+    dates: dict[tuple[str, ...], list[str]] = {}
+    for run in runs:
+        commit = run.git.get("commit")
+        raced = {race.baseline for case in run.results for race in case.races}
+        words = [
+            f"{run.machine.get('cpu', 'CPU unknown')} ({run.machine.get('simd', '?')}, "
+            f"{text.plural(int(run.machine.get('cores', 0)), 'core')})",
+            *(f"{name} {run.versions[name]}" for name in NAMED if run.versions.get(name)),
+            *dict.fromkeys(words for name, words in run.baselines.items() if name in raced),
+        ]
+        if commit:
+            words.append(f"commit {commit[:12]}{' with changes' if run.git.get('dirty') else ''}")
+        dates.setdefault(tuple(words), []).append(run.started[:16].replace("T", " "))
+    if not dates:
+        return ""
+    machines = list(dict.fromkeys(words[0] for words in dates))
+    days = sorted(started[:10] for each in dates.values() for started in each)
+    summary = f"{text_list(machines, 2)}, {_span(days)}"
+    lines = "".join(
+        f"<li>{escape(' · '.join((known[0], f'{_span(started)} UTC', *known[1:])))}</li>"
+        for known, started in dates.items()
+    )
+    return f'<details class="meta"><summary>{escape(summary)}</summary><ul>{lines}</ul></details>'
+
+
+def _span(dates: Sequence[str]) -> str:
+    first, last = min(dates), max(dates)
+    return first if first == last else f"{first} to {last}"
+
+
+def _tiles(view: View) -> str:
+    """The means of everything; those of further machines and older runs folded away."""
+    tiles = [_tile(row, view) for row in view.rows if row.level == "total"]
+    first, rest = "".join(tiles[:SHOWN_TILES]), "".join(tiles[SHOWN_TILES:])
+    more = f"{len(tiles) - SHOWN_TILES} more, of other machines or older runs"
+    folded = f'<details><summary>{more}</summary><ul class="tiles">{rest}</ul></details>' if rest else ""
+    return f'<ul class="tiles">{first}</ul>{folded}'
+
+
+def _tile(row: Row, view: View) -> str:
+    group = row.group
+    what = text.threads(group.threads) + (", cold caches" if group.cache == "cold" else "")
+    if group.kernel:
+        what += f", {group.kernel}"
+    if len({each.origin for each in view.rows}) > 1:
+        what += f", {row.origin}"
+    each = ", ".join(f"{value:.2f} against {name}" for name, value in group.by_baseline.items())
+    number = view.rows.index(row)
+    return (
+        f'<li class="tile {group.ratio.verdict}" data-row="{number}" data-threads="{group.threads}" '
+        f'data-cache="{escape(group.cache)}" data-origin="{escape(row.origin)}">'
+        f'<p class="what">{escape(what)}</p>'
+        f'<p class="big"><b data-k="ratio">{group.ratio.value:.2f}</b><span aria-hidden="true">×</span></p>'
+        f'<p class="small">the fastest vendor&#39;s speed '
+        f'(<span data-k="interval">{text.interval(group.ratio.low, group.ratio.high)}</span>), geometric '
+        f'mean of <span data-k="cases">{text.plural(len(group.cases), "case")}</span>; '
+        f'<span data-k="counts">{_counts(group)}</span></p>'
+        f'<p class="small" data-k="each">{escape(each)}</p></li>'
+    )
+
+
+def _counts(group: Group) -> str:
+    return f"{group.count('ahead')} ahead, {group.count('even')} even, {group.count('behind')} behind"
+
+
+def _losses(view: View) -> str:
+    """What was wrong or failed, then the lost races, worst first."""
+    items = view.by_case
     bad = [
-        f"<li><b>{escape(case.problem.name)}</b>, {text.threads(case.threads)}: {escape(case.status)}: "
-        f"{escape(case.message)}</li>"
-        for case in summary.not_timed
+        f'<li data-of="{items[id(case)].number}">{_opener(items[id(case)].number, case.problem.name)}'
+        f"<span>{text.threads(case.threads)}: {escape(case.status)}: {escape(case.message)}</span></li>"
+        for case in view.summary.not_timed
     ]
-    for case in summary.behind:
+    for case in view.summary.behind:
         race = case.headline
         assert race is not None
         cold = ", cold" if case.cache == "cold" else ""
+        number = items[id(case)].number
         bad.append(
-            f'<li><b class="behind">{race.ratio.value:.2f}</b> {escape(case.problem.name)}, '
-            f"{text.threads(case.threads)}{cold}: {text.seconds(race.ours_s)} against "
-            f"{escape(race.baseline)}&#39;s {text.seconds(race.theirs_s)}</li>"
+            f'<li data-of="{number}"><b class="behind">{race.ratio.value:.2f}</b>'
+            f"{_opener(number, case.problem.name)}<span>{text.threads(case.threads)}{cold}: "
+            f"{text.seconds(race.ours_s)} against {escape(race.baseline)}&#39;s "
+            f"{text.seconds(race.theirs_s)}</span></li>"
         )
+    if not view.runs:
+        return ""
     if not bad:
-        return "<p>Nowhere in this suite.</p>"
-    first, rest = "".join(bad[:8]), "".join(bad[8:])
-    more = f"<details><summary>{len(bad) - 8} more</summary><ul>{rest}</ul></details>" if rest else ""
-    return f"<ul>{first}</ul>{more}"
-
-
-def _groups(summary: Summary) -> str:
-    names = sorted({name for group in summary.groups for name in group.by_baseline})
-    scale = svg.RatioScale(group.ratio for group in summary.groups)
-    caches, kernels = {g.cache for g in summary.groups}, {g.kernel for g in summary.groups}
-    rows = []
-    for group in sorted(summary.groups, key=lambda g: g.ratio.value):
-        label = group.name + (f", {group.cache}" if len(caches) > 1 else "")
-        label += f", {group.kernel}" if len(kernels) > 1 else ""
-        worst = group.worst.headline
-        assert worst is not None
-        cells = [
-            f'<td class="name">{escape(label)}</td>',
-            f'<td class="num">{group.threads}</td>',
-            f'<td class="num">{len(group.cases)}</td>',
-            f'<td class="num"><b class="{group.ratio.verdict}">{group.ratio.value:.2f}</b></td>',
-            f'<td class="wide">{svg.strip(group.ratio, scale, group.ratio.verdict)}</td>',
-            f'<td class="num">{text.number(group.at_roof)}</td>',
-            *(f'<td class="num">{text.number(group.by_baseline.get(name))}</td>' for name in names),
-            f'<td class="num">{worst.ratio.value:.2f}</td>',
-            f'<td class="num">{group.count("behind")}</td>',
-        ]
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    versus = "".join(f'<th class="num">vs {escape(name)}</th>' for name in names)
-    head = (
-        '<th>Group</th><th class="num">Threads</th><th class="num">Cases</th><th class="num">Ratio</th>'
-        f'<th class="wide">{svg.axis(scale)}</th><th class="num">At roof</th>'
-        f'{versus}<th class="num">Worst</th><th class="num">Lost</th>'
+        return '<p class="none">Nowhere in these results.</p>'
+    first, rest = "".join(bad[:SHOWN_LOSSES]), "".join(bad[SHOWN_LOSSES:])
+    more = (
+        f"<details><summary>{len(bad) - SHOWN_LOSSES} more</summary>"
+        f'<ol class="losses" start="{SHOWN_LOSSES + 1}">{rest}</ol></details>'
+        if rest
+        else ""
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<ol class="losses">{first}</ol>{more}'
 
 
-def _filters(cases: Sequence[Case]) -> str:
-    choices: tuple[tuple[str, Iterable[Any]], ...] = (
-        ("group", sorted({case.problem.group for case in cases})),
-        ("dtype", sorted({case.problem.dtype for case in cases})),
-        ("threads", sorted({case.threads for case in cases})),
-        ("cache", sorted({case.cache for case in cases})),
-        ("kernel", sorted({case.kernel for case in cases if case.kernel})),
-        ("verdict", [kind for kind in VERDICTS if any(verdict(case) == kind for case in cases)]),
-    )
-    parts = []
-    for name, values in choices:
-        options = [(str(v), VERDICTS.get(str(v), str(v)) if name == "verdict" else str(v)) for v in values]
-        if len(options) < 2:
-            continue
-        inner = "".join(f'<option value="{escape(v)}">{escape(label)}</option>' for v, label in options)
-        parts.append(
-            f'<label>{name} <select data-filter="{name}"><option value="">all</option>{inner}</select>'
-            "</label>"
-        )
-    return "".join(parts)
-
-
-def _facets(number: int, case: Case) -> str:
-    """The attributes by which the script finds and filters what belongs to a case."""
-    facets = {
-        "case": number,
-        "name": case.problem.name,
-        "group": case.problem.group,
-        "dtype": case.problem.dtype,
-        "threads": case.threads,
-        "cache": case.cache,
-        "kernel": case.kernel,
-        "verdict": verdict(case),
-    }
-    return " ".join(f'data-{key}="{escape(str(value))}"' for key, value in facets.items())
-
-
-def _forest_row(number: int, case: Case, scale: svg.RatioScale) -> str:
-    race = case.headline
-    assert race is not None
-    ratio = race.ratio
-    thread_mark = f"{case.threads}t{' cold' if case.cache == 'cold' else ''}"
-    return (
-        f'<li {_facets(number, case)}><span class="label">{escape(case.problem.name)} '
-        f"<small>{thread_mark}</small></span>{svg.strip(ratio, scale, race.verdict)}"
-        f'<span class="value"><b class="{race.verdict}">{ratio.value:.2f}</b> '
-        f"<small>{escape(race.baseline)}</small></span></li>"
-    )
-
-
-def _rooflines(run: Run, cases: Sequence[tuple[int, Case]]) -> str:
-    if run.roof is None:
-        return "<p>The roof was not measured.</p>"
-    roof = Roof.from_json(run.roof)
-    figures = []
-    for threads in sorted({case.threads for case in run.results}):
-        drawing = svg.roofline(cases, roof, threads)
-        if drawing:
-            figures.append(f"<figure><figcaption>{text.threads(threads)}</figcaption>{drawing}</figure>")
-    return "".join(figures) or "<p>Nothing was timed with warm caches.</p>"
-
-
-def _table_head() -> str:
-    cells = [
-        f'<th class="{css}" aria-sort="none">'
-        f'<button type="button" data-column="{i}" data-numeric="{int(numeric)}">'
-        f"{escape(name)}</button></th>"
-        for i, (name, css, numeric) in enumerate(COLUMNS)
-    ]
-    return f"<tr>{''.join(cells)}</tr>"
-
-
-def _case_rows(number: int, case: Case) -> str:
-    """A body of two rows: the figures, and below them what is behind the figures."""
-    race = case.headline
-    ratio = race.ratio if race else None
-    kind = verdict(case)
-    values: tuple[tuple[str, float | str | None], ...] = (
-        (case.problem.name, case.problem.name),
-        (case.problem.shapes, case.problem.shapes),
-        (f"{case.threads}{' cold' if case.cache == 'cold' else ''}", case.threads),
-        (text.seconds(case.seconds), case.seconds),
-        (text.number(case.gflops), case.gflops),
-        (text.percent(case.roof_share), case.roof_share),
-        (race.baseline if race else text.DASH, race.baseline if race else ""),
-        (text.seconds(race.theirs_s if race else None), race.theirs_s if race else None),
-        (f"{ratio.value:.2f}" if ratio else VERDICTS[kind], ratio.value if ratio else None),
-        (text.interval(ratio.low, ratio.high) if ratio else text.DASH, ratio.low if ratio else None),
-        (text.error(case.error), case.error),
-        (text.error(race.error if race else None), race.error if race else None),
-    )
-    cells = []
-    for (name, css, _), (shown, sort) in zip(COLUMNS, values, strict=True):
-        data = "" if sort is None else escape(repr(sort) if isinstance(sort, float) else str(sort))
-        inner = escape(shown)
-        if css == "name":
-            inner = f'<button type="button" class="open" aria-expanded="false">{inner}</button>'
-        elif name == "Ratio":
-            inner = f'<b class="{kind}">{inner}</b>'
-        cells.append(f'<td class="{css}" data-v="{data}">{inner}</td>')
-    return (
-        f"<tbody {_facets(number, case)}><tr>{''.join(cells)}</tr>"
-        f'<tr class="behind-it" hidden><td colspan="{len(COLUMNS)}">{_behind_the_figures(case)}</td></tr>'
-        "</tbody>"
-    )
-
-
-def _behind_the_figures(case: Case) -> str:
-    config = " ".join(f"{k}={v}" for k, v in case.config.items())
-    facts = [
-        ("Problem", f"{case.problem.described}; {case.problem.source}"),
-        ("Note", case.problem.note),
-        ("Kernel", f"{case.kernel}{f' ({config})' if config else ''}: {case.why}"),
-        ("Fell back", case.fallback or ""),
-        ("Message", case.message),
-        ("Error", f"{text.error(case.error)} relative to the norm, {text.error(case.budget)} allowed"),
-        ("Cold cache", case.cache_note),
-        ("First call", text.seconds(case.first_call_s)),
-        ("Compiling", f"{text.seconds(case.compile_s)} of the first call" if case.compiled else ""),
-        ("Bound by", case.bound or ""),
-    ]
-    facts += [(f"Not raced: {name}", why) for name, why in case.not_raced.items()]
-    for race in case.races:
-        rejected = ", ".join(f"{n} {why}" for why, n in race.rejected.items()) or "none"
-        ratio = race.ratio
-        facts.append(
-            (
-                f"Against {race.baseline}",
-                f"{ratio.value:.3f} ({ratio.low:.3f}{text.DASH}{ratio.high:.3f}), "
-                f"{text.seconds(race.ours_s)} to {text.seconds(race.theirs_s)}; {len(race.ours)} pairs of "
-                f"{race.batches[0]} and {race.batches[1]} calls; repeated: {rejected}; noisy: {race.noisy}; "
-                f"outputs verified: {sum(race.verified)}; its error {text.error(race.error)}",
-            )
-        )
-    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts if value)
-    return f"<dl>{rows}<dt>Reproduce</dt><dd><code>{escape(case.reproduce)}</code></dd></dl>"
+def _opener(number: int, name: str) -> str:
+    """A button that opens the case's row."""
+    return f'<button type="button" class="link" data-open="{number}">{escape(name)}</button>'
 
 
 def _extras(run: Run) -> str:
     lines = extras(run)
     if not lines:
         return ""
-    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f"<section><h2>First call and the cost of a call</h2><ul>{items}</ul></section>"
+    items = "".join(f"<li>{_with_code(line)}</li>" for line in lines)
+    return f"<h3>{escape(run.suite)}</h3><ul>{items}</ul>"
 
 
-def _details(run: Run) -> str:
-    parts = [f"<p>Command: <code>{escape(run.command)}</code></p>" if run.command else ""]
-    if run.left_out:
-        rows = "".join(f"<li>{escape(n)}: {escape(why)}</li>" for n, why in run.left_out.items())
-        parts.append(
-            f"<details><summary>{len(run.left_out)} problems left out</summary><ul>{rows}</ul></details>"
-        )
-    sections = (
-        ("Machine", run.machine),
-        ("Versions", run.versions),
-        ("Baselines", run.baselines),
-        ("Settings", run.settings),
-        ("Environment", run.environment),
-        ("Roof", run.roof or {}),
-    )
+def _with_code(line: str) -> str:
+    """A sentence; what stands between backticks is a command."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(line))
+
+
+def _method(document: Document) -> str:
+    """What a reader needs to judge or repeat a document."""
+    parts = [f"<p><code>{escape(document.command)}</code></p>" if document.command else ""]
+    sections: list[tuple[str, dict[str, Any]]] = [
+        ("Machine", document.machine),
+        ("Versions", document.versions),
+        ("Settings", document.settings),
+        ("Environment", dict(document.environment)),
+        ("Commit", document.git),
+    ]
+    if isinstance(document, Run):
+        sections += [("Baselines", dict(document.baselines)), ("Roof", document.roof or {})]
+        if document.left_out:
+            sections.append(
+                (text.plural(len(document.left_out), "problem") + " left out", dict(document.left_out))
+            )
     for name, record in sections:
-        rows = "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(_plain(v))}</dd>" for k, v in record.items())
-        if rows:
-            parts.append(f"<details><summary>{name}</summary><dl>{rows}</dl></details>")
-    return "".join(parts)
+        lines = "".join(_fact(str(k), v) for k, v in record.items())
+        if lines:
+            parts.append(f"<details><summary>{escape(name)}</summary><dl>{lines}</dl></details>")
+    heading = f"{document.suite or 'comparison'}, {document.started[:16].replace('T', ' ')} UTC"
+    return f"<section class=run><h3>{escape(heading)}</h3>{''.join(parts)}</section>"
+
+
+def _fact(name: str, value: Any) -> str:
+    return f"<dt>{escape(name)}</dt><dd>{escape(_plain(value))}</dd>"
 
 
 def _plain(value: Any) -> str:

@@ -126,7 +126,13 @@ def _not_timed_sentence(cases: Sequence[Case]) -> str:
     return f"Not timed: {', '.join(said)}."
 
 
-def _grouped(cases: Sequence[Case], keys: Sequence[tuple[str, int, str, str]]) -> tuple[Group, ...]:
+def grouped(cases: Sequence[Case], keys: Sequence[tuple[str, int, str, str]]) -> tuple[Group, ...]:
+    """A group for each key, in the order in which they come up.
+
+    Args:
+        cases: timed, with a headline that is not disturbed.
+        keys: each case's (name, threads, cache, kernel asked for).
+    """
     members: dict[tuple[str, int, str, str], list[Case]] = defaultdict(list)
     for case, key in zip(cases, keys, strict=True):
         members[key].append(case)
@@ -153,31 +159,25 @@ def _grouped(cases: Sequence[Case], keys: Sequence[tuple[str, int, str, str]]) -
 
 def summarise(run: Run) -> Summary:
     """The groups and verdicts of a run."""
-    raced = [case for case in run.results if case.status == "timed" and case.headline is not None]
+    return summarise_cases(run.results)
+
+
+def summarise_cases(cases: Sequence[Case]) -> Summary:
+    """The groups and verdicts of cases, which may be of several runs."""
+    raced = [case for case in cases if case.status == "timed" and case.headline is not None]
     by_verdict: dict[str, list[Case]] = {"behind": [], "even": [], "ahead": [], "disturbed": []}
     for case in sorted(raced, key=_ratio):
         by_verdict[_headline(case).verdict].append(case)
     raced = [case for case in raced if not _headline(case).disturbed]
     return Summary(
-        groups=_grouped(raced, [case.group for case in raced]),
-        totals=_grouped(raced, [("all", *case.group[1:]) for case in raced]),
+        groups=grouped(raced, [case.group for case in raced]),
+        totals=grouped(raced, [("all", *case.group[1:]) for case in raced]),
         behind=tuple(by_verdict["behind"]),
         even=tuple(by_verdict["even"]),
         ahead=tuple(by_verdict["ahead"]),
         disturbed=tuple(by_verdict["disturbed"]),
-        not_timed=tuple(case for case in run.results if case.status not in ("timed", "checked")),
+        not_timed=tuple(case for case in cases if case.status not in ("timed", "checked")),
     )
-
-
-def losses_first(cases: Sequence[Case]) -> list[Case]:
-    """Wrong and failed cases, then the raced ones from the lowest ratio up, then what has no rival."""
-
-    def order(case: Case) -> tuple[int, float]:
-        if case.status not in ("timed", "checked"):
-            return (0, 0.0)
-        return (1, _ratio(case)) if case.headline is not None else (2, 0.0)
-
-    return sorted(cases, key=order)
 
 
 def verdict(case: Case) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kernelwright.bench.compare.result import Comparison, Duel, Round, Side
+from kernelwright.bench.compare.verdict import Kind, Verdict
 from kernelwright.bench.machine import Roof
 from kernelwright.bench.problems import get_suite
 from kernelwright.bench.store import Case, RaceRecord, Run
@@ -81,6 +83,23 @@ def fake_probe() -> FakeProbe:
     return FakeProbe()
 
 
+@pytest.fixture(scope="session")
+def documents() -> Callable[[], tuple[Run, Comparison]]:
+    """What makes a run and a comparison with invented times, for fixtures that live longer than a test."""
+
+    def make() -> tuple[Run, Comparison]:
+        run = make_run()
+        return run, make_comparison(run)
+
+    return make
+
+
+@pytest.fixture
+def made_up_comparison(made_up_run: Run) -> Comparison:
+    """Four duels of the quick suite."""
+    return make_comparison(made_up_run)
+
+
 @pytest.fixture
 def made_up_run() -> Run:
     """The quick suite on 1 and 2 threads, with invented times; one case is wrong, one disturbed."""
@@ -142,6 +161,23 @@ def _made_up_case(problem, threads: int, roof: Roof, rng: np.random.Generator) -
         case.races.append(record)
     case.reproduce = f"kernelwright bench quick --problem {problem.name} --threads {threads}"
     return case
+
+
+def make_comparison(run: Run) -> Comparison:
+    """Four duels: same, slower, one where B is wrong, and one that was not timed."""
+    problems = [case.problem for case in run.results if case.threads == 1][:4]
+    same = Verdict(Kind.SAME, 1.004, 0.99, 1.02, 0.05, 0.99, 30, 0.9)
+    slower = Verdict(Kind.SLOWER, 1.21, 1.15, 1.3, 0.05, 0.99, 30, 1e-6)
+    rounds = [Round([(1e-3, 1.2e-3)] * 6, [(1e-3, 1e-3)] * 6)]
+    duels = [
+        Duel(problems[0], 1, rounds=rounds, verdict=same, control=same, reproduce="kernelwright compare a b"),
+        Duel(problems[1], 1, rounds=rounds, verdict=slower, control=same),
+        Duel(problems[2], 1, b=Side(status="wrong", message="off by 0.5 | <b>")),
+        Duel(problems[3], 1),
+    ]
+    return Comparison(
+        {"text": "HEAD~1"}, {"text": "HEAD"}, "2025-01-02T03:04:05+00:00", suite="quick", results=duels
+    )
 
 
 @pytest.fixture
