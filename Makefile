@@ -26,10 +26,11 @@ STAMP := $(VENV)/installed-$(KEY)
 LINK := build/typing/kernelwright
 
 .DEFAULT_GOAL := help
-.PHONY: help bench gpu tables pytest-bench test lint format typecheck install clean distclean
+.PHONY: help bench gate gpu tables pytest-bench test lint format typecheck install clean distclean
 
 help:
 	@echo 'make bench         race the kernels against the vendor libraries (SUITE=quick, ARGS="--threads 1")'
+	@echo 'make gate          hold the tree against the commit before: AGAINST=HEAD~1 THRESHOLD=25%'
 	@echo 'make gpu           on a GPU: prove every CUDA kernel, race it, keep a record in bench/records/'
 	@echo 'make tables        bring the tables in the documents up to date with the records'
 	@echo 'make test          run the tests (ARGS="-k matmul"; JOBS=2 processes, 0: in this one)'
@@ -41,6 +42,14 @@ help:
 
 bench: $(STAMP)
 	@$(BIN)/kernelwright bench $(SUITE) $(ARGS)
+
+# What passes all the same is what could not be told: other work on the machine is no fault of the change.
+AGAINST ?= HEAD~1
+THRESHOLD ?= 25%
+gate: export KERNELWRIGHT_CACHE_DIR ?= $(CURDIR)/build/test-cache
+gate: $(STAMP)
+	@$(BIN)/kernelwright gate $(SUITE) --against '$(AGAINST)' --threads 1 --threshold '$(THRESHOLD)' \
+		--allow inconclusive --markdown build/gate.md --junit build/gate.xml --json build/gate.json $(ARGS)
 
 # One run of less than nine minutes; `kernelwright bench --device cuda --suite all --check` is the same.
 gpu: $(if $(GPU_PYTHON),,$(STAMP)) | $(LINK)

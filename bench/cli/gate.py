@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from ...kernels.atomic import write_atomically
 from ...kernels.errors import ConfigError
 from ..compare import session
 from ..compare.files import UnlikeFilesError
@@ -103,8 +104,7 @@ def gate(
     print_judgement(judgement, console)
     for path, written in ((markdown_file, markdown), (junit_file, junit), (json, json_text)):
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(written(judgement, comparison), encoding="utf-8")
+            write_atomically(path, written(judgement, comparison))
     if comparison.status == "interrupted":
         raise typer.Exit(Exit.INTERRUPTED)
     raise typer.Exit(judgement.code)

@@ -142,8 +142,8 @@ def _side(case: Case | None) -> Side:
         case.kernel,
         dict(case.config),
         case.fallback,
-        case.error,
-        case.first_call_s,
+        error=case.error,
+        first_call_s=case.first_call_s,
     )
 
 
