@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from project_tree import ROOT
 
 from kernelwright.bench.honest import trials
 
@@ -49,6 +50,12 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
 
 def test_there_are_at_least_fifteen_tricks() -> None:
     assert len({trick.name for trick in trials.TRICKS}) == len(trials.TRICKS) >= 15
+
+
+def test_the_page_names_every_trick() -> None:
+    page = (ROOT / "docs" / "honesty.md").read_text(encoding="utf-8")
+    assert [trick.name for trick in trials.TRICKS if f"| `{trick.name}` |" not in page] == []
+    assert f"runs {len(trials.TRICKS)} kernels that cheat" in page.replace("\n", " ")
 
 
 @pytest.mark.parametrize("name", [trick.name for trick in trials.TRICKS])
