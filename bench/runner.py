@@ -408,9 +408,9 @@ def contenders_for(arguments: Sequence[str], op: str, device: str = "cpu") -> tu
         RegistrationError: the file has no kernel for the op, or can't be loaded.
     """
     found: list[Contender] = []
+    seal = Seal.now() if arguments else None
     for argument in arguments:
         if argument.endswith(".py"):
-            seal = Seal.now()
             kernels = [k for k in load_file(argument) if k.op == op and k.device == device]
             if not kernels:
                 raise NoKernelError(
@@ -428,7 +428,7 @@ def contenders_for(arguments: Sequence[str], op: str, device: str = "cpu") -> tu
                 f"{did_you_mean(argument, [*ids, *(k.name for k in known)])} "
                 f"Kernels: {', '.join([*ids, dispatch.REFERENCE])}; or the path of a .py file."
             )
-        found.append(Contender(match[0].id if match else dispatch.REFERENCE, argument))
+        found.append(Contender(match[0].id if match else dispatch.REFERENCE, argument, seal))
     return tuple(found) or (Contender(),)
 
 

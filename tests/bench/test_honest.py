@@ -327,6 +327,17 @@ def test_a_visit_finds_nothing_at_an_honest_kernel_and_leaves_the_inputs_alone()
     assert contents.same_bits(inputs, before)
 
 
+def test_a_time_that_no_machine_reaches_is_not_believed() -> None:
+    problem = named("square-256")
+    inputs = problem.draw()
+    with using(threads=1):
+        ours = Ours(problem)
+        visit = Inspector(problem, inputs, None, SystemProbe(), Timing(), seed=0).visit([], 1)
+        findings = visit.after(ours.lane([inputs], True), 1e-7, ROOF)
+    assert {finding.check for finding in findings} == {"roof", "race"}
+    assert "faster than this machine can be" in told(findings)
+
+
 @linux
 def test_the_handler_of_before_is_back_afterwards() -> None:
     memory = np.zeros(3 * 4096, np.uint8)
