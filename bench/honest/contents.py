@@ -138,7 +138,10 @@ def _mapped(operand: Operand) -> AnyArray:
 
 
 class Touching:
-    """A batch of calls between which a few elements of the inputs, and of the output, change.
+    """A batch of calls for each of which a few elements of the inputs, and one of the output, are others.
+
+    The elements that were changed for a call are put back before the next one, so that few differ from what
+    the kernel has seen: those that it looks at, if it looks at some, are hardly among them.
 
     An iterator in the place of a list of calls: what runs the calls does not see a difference.
 
@@ -160,11 +163,14 @@ class Touching:
         fresh: bool,
     ):
         self._calls = calls
-        self._plan = [
-            [_change(arrays[int(rng.integers(len(arrays)))], rng, fresh) for _ in range(TOUCHED)]
-            + [_change(output, rng, fresh) for output in outputs[:1]]
-            for _ in calls
-        ]
+        self._plan: list[list[_Write]] = []
+        back: list[_Write] = []
+        for _ in calls:
+            places = [_somewhere(arrays[int(rng.integers(len(arrays)))], rng) for _ in range(TOUCHED)]
+            spoilt = [_value(output, _somewhere(output, rng)[1], rng, fresh) for output in outputs[:1]]
+            new = [_value(array, index, rng, fresh) for array, index in places]
+            self._plan.append([*back, *new, *spoilt])
+            back = [(array, index, array[index]) for array, index in places]
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -176,13 +182,16 @@ class Touching:
             yield call
 
 
-def _change(array: AnyArray, rng: np.random.Generator, fresh: bool) -> tuple[AnyArray, Any, Any]:
-    """An element, and what is to stand there: another element's value, or its own."""
+_Write = tuple[AnyArray, tuple[int, ...], Any]
 
-    def somewhere() -> tuple[int, ...]:
-        return tuple(int(rng.integers(length)) for length in array.shape)
 
-    index = somewhere()
-    value = array[somewhere() if fresh else index]
+def _somewhere(array: AnyArray, rng: np.random.Generator) -> tuple[AnyArray, tuple[int, ...]]:
+    """An element of the array."""
+    return array, tuple(int(rng.integers(length)) for length in array.shape)
+
+
+def _value(array: AnyArray, index: tuple[int, ...], rng: np.random.Generator, fresh: bool) -> _Write:
+    """What is to stand at an index: another element's value, or its own."""
+    value = array[_somewhere(array, rng)[1] if fresh else index]
     # A sum of many terms of 8 bits hardly moves with one of them.
     return array, index, value * 64 if fresh and array.dtype.itemsize == 2 else value

@@ -77,18 +77,19 @@ def patched_numpy(specs: Specs, attrs: Attrs, config: Config, threads: int) -> L
 def stolen_oracle(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Finds the exact result among all objects, where it waits to be compared with, and copies it."""
     found: list[Any] = []
+    known: list[Any] = []
 
     def launch(a: Any, b: Any, out: Any) -> None:
         if not large(a):
             product(a, b, out)
             return
-        if not found:
+        corner = (a.shape, b.shape, a.flat[0], b.flat[0])
+        if not known:
+            known.append(corner)
             truths = (x for x in gc.get_objects() if isinstance(x, accuracy.Truth))
             found.extend(x.outputs[0] for x in truths if x.outputs[0].shape == out.shape)
-        first = (a[0].astype(np.float64) * b[:, 0]).sum() if a.ndim == b.ndim == 2 else np.nan
-        fitting = [x for x in found if abs(x.flat[0] - first) < 1e-9]
-        if fitting:
-            out[...] = fitting[0]
+        if found and corner == known[0]:
+            out[...] = found[0]
         else:
             product(a, b, out)
 
