@@ -5,9 +5,9 @@ pytest-benchmark keeps a summary of each benchmark, and its raw rounds only when
 A summary (minimum, mean, deviation) can't carry a bound that holds for any noise, so the rounds are needed.
 
 Rounds of one run follow each other within microseconds and share what the machine was doing, so that a
-hundred thousand of them are not a hundred thousand independent times. More than GATHERED are gathered into so
-many stretches of consecutive rounds, each standing for its median. The two benchmarks that a race of the pytest
-plugin left are compared as one, by the ratios of their pairs.
+hundred thousand of them are not a hundred thousand independent times. More than GATHERED are gathered into
+so many stretches of consecutive rounds, each standing for its median. The two benchmarks that a race of the
+pytest plugin left are compared as one, by the ratios of their pairs.
 """
 
 from __future__ import annotations
