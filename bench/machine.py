@@ -49,7 +49,16 @@ TELLING_FLAGS = [
     "neon",
     "sve",
 ]
-LIBRARIES = ("kernelwright", "numpy", "numba", "llvmlite", "torch", "ml_dtypes", "threadpoolctl")
+LIBRARIES = (
+    "kernelwright",
+    "numpy",
+    "numba",
+    "llvmlite",
+    "torch",
+    "onnxruntime",
+    "ml_dtypes",
+    "threadpoolctl",
+)
 
 
 @dataclass(frozen=True)

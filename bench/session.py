@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
+from typing import Protocol
 
 from ..kernels.errors import ConfigError, DeviceError, NoKernelError
 from ..kernels.machine import machine
@@ -20,9 +21,11 @@ from .baselines import Baseline, baselines, get_baselines
 from .machine import Roof, environment, facts, git_state, measured_roof, versions
 from .problems import Selection, select
 from .runner import COLD, WARM, Request, Runner, Watcher, contenders_for, now
-from .store import Run, store_path, timing_record
-from .sweep.identity import request_key
+from .store import Case, Run, store_path, timing_record
+from .sweep.identity import request_key, sources_digest
 from .sweep.keeping import Keeper
+from .sweep.ray_crew import available as ray_missing
+from .sweep.spread import Spread
 from .timing import Probe, Timing
 from .whole import overhead
 
@@ -70,10 +73,20 @@ class Options:
     extras: bool | None = None
     fresh: bool = False
     store: Path | None = None
+    ray: bool = False
+    ray_address: str | None = None
+    ray_per_machine: int = 1
 
     @property
     def suite_name(self) -> str:
         return self.suite or ("all" if self.problem else "quick")
+
+
+class Follower(Watcher, Protocol):
+    """Who is told how far a run is that may go on with an interrupted one."""
+
+    def resume(self, kept: int, words: str) -> None:
+        """So many cases are there already; told before the first."""
 
 
 @dataclass
@@ -90,11 +103,13 @@ class Session:
     @property
     def with_extras(self) -> bool:
         options = self.options
+        if options.ray:
+            return False  # they would speak of the machine that this runs on
         if options.extras is not None:
             return options.extras
         return options.suite_name in WITH_EXTRAS and options.problem is None and not options.check
 
-    def run(self, probe: Probe, watcher: Watcher, tell: Tell) -> Run:
+    def run(self, probe: Probe, watcher: Follower, tell: Tell) -> Run:
         """Measures everything, keeping each case when it is done. Ctrl-C ends it with status "interrupted".
 
         What the same request left unfinished within a day is taken over, unless `fresh` was asked for.
@@ -113,7 +128,7 @@ class Session:
             watcher.resume(keeper.kept, keeper.resuming(self.request))
         try:
             roof = self._roof(run, tell)
-            for case in Runner(self.request, probe, roof, keeper.done).cases(watcher):
+            for case in self._cases(keeper, probe, roof, tell)(watcher):
                 keeper.add(case)
             if self.with_extras:
                 self._extras(keeper, probe, tell)
@@ -122,11 +137,30 @@ class Session:
         keeper.close(status, self.request.order)
         return run
 
+    def _cases(
+        self, keeper: Keeper, probe: Probe, roof: Roof | None, tell: Tell
+    ) -> Callable[[Watcher], Iterator[Case]]:
+        """What measures the cases that are not there: this process, or the workers of a cluster."""
+        options = self.options
+        if not options.ray:
+            return Runner(self.request, probe, roof, keeper.done).cases
+        from .sweep.ray_crew import RayCrew
+
+        return Spread(
+            self.request,
+            RayCrew(options.ray_address),
+            sources=sources_digest(),
+            done=keeper.done,
+            per_computer=options.ray_per_machine,
+            tell=tell,
+            met=keeper.meet,
+        ).cases
+
     def _keeper(self, tell: Tell) -> Keeper:
         options, run = self.options, self._empty_run()
         keeper = Keeper(
             run,
-            request_key(self.request, run),
+            request_key(self.request, run, options.ray),
             self.json,
             chosen=options.json is not None,
             store=store_path(options.store),
@@ -160,7 +194,7 @@ class Session:
         )
 
     def _roof(self, run: Run, tell: Tell) -> Roof | None:
-        if self.options.check:
+        if self.options.check or self.options.ray:
             return None
         roof = measured_roof(self.request.threads, fresh=self.options.fresh_roof, progress=tell)
         run.roof = roof.to_json()
@@ -185,6 +219,12 @@ def prepare(options: Options) -> Session:
         KernelwrightError: an unknown suite, problem, kernel, baseline, dtype or device, a number of threads
             that makes no sense; the text says what to write instead.
     """
+    if options.ray_per_machine < 1:
+        raise ConfigError(
+            f"--ray-per-machine takes a number of problems, 1 or more, not {options.ray_per_machine}."
+        )
+    if options.ray and (lacking := ray_missing()) is not None:
+        raise ConfigError(f"--ray needs Ray, which is not installed: {lacking}.")
     if check_device(options.device) != "cpu":
         raise DeviceError(f"this version has kernels for the device 'cpu' only, not {options.device!r}.")
     dtype = None if options.dtype is None else dtype_name(options.dtype)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ...kernels.errors import ConfigError
 from ..report import print_run, write_page
 from ..report.terminal import console_for
 from ..session import Options, exit_code, prepare
@@ -55,6 +56,15 @@ def bench(
         bool, typer.Option("--fresh", help="Don't go on with an interrupted run: measure everything anew.")
     ] = False,
     store: StorePath = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Spread the problems over the machines of a Ray cluster.")
+    ] = False,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Of that cluster. Default: $RAY_ADDRESS, or one on this machine.")
+    ] = None,
+    ray_per_machine: Annotated[
+        int, typer.Option(help="How many problems a machine may measure at once.")
+    ] = 1,
 ) -> None:
     """Race the kernels against the vendors' libraries; or, as the suites steps, inference, overhead and
     memory, whole networks (--problem NAME for one).
@@ -66,6 +76,9 @@ def bench(
     """
     if device.partition(":")[0] == "cuda":
         from ..cuda import run as gpu
+
+        if ray:
+            raise ConfigError("--ray spreads problems of the CPU: leave out --ray or --device cuda.")
 
         wanted = gpu.Wanted(whole_suite or suite or "all", check, json=json)
         raise typer.Exit(gpu.exit_code(gpu.run(wanted)))
@@ -89,6 +102,9 @@ def bench(
         extras=extras,
         fresh=fresh,
         store=store,
+        ray=ray or ray_address is not None,
+        ray_address=ray_address,
+        ray_per_machine=ray_per_machine,
     )
     if options.suite_name in WHOLE:
         from ..whole import command as whole

@@ -31,6 +31,7 @@ RESUMING = re.compile(r"^resuming: (\d+) of (\d+) cases kept")
 # the others at any moment of a child's life, of which the first two seconds are Python's imports.
 SHORTLY_S, LIFE_S = 0.05, 8.0
 MOST_S = 300.0
+MOST_LIVES = 3
 
 Key = tuple[str, int, str]
 
@@ -181,16 +182,18 @@ def run(
     """Kills so many children, lets a last one finish, and gives what was seen of each.
 
     Args:
-        times: how many kills; a child that finished before its moment counts too.
+        times: how many kills; a child that came to its end before its moment is not one.
         folder: an empty one.
         seed: of the moments.
         told: of each child as its end is judged.
     """
     experiment = Experiment(folder, seed)
-    lives = []
-    for number in range(times + 1):
-        lives.append(experiment.kill_once() if number < times else experiment.finish())
+    lives: list[Kill] = []
+    while sum(not life.completed for life in lives) < times and len(lives) < MOST_LIVES * times:
+        lives.append(experiment.kill_once())
         told(lives[-1])
+    lives.append(experiment.finish())
+    told(lives[-1])
     return lives
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from ...kernels.errors import ConfigError
@@ -87,6 +88,11 @@ class Keeper:
         waited = time.monotonic() - self._saved_at > MOST_UNSAVED_S
         if self._store is None or waited or grown >= max(1, self._saved // GROWN_BY):
             self.save()
+
+    def meet(self, digest: str, facts: dict[str, Any]) -> None:
+        """Keeps what is to be known of another machine, before the first case that ran there."""
+        self.run.machines[digest] = facts
+        self.save()
 
     def save(self) -> None:
         """Writes the document, and what the store knows of the run beside its cases.
