@@ -255,7 +255,7 @@ class Runner:
         self, case: Case, inspector: Inspector, contender: Contender, trials: Sequence[Trial]
     ) -> Visit | None:
         """Fills in the choice and the errors; None when the case is not to be timed."""
-        problem, ours, inputs, checker = case.problem, Ours(case.problem), inspector.inputs, inspector.checker
+        problem, ours, inputs, checker = case.problem, Ours(case.problem), inspector.inputs, inspector.at_once
         choices = [dispatch.choose(op, specs, attrs) for op, specs, attrs in ours.calls(inputs)]
         names = [c.kernel.id if c.kernel else dispatch.REFERENCE for c in choices]
         case.kernel, case.why = " + ".join(names), "; ".join(c.why for c in choices)
@@ -291,7 +291,7 @@ class Runner:
 
     def _race_all(self, case: Case, inspector: Inspector, visit: Visit, rivals: Sequence[Baseline]) -> None:
         problem, ours, cold = case.problem, Ours(case.problem), case.cache == COLD
-        inputs, checker = inspector.inputs, inspector.checker
+        inputs, checker = inspector.inputs, inspector.at_once
         timing = self._request.timing
         sets = self._input_sets(problem, inputs, cold)
         if cold:

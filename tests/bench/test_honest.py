@@ -334,7 +334,7 @@ def test_a_time_that_no_machine_reaches_is_not_believed() -> None:
         ours = Ours(problem)
         visit = Inspector(problem, inputs, None, SystemProbe(), Timing(), seed=0).visit([], 1)
         findings = visit.after(ours.lane([inputs], True), 1e-7, ROOF)
-    assert {finding.check for finding in findings} == {"roof", "race"}
+    assert [finding.check for finding in findings] == ["roof"]
     assert "faster than this machine can be" in told(findings)
 
 
