@@ -14,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from ...kernels.errors import ConfigError
+from ..compare.result import Comparison
 from ..runner import Request
 from ..store import Case, CaseKey, Run, Store, StoreError
 from ..store.database import Unfinished, now
@@ -146,11 +147,22 @@ class Keeper:
         self._store = None
 
 
+def keep_comparison(comparison: Comparison, path: Path, tell: Tell) -> None:
+    """Enters a finished comparison into the store; where that can't be done, says so and goes on."""
+    store = _opened(path, tell)
+    if store is not None:
+        with store:
+            try:
+                store.add_comparison(comparison)
+            except StoreError as error:
+                tell(f"{error} The comparison is in its document alone.")
+
+
 def _opened(path: Path, tell: Tell) -> Store | None:
     try:
         store = Store.open(path)
     except StoreError as error:
-        tell(f"{error} The run goes on without it: an interruption can't be resumed.")
+        tell(f"{error} It goes on without: what is measured is kept in the document alone.")
         return None
     for note in store.notes:
         tell(note)
