@@ -212,14 +212,15 @@ def _environment() -> Iterator[Finding]:
 
 
 def _baselines() -> Iterator[Finding]:
+    """Each once, though one may be several: for products, for convolutions, and so on."""
+    found = []
     for baseline in baselines():
-        why = baseline.missing()
-        if why is None:
-            yield Finding(OK, "baseline", f"{baseline.name}: {baseline.describe()}")
+        if baseline.missing() is None:
+            found.append(Finding(OK, "baseline", f"{baseline.name}: {baseline.describe()}"))
         else:
-            yield Finding(
-                NOTE, "baseline", f"{baseline.name}: {baseline.module} is not installed", baseline.install
-            )
+            text = f"{baseline.name}: {baseline.module} is not installed"
+            found.append(Finding(NOTE, "baseline", text, baseline.install))
+    yield from dict.fromkeys(found)
 
 
 def _extras() -> Iterator[Finding]:
@@ -238,6 +239,8 @@ def _kernels() -> Iterator[Finding]:
         names = ", ".join(kernel.id for kernel in kernels)
         if kernels:
             yield Finding(OK, "kernels", f"{op.name}: {names}")
+        elif registry.kernels_for(op.name, "cuda") or registry.missing(op.name, "cuda"):
+            yield Finding(OK, "kernels", f"{op.name}: for GPUs; on the CPU the slow reference computes it")
         else:
             yield Finding(PROBLEM, "kernels", f"{op.name}: none for the CPU; the slow reference computes it")
         for sentence in registry.missing(op.name):

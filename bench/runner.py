@@ -165,6 +165,7 @@ class Runner:
         self._roof = roof
         self._done = done
         self._prover = Prover()
+        self._seal = Seal.now()
         # What the inspection of the last case found, which its message tells.
         self.findings: list[Finding] = []
         self._rng = np.random.default_rng(request.seed)
@@ -261,7 +262,7 @@ class Runner:
         case.config = dict(choices[0].config)
         case.fallback = next((c.fallback for c in choices if c.fallback is not None), None)
         kernels = [c.kernel for c in choices if c.kernel is not None]
-        visit = inspector.visit(kernels, case.threads, contender.seal)
+        visit = inspector.visit(kernels, case.threads, contender.seal or self._seal)
         lane = ours.lane([inputs], in_place=True)
         case.tuned = any(map(_was_measured, choices))
         before, start = spent(), time.perf_counter()

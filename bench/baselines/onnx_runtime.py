@@ -69,8 +69,14 @@ class Model:
             assert name is not None
             self.node(ACTIVATIONS[name], [source], [target])
 
-    def bound(self, threads: int) -> Callable[[], Any]:
-        """A call that runs it."""
+    def bound(self, threads: int, sessions: dict[bytes, Any] | None = None) -> Callable[[], Any]:
+        """A call that runs it.
+
+        Args:
+            threads: how many it may use.
+            sessions: those made before, by their model: one without constants serves any operands, and each
+                session has threads of its own, of which a cold race would make thousands.
+        """
         import onnx
         import onnxruntime
         from onnx import TensorProto, helper, numpy_helper
@@ -91,9 +97,12 @@ class Model:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        text = model.SerializeToString()
+        session = None if self.constants or sessions is None else sessions.get(text)
+        if session is None:
+            session = onnxruntime.InferenceSession(text, options, providers=["CPUExecutionProvider"])
+            if sessions is not None:
+                sessions[text] = session
         binding = session.io_binding()
         for name, a in self.feeds.items():
             binding.bind_input(name, "cpu", 0, a.dtype.type, a.shape, a.ctypes.data)
@@ -142,11 +151,13 @@ class OnnxRuntime(Baseline):
         return None
 
     def lane(self, problem: Problem, sets: Sequence[Inputs]) -> Lane:
+        sessions: dict[bytes, Any] = {}
+
         def prepared(inputs: Inputs) -> Call:
             outputs = problem.empty_outputs()
             model = Model()
             self.build(model, problem, inputs, outputs)
-            return Call((model.bound(self._threads),), outputs)
+            return Call((model.bound(self._threads, sessions),), outputs)
 
         spare = prepared(sets[0]) if len(sets) == 1 else None
         return Lane(self.name, closure_loop, [prepared(inputs) for inputs in sets], spare)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +34,20 @@ OUTCOMES = {
     "missing": Exit.MISSING,
     "nothing": Exit.NOTHING,
 }
+
+
+@contextmanager
+def ended_gently() -> Iterator[None]:
+    """While the block runs, SIGTERM is Ctrl-C: what was measured is kept, and work trees are taken away."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Watch:
@@ -135,7 +152,11 @@ def compare(
     first, second, _ = session.found(options, folder)
     if first.kind == second.kind == FILE:
         raise typer.Exit(_show(compare_files(first.path, second.path, limit), json))
-    with Watch(console) as watch, session.contest(options, folder, watch.tell, watch) as contest:
+    with (
+        ended_gently(),
+        Watch(console) as watch,
+        session.contest(options, folder, watch.tell, watch) as contest,
+    ):
         comparison = contest.run()
     print_comparison(comparison, console)
     console.print(f"Results: {contest.path}", markup=False, soft_wrap=True)

@@ -27,15 +27,17 @@ from ...kernels.errors import KernelwrightError
 from ..store import Case, RaceRecord, Run, dumps
 from ..store.document import KIND as RUN_KIND
 from ..store.keys import MachineKey
+from .result import FAILED, REFUSED, SUSPECT, WRONG, Comparison, Duel
 from .result import KIND as COMPARISON_KIND
-from .result import Comparison, Duel
 from .statistics import CONFIDENCE, benjamini_hochberg, two_samples
 from .verdict import Kind, Verdict
 
 KIND, SCHEMA = "kernelwright-files", 1
 
 # What a row may say.
-COMPARED, MISSING, NEW, WRONG, FAILED, UNLIKE = "compared", "missing", "new", "wrong", "failed", "unlike"
+COMPARED, MISSING, NEW, UNLIKE = "compared", "missing", "new", "unlike"
+# Or, in B's own word, that there is nothing to be compared: a result that is not right, or not believed.
+NO_RESULT = (WRONG, FAILED, SUSPECT, REFUSED)
 # What was compared: our time divided by the vendor's, or times, or a comparison's ratios.
 VENDOR, TIME, RATIO = "vendor", "time", "ratio"
 
@@ -49,8 +51,8 @@ class Row:
     """A case, duel or benchmark in both files.
 
     Attributes:
-        status: "compared"; "missing": only A has it; "new": only B has; "wrong" or "failed" in B; "unlike":
-            both have it, but nothing that may be compared.
+        status: "compared"; "missing": only A has it; "new": only B has; "wrong", "failed",
+            "suspect" or "refused" in B; "unlike": both have it, but nothing that may be compared.
         verdict: when compared.
         basis: what was: "vendor", our time divided by the vendor's in the same run; "time"; "ratio", B's time
             divided by A's within a comparison.
@@ -99,7 +101,7 @@ class FileComparison:
     def outcome(self) -> str:
         """The worst of it: "wrong", "slower", "missing", "inconclusive", "nothing" compared, or "ok"."""
         statuses = {row.status for row in self.results}
-        if statuses & {WRONG, FAILED}:
+        if statuses & set(NO_RESULT):
             return "wrong"
         if any(row.slower for row in self.results):
             return "slower"
@@ -208,8 +210,8 @@ def compare_comparisons(
 
     def row(name: str, one: Duel, other: Duel) -> Row:
         result = Row(name, basis=RATIO)
-        if (status := {"wrong": WRONG, "failed": FAILED}.get(other.b.status)) is not None:
-            return replace(result, status=status, message=other.b.message)
+        if other.b.status in NO_RESULT:
+            return replace(result, status=other.b.status, message=other.b.message)
         if one.problem != other.problem:
             return replace(result, status=UNLIKE, message="the problem is not the same in both")
         before, after = _duel_ratios(one), _duel_ratios(other)
@@ -265,7 +267,7 @@ def _case_row(
     confidence: float,
 ) -> Row:
     row = Row(name)
-    if b.status in (WRONG, FAILED):
+    if b.status in NO_RESULT:
         return replace(row, status=b.status, message=b.message)
     if a.problem != b.problem:
         return replace(row, status=UNLIKE, message="the problem is not the same in both")

@@ -133,7 +133,7 @@ class Remote:
         try:
             process.stdin.write(json.dumps({"do": do, **more}).encode() + b"\n")
             process.stdin.flush()
-        except (BrokenPipeError, OSError):
+        except (OSError, ValueError):  # ValueError: the pipe was closed on this side
             raise self._lost() from None
 
     def receive(self, seconds: float | None = None) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class Remote:
         if line is None:
             self.kill()
             raise WorkerLostError(
-                f"did not answer within {seconds:g} s while it was to {_WORDS.get(self._asked, self._asked)}"
+                f"did not answer in {seconds:g} s while it was to {_WORDS.get(self._asked, self._asked)}"
                 f"{self._last_words()}"
             )
         try:

@@ -80,8 +80,9 @@ class Words:
                 environment[key] = value
             else:
                 config[key] = _value(value)
-        what = next((p for p in (KERNEL, GIT, FILE) if name.startswith(f"{p}:")), None)
-        name = name.removeprefix(f"{what}:")
+        prefixed = f"{name}:" if settings else name
+        what = next((p for p in (KERNEL, GIT, FILE) if prefixed.startswith(f"{p}:")), None)
+        name = "" if prefixed == f"{what}:" else name.removeprefix(f"{what}:")
         if not name and (what is not None or not settings):
             raise SideError(f"{text!r} names nothing: write a kernel, a git revision, `.` or a result file.")
         return cls(text, what, name or TREE_WORDS[0], config, environment)
@@ -234,7 +235,7 @@ def opened(
     """
     if kernel is not None and KERNEL in (a.kind, b.kind):
         raise SideError(
-            "--kernel says what revisions compute with; these sides say that themselves: leave it out."
+            "--kernel is what revisions compute with, and a kernel says that itself: leave it out."
         )
     with contextlib.ExitStack() as stack:
         yield (

@@ -64,6 +64,7 @@ class Contest:
         hire: makes a worker.
         wait: sleeps.
         seed: of the order of turns; by the clock unless given.
+        inspect: whether the kernels are proven on their op's samples, and looked at by `bench/honest`.
     """
 
     def __init__(
@@ -77,13 +78,16 @@ class Contest:
         hire: Hire = Remote,
         wait: Wait = time.sleep,
         seed: int | None = None,
+        inspect: bool = True,
     ):
         self.comparison = comparison
         self._sides, self._rules, self.path = sides, rules, save
         self._watcher = watcher or Silent()
         self._hire, self._wait = hire, wait
         self._rng = np.random.default_rng(seed)
-        self._known = {id(duel): (Known(), Known()) for duel in comparison.results}
+        self._known = {
+            id(duel): (Known(proven=not inspect), Known(proven=not inspect)) for duel in comparison.results
+        }
         self._rounds, self._planned = 0, rules.processes
         self._told: set[int] = set()
         comparison.a, comparison.b = sides[0].described, sides[1].described

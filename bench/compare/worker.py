@@ -240,7 +240,9 @@ class Prepared:
         """
         lane, probe = self.lane, self._probe
         wanted = max(1, min(MOST_BATCHES, math.ceil(SAMPLE_S / (lane.batch * lane.call_s))))
-        clock, clean, every, reason = [probe.calibrate()], [], [], None
+        clock, reason = [probe.calibrate()], None
+        clean: list[float] = []
+        every: list[float] = []
         # As many again for those that are disturbed. What is left out depends on the disturbance alone, never
         # on the time.
         while len(clean) < wanted and len(every) < 2 * wanted:

@@ -72,7 +72,8 @@ def heavy(array: AnyArray, rng: np.random.Generator) -> AnyArray:
     # Products of several factors must stay in the range of the dtype.
     most, spread = (2, 1.0) if array.dtype == np.float16 else (MOST, SPREAD)
     powers = np.clip(np.rint(rng.normal(0.0, spread, array.shape)), -most, most)
-    return array.astype(np.float64) * np.exp2(powers)
+    spread_wide: AnyArray = array.astype(np.float64) * np.exp2(powers)
+    return spread_wide
 
 
 @contextmanager

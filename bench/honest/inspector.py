@@ -40,7 +40,7 @@ from .finding import Finding
 from .libraries import mapped, suspects
 from .seal import Seal
 
-WATCH_S = 0.06  # of the bookkeeping of other threads' time, whose ticks are 4 ms
+WATCH_S = 0.04  # ten ticks of the bookkeeping of other threads' time
 FENCED_S, FENCED_CALLS = 0.02, 20
 TOUCHED_CALLS = 64
 REPEATS = 3  # of the touched batches: the least of each kind is compared
@@ -84,13 +84,20 @@ class Inspector:
     ):
         self.problem = problem
         self.inputs = inputs
-        self.checker = checker
+        self._checker = checker
         self.probe = probe
         self.options = options
         self.rng = np.random.default_rng(seed)
         self.before = problem.copy_of(inputs)
         self.free = contents.changeable(problem, inputs)
         self._truth: accuracy.Truth | None = None
+
+    @property
+    def checker(self) -> Checker:
+        """What judges timed calls at once."""
+        if self._checker is None:
+            raise RuntimeError("this inspection judges at the end, and has no checker")
+        return self._checker
 
     @cached_property
     def other(self) -> Inputs:
@@ -103,8 +110,8 @@ class Inspector:
 
     def truth_of(self, inputs: Inputs) -> accuracy.Truth:
         """The truth about contents; that of `other` is kept."""
-        if inputs is self.inputs and self.checker is not None:
-            return self.checker.truth
+        if inputs is self.inputs and self._checker is not None:
+            return self._checker.truth
         if inputs is not self.other:
             return accuracy.Truth.of(self.problem.operation, inputs, self.problem.attrs)
         if self._truth is None:
@@ -147,7 +154,6 @@ class Visit:
 
     def verify(self, lane: Lane) -> Verify:
         """What to give to a race of `lane`: it checks verified calls, and takes looks between batches."""
-        assert self._of.checker is not None, "verified calls are judged by a checker"
         check = self._of.checker.verify
 
         def verified(name: str, outputs: Outputs) -> str | None:
@@ -299,11 +305,16 @@ class Visit:
     # --- when the timing is over ----------------------------------------------------------------------------
 
     def _judge(self) -> None:
-        of = self._of
+        of, right = self._of, list[_Kept]()
         for kept in self._kept:
+            # The same bits for the same contents need no second verdict.
+            if any(k.inputs is kept.inputs and contents.same_bits(k.outputs, kept.outputs) for k in right):
+                continue
             verdict = of.truth_of(kept.inputs).judge(kept.outputs, of.problem.outputs, extra=self.extra)
             if not verdict.ok:
                 self._tell("contents", f"{kept.how}: {reason(verdict)}", wrong=True)
+            else:
+                right.append(kept)
         self._kept.clear()
 
     def _look_around(self) -> None:
@@ -346,16 +357,16 @@ class Visit:
 
     def _compare_with_least(self, seconds: float, roof: Roof) -> None:
         of = self._of
-        rates = least.Rates.of(roof, of.problem.dtype, self._threads)
-        for _ in range(ROOF_ATTEMPTS):
-            if rates is None:
-                return
+        measured = least.Rates.of(roof, of.problem.dtype, self._threads)
+        if measured is None:
+            return
+        for attempt in range(ROOF_ATTEMPTS):
+            if attempt > 1:
+                sleep(ROOF_PAUSE_S)
+            rates = least.highest(of.problem.dtype, self._threads, measured, again=attempt > 0)
             limit = rates.least_seconds(of.problem, of.inputs, self._kernels)
             if seconds * least.MARGIN >= limit:
                 return
-            sleep(ROOF_PAUSE_S)
-            better = least.bursts(of.problem.dtype, self._threads)
-            rates = None if better is None else rates.better(better)
         self._tell(
             "roof",
             f"a call of {1e6 * seconds:.3g} us is faster than this machine can be, which needs "

@@ -15,7 +15,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 # A device with nothing to do answers in some 10 us; a tail is work when it takes longer than that, and more
 # than this share of what was timed.
@@ -40,7 +40,7 @@ class TorchDevice:
     def __init__(self) -> None:
         import torch
 
-        self._cuda = torch.cuda
+        self._cuda: Any = torch.cuda
 
     def synchronize(self) -> None:
         self._cuda.synchronize()

@@ -264,5 +264,8 @@ class _Nobody:
     def begin(self, problem: Problem, threads: int, cache: str) -> None:
         """A case starts."""
 
+    def resume(self, kept: int, words: str) -> None:
+        """Cases are there already."""
+
     def end(self, case: Case) -> None:
         """A case is finished."""

@@ -27,7 +27,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         console.print(f"{name}: {described(side)}", markup=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, left in _columns(comparison):
-        table.add_column(name, justify="left" if left else "right", no_wrap=name != "A ran")
+        table.add_column(name, justify="left" if left else "right", no_wrap=not name.endswith("ran"))
     for duel in comparison.results:
         table.add_row(*(_cell(name, duel) for name, _ in _columns(comparison)))
     console.print(table)
@@ -56,15 +56,19 @@ def described(side: dict[str, Any]) -> str:
 
 def _columns(comparison: Comparison) -> list[tuple[str, bool]]:
     several = len({duel.threads for duel in comparison.results}) > 1
-    thr = [("thr", False)] if several else []
+    alike = all(_alike(duel) for duel in comparison.results)
     return [
         ("problem", True),
-        *thr,
+        *([("thr", False)] if several else []),
         ("verdict", True),
         *((name, False) for name in ("ratio", "bounds", "A", "B")),
-        ("A ran", True),
-        ("B ran", True),
+        *((name, True) for name in (("both ran",) if alike else ("A ran", "B ran"))),
     ]
+
+
+def _alike(duel: Duel) -> bool:
+    """Whether both sides ran one kernel in one configuration."""
+    return (duel.a.kernel, duel.a.config) == (duel.b.kernel, duel.b.config)
 
 
 def _cell(name: str, duel: Duel) -> Text:
@@ -84,10 +88,13 @@ def _cell(name: str, duel: Duel) -> Text:
         place = "AB".index(name)
         times = sorted(pair[place] for each in duel.rounds for pair in each.pairs)
         return Text(text.seconds(times[len(times) // 2]) if times else "")
-    side = duel.a if name == "A ran" else duel.b
-    if name == "B ran" and (side.kernel, side.config) == (duel.a.kernel, duel.a.config):
+    if name == "both ran":
+        return Text(ran(duel.a.kernel, {}))
+    if name == "B ran" and _alike(duel):
         return Text("the same", style="dim")
-    return Text(ran(side.kernel, side.config))
+    side = duel.a if name == "A ran" else duel.b
+    same = duel.a.config == duel.b.config
+    return Text(ran(side.kernel, {} if same else side.config))
 
 
 def word_of(duel: Duel) -> str:

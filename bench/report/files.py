@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..compare.files import COMPARED, RATIO, VENDOR, FileComparison, Row
+from ..compare.files import COMPARED, MISSING, NO_RESULT, RATIO, VENDOR, FileComparison, Row
 from ..compare.verdict import Kind
 from . import text
 
@@ -16,7 +16,7 @@ STYLES = {
     Kind.SLOWER: "bold red",
     Kind.INCONCLUSIVE: "yellow",
 }
-STATUS_STYLES = {"wrong": "bold red", "failed": "bold red", "missing": "red", "new": "dim", "unlike": "dim"}
+STATUS_STYLES = {"missing": "red", "new": "dim", "unlike": "dim"}
 
 
 def print_files(found: FileComparison, console: Console) -> None:
@@ -49,7 +49,7 @@ def summary(found: FileComparison) -> str:
     for row in found.results:
         word = str(row.verdict.kind) if row.verdict is not None else row.status
         counts[word] = counts.get(word, 0) + 1
-    order = [Kind.SLOWER, "wrong", "failed", "missing", Kind.INCONCLUSIVE, Kind.FASTER, Kind.SAME]
+    order = [*NO_RESULT, Kind.SLOWER, MISSING, Kind.INCONCLUSIVE, Kind.FASTER, Kind.SAME]
     return ", ".join(f"{counts.pop(word)} {word}" for word in [*order, *list(counts)] if word in counts)
 
 
@@ -77,4 +77,4 @@ def _basis(found: FileComparison) -> str:
 
 
 def _style(row: Row) -> str:
-    return STYLES[row.verdict.kind] if row.verdict is not None else STATUS_STYLES[row.status]
+    return STYLES[row.verdict.kind] if row.verdict is not None else STATUS_STYLES.get(row.status, "bold red")

@@ -41,6 +41,8 @@ SCRIPTS = (
 EXTRA = "pip install 'kernelwright[report]'"
 SHOWN_LOSSES = 8
 SHOWN_TILES = 8
+# Of more documents than this, what is said of each is folded.
+UNFOLDED = 3
 # The versions named at the top; the rest are under "How it was measured".
 NAMED = ("kernelwright", "python", "numba")
 
@@ -81,8 +83,8 @@ def page(documents: Document | Sequence[Document], view: View | None = None) -> 
         "filters": rows.filters(view.items),
         "cases": rows.cases_table(view.items, scale),
         "comparisons": comparisons.section(view),
-        "extras": "".join(_extras(run) for run in view.runs),
-        "method": "".join(_method(each) for each in view.documents),
+        "extras": "".join(_extras(run, len(view.runs)) for run in view.runs),
+        "method": "".join(_method(each, len(view.documents)) for each in view.documents),
         "json": dumps(view.record).replace("</", "<\\/").replace("<!--", "<\\u0021--"),
     }
     return Template(_asset("page.html")).substitute(fill)
@@ -114,7 +116,7 @@ def _heading(view: View) -> str:
     if not view.runs:
         return "A comparison"
     names = list(dict.fromkeys(run.suite for run in view.runs))
-    return text_list(names, 5)
+    return ", ".join(names) if len(names) <= 5 else f"{len(names)} suites"
 
 
 def text_list(names: Sequence[str], most: int) -> str:
@@ -238,12 +240,19 @@ def _opener(number: int, name: str) -> str:
     return f'<button type="button" class="link" data-open="{number}">{escape(name)}</button>'
 
 
-def _extras(run: Run) -> str:
+def _headed(heading: str, content: str, of: int) -> str:
+    """A part under its heading; folded under it where there are many of them."""
+    if of <= UNFOLDED:
+        return f"<h3>{escape(heading)}</h3>{content}"
+    return f"<details><summary>{escape(heading)}</summary>{content}</details>"
+
+
+def _extras(run: Run, of: int) -> str:
     lines = extras(run)
     if not lines:
         return ""
     items = "".join(f"<li>{_with_code(line)}</li>" for line in lines)
-    return f"<h3>{escape(run.suite)}</h3><ul>{items}</ul>"
+    return _headed(run.suite, f"<ul>{items}</ul>", of)
 
 
 def _with_code(line: str) -> str:
@@ -251,7 +260,7 @@ def _with_code(line: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(line))
 
 
-def _method(document: Document) -> str:
+def _method(document: Document, of: int) -> str:
     """What a reader needs to judge or repeat a document."""
     parts = [f"<p><code>{escape(document.command)}</code></p>" if document.command else ""]
     sections: list[tuple[str, dict[str, Any]]] = [
@@ -272,7 +281,7 @@ def _method(document: Document) -> str:
         if lines:
             parts.append(f"<details><summary>{escape(name)}</summary><dl>{lines}</dl></details>")
     heading = f"{document.suite or 'comparison'}, {document.started[:16].replace('T', ' ')} UTC"
-    return f"<section class=run><h3>{escape(heading)}</h3>{''.join(parts)}</section>"
+    return _headed(heading, "".join(parts), of)
 
 
 def _fact(name: str, value: Any) -> str:

@@ -67,11 +67,9 @@ def landscapes(runs: Sequence[Run], cache: tuning.TuningCache | None = None) -> 
 def _landscape(
     place: tuple[str, int], entries: Sequence[Entry], kernel: str, config: dict[str, Any]
 ) -> Landscape:
-    """One, without what was measured of older sources of a kernel: the newest time of each counts."""
-    newest: dict[tuple[str, str], Entry] = {}
-    for entry in sorted(entries, key=lambda entry: entry.date):
-        newest[entry.kernel, config_key(entry.config)] = entry
-    ordered = sorted(newest.values(), key=lambda entry: entry.seconds)
+    """One, of each kernel's latest source: what was measured of an older one may be true no longer."""
+    latest = {entry.kernel: entry.source for entry in sorted(entries, key=lambda entry: entry.date)}
+    ordered = sorted((e for e in entries if e.source == latest[e.kernel]), key=lambda entry: entry.seconds)
     ran = (kernel, config_key(config))
     chosen = [n for n, e in enumerate(ordered) if (e.kernel, config_key(e.config)) == ran]
     rows = tuple((entry.kernel, dict(entry.config), entry.seconds) for entry in ordered)

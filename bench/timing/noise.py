@@ -124,7 +124,7 @@ class Noise:
     step_s: float
     clocks: list[float]
     stolen: float
-    waited: float
+    waited: float | None
     others: float | None
     pressure: float | None
     switches: float
@@ -161,12 +161,13 @@ class Noise:
     def lines(self) -> list[str]:
         """The report."""
         others = "not told" if self.others is None else f"{self.others:.2f}"
+        waited = "not told" if self.waited is None else f"{self.waited:.3f}"
         pressure = "not told" if self.pressure is None else f"{100 * self.pressure:.1f}% of the time"
         lines = [
             f"clock: step {1e9 * self.step_s:.0f} ns; calibration loop {1e6 * median(self.clocks):.1f} us, "
             f"the middle 90% within {100 * self.clock_spread:.1f}%",
             f"in {self.seconds:.1f} s, CPUs' worth of: stolen time {self.stolen:.3f}, waiting for a core "
-            f"{self.waited:.3f}, other processes {others}; {self.switches:.1f} involuntary switches a second",
+            f"{waited}, other processes {others}; {self.switches:.1f} involuntary switches a second",
             f"something on the machine waited for a core: {pressure}",
         ]
         burnt = any(p.burning for h in self.heard for p in h.pairs)
@@ -315,14 +316,14 @@ def listen(
         clocks += own
         heard.append(found)
     took = probe.now() - start
-    others, pressure = probe.others(), pressed()
+    waited, others, pressure = probe.waited(), probe.others(), pressed()
     return Noise(
         seconds=took,
         step_s=probe.step(),
         clocks=clocks,
         switches=(probe.switches() - counts[0]) / took,
         stolen=(probe.stolen() - counts[1]) / took,
-        waited=(probe.waited() - counts[2]) / took,
+        waited=None if waited is None or counts[2] is None else (waited - counts[2]) / took,
         others=None if others is None or counts[3] is None else max(0.0, others - counts[3]) / took,
         pressure=None if pressure is None or counts[4] is None else (pressure - counts[4]) / took,
         heard=heard,

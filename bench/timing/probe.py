@@ -49,8 +49,8 @@ class Probe(Protocol):
     def cpu(self) -> float:
         """CPU seconds so far of all threads of this process. Cheap."""
 
-    def waited(self) -> float:
-        """Seconds so far in which a thread of this process could run and had no core; 0 where nobody tells.
+    def waited(self) -> float | None:
+        """Seconds so far in which threads of this process could run and had no core; None where nobody tells.
 
         Summed over the threads that `busy_threads` saw when it was last asked.
         """
@@ -81,7 +81,7 @@ class SystemProbe:
         self._queues = RunQueues()
         self.switches: Callable[[], int] = _counter("ru_nivcsw")
         self.faults: Callable[[], int] = _counter("ru_minflt", "ru_majflt")
-        self.waited: Callable[[], float] = self._queues.waited
+        self.waited: Callable[[], float | None] = self._queues.waited
 
     def step(self) -> float:
         self._step = self._step or clock_step(self.now)
@@ -129,6 +129,7 @@ class RunQueues:
         self._files: dict[str, int] = {}
         self._last: dict[str, int] = {}
         self._ended = 0
+        self._counted = False
 
     def __del__(self) -> None:
         for file in self._files.values():
@@ -143,15 +144,18 @@ class RunQueues:
                 except OSError:  # it ended meanwhile, or the system doesn't count
                     continue
 
-    def waited(self) -> float:
-        """Seconds so far, those of ended threads as far as they were read included."""
+    def waited(self) -> float | None:
+        """Seconds so far, of ended threads as far as they were read; None where nobody counts."""
         for task, file in list(self._files.items()):
             try:
                 # CPU time, time on a run queue (both in ns), and how often it was put on a core.
                 self._last[task] = int(os.pread(file, 64, 0).split()[1])
+                self._counted = True
             except (OSError, IndexError, ValueError):
                 os.close(self._files.pop(task))
                 self._ended += self._last.pop(task, 0)
+        if not self._counted:
+            return None
         return (self._ended + sum(self._last.values())) / 1e9
 
 

@@ -26,7 +26,8 @@ class Timing:
         max_pairs: more pairs than this only make a race longer; the interval shrinks with the square root.
         budget_s: what a race should take; between min_pairs and max_pairs it sets the number of pairs, up
             front, so that the number doesn't depend on the ratios seen.
-        switch_cost_s: what one involuntary context switch is taken to cost.
+        switch_cost_s: what one involuntary context switch is taken to cost, where the system does not count
+            what threads wait for a core (Linux does; most switches cost a thread some tens of microseconds).
         tolerance: a batch is disturbed when switches and stolen time may have cost more than this share of
             it; or when this share of it passed without any thread of the process on a core ("off core"), or
             while one that could have run waited for one ("waited"). Well under the 5% at which verdicts are

@@ -1,6 +1,7 @@
 """What disturbed a batch, by the counters around it.
 
-switches    involuntary context switches may have cost more than the tolerance
+switches    involuntary context switches may have cost more than the tolerance; where the system does not
+            count what threads wait for a core, which is what a switch costs
 off core    the wall's clock went on while no thread of the process ran
 waited      a thread that could run waited for a core
 stolen      the hypervisor ran somebody else
@@ -27,13 +28,14 @@ class Signs:
         cpu_s: CPU seconds of all threads of the process.
         switches: involuntary context switches.
         faults: page faults.
-        waited_s: seconds in which threads that could run had no core, summed over them.
+        waited_s: seconds in which threads that could run had no core, summed over them; None where nobody
+            counts.
     """
 
     cpu_s: float = 0.0
     switches: int = 0
     faults: int = 0
-    waited_s: float = 0.0
+    waited_s: float | None = None
 
     @classmethod
     def before(cls, probe: Probe) -> Signs:
@@ -52,7 +54,7 @@ class Signs:
             self.cpu_s - start.cpu_s,
             self.switches - start.switches,
             self.faults - start.faults,
-            self.waited_s - start.waited_s,
+            None if self.waited_s is None or start.waited_s is None else self.waited_s - start.waited_s,
         )
 
     def off_core(self, seconds: float) -> float:
@@ -69,7 +71,7 @@ class Own:
 
     def learn(self, signs: Signs, seconds: float) -> None:
         self.off_core = min(self.off_core, signs.off_core(seconds))
-        self.waited = min(self.waited, signs.waited_s / seconds)
+        self.waited = min(self.waited, (signs.waited_s or 0.0) / seconds)
 
 
 def disturbance(
@@ -90,13 +92,14 @@ def disturbance(
         signs: how far the counters went in it; without, CPU time and waiting are not looked at.
         own: what the lane's threads idle and wait by themselves.
     """
-    if switches * options.switch_cost_s > options.tolerance * seconds:
+    waited = None if signs is None else signs.waited_s
+    if waited is None and switches * options.switch_cost_s > options.tolerance * seconds:
         return "switches"
     if signs is not None:
         usual = own or Own(0.0, 0.0)
         if signs.off_core(seconds) > min(usual.off_core, options.own_idle) + options.tolerance:
             return "off core"
-        if signs.waited_s / seconds > min(usual.waited, options.own_idle) + options.tolerance:
+        if (waited or 0.0) / seconds > min(usual.waited, options.own_idle) + options.tolerance:
             return "waited"
     return "stolen" if stolen_s > options.tolerance * seconds else None
 

@@ -7,7 +7,7 @@ import numpy as np
 from ..cpu.cycles import ceil_div
 from ..machine import machine, vector_bytes
 from .problem import Problem
-from .tasks import indirect as words
+from .tasks import words
 
 LINE = 64
 PAGE = 4096

@@ -1,7 +1,7 @@
 """Convolutions on the CPU: y = act(x * w + b + residual), for 1 to 3 spatial axes.
 
     direct   channels of y contiguous ("NHWC"): a register tile of pixels by output channels, over lists of
-             where each tap of each pixel is read (kernels/conv/tasks/indirect.py); 1x1 is the case of one tap
+             where each tap of each pixel is read (`tasks/tap_table.py`); 1x1 is the case of one tap
 
 The kernels for contiguous pixels are in `cpu_numba_planes.py`, depthwise ones in `cpu_numba_depthwise.py`,
 Winograd's for 3x3 filters in `cpu_numba_winograd.py`.
@@ -23,7 +23,9 @@ from .pixel_order import pixel_order
 from .plan import Plan, lanes_of, panels_of, plan
 from .prepack import multiplies_pairs
 from .problem import Problem, problem_of
-from .tasks import indirect as words
+from .tasks import words
+from .tasks.indirect import conv_task
+from .tasks.pack_panels import pack_task
 from .tiles import register_tiles
 
 DTYPES = ("float32", "float64", "bfloat16")
@@ -78,7 +80,7 @@ def direct(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     block, scratch_bytes = direct_block(p, how, mr, nr, threads)
     phases = []
     if p.w is not None:
-        packing = words.pack_task(p.dtype, lanes, nr, paired)
+        packing = pack_task(p.dtype, lanes, nr, paired)
         phases.append(
             (
                 address_of_task(packing, ("conv pack", p.dtype, lanes, nr, paired), f"conv for {p.dtype}"),
@@ -88,7 +90,7 @@ def direct(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     order = pixel_order(p, how, mr)
     block[words.ORDER] = 0 if order is None else order.ctypes.data
     ahead = _streams_weights(p, ceil_div(ceil_div(p.pixels, mr), how.gm))
-    task = words.conv_task(p.dtype, lanes, mr, nv, p.activation, paired, ahead)
+    task = conv_task(p.dtype, lanes, mr, nv, p.activation, paired, ahead)
     key = ("conv", p.dtype, lanes, mr, nv, p.activation, paired, ahead)
     phases.append((address_of_task(task, key, f"conv for {p.dtype}"), how.gm * how.gn))
     return bind_phases(block, 5, phases, scratch_bytes, keep=order)

@@ -19,7 +19,7 @@ from ..registry import kernel
 from .block import LINE, PAGE, common_block, is_large, lines_of_bytes
 from .plan import GATHER, lanes_of
 from .problem import Problem, problem_of
-from .tasks import indirect as words
+from .tasks import words
 from .tasks.bands import EDGE_AT, INNER, ROWS, bands_task, masks_of_edge
 from .tasks.depthwise import depthwise_task
 from .tasks.depthwise_planes import depthwise_planes_task

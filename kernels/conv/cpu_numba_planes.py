@@ -15,7 +15,7 @@ from ..registry import kernel
 from .block import LINE, PAGE, common_block, goes_past, lines_of_bytes
 from .plan import PlanesPlan, lanes_of, plan_planes, plane
 from .problem import Problem, problem_of
-from .tasks import indirect as words
+from .tasks import words
 from .tasks.left_pixels import room_bytes
 from .tasks.panel import MOVE, ORDER_WORDS, SEGMENT, most_moves, panel_task
 from .tasks.planes import ORDER_AT, planes_task

@@ -15,6 +15,7 @@ record has measured either yet.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from ..activations import ACTIVATIONS
 from ..cpu.cycles import ceil_div
@@ -36,8 +37,10 @@ MOST_TAPS = 49  # of a filter: each is in a register, or unrolled
 MOST_COLUMNS = 32  # of the input under the neighbouring places of a thread
 CHANNEL_THREADS, CHANNEL_BLOCKS = 128, 3  # leaves a thread the 150 registers that its sums and pixels need
 PLANE_THREADS = 256
+KERNEL: dict[str, Any] = {"device": "cuda", "language": "cupy", "dtypes": DTYPES, "binds": True}
+Made = tuple[Code, int, tuple[int, ...]]  # a kernel, how many blocks, and the rest of its argument
 LAUNCH = 3e-6  # seconds from one launch to the next in a row of small ones
-MEMORY_SHARE = 0.8  # of the datasheet's bandwidth; a copy reaches 0.9 on an H200 (4.3 of 4.8 TB/s)
+MEMORY_SHARE = 0.8  # of the datasheet's bandwidth: an assumption, until a GPU is measured
 
 
 def flat_problem(p: Problem, attrs: Attrs) -> str | None:
@@ -96,14 +99,35 @@ def _pointers(p: Problem) -> tuple[int | None, ...]:
     return 0, 1, None if p.b is None else 2, None if p.residual is None else 3, 4
 
 
-def _launch(
-    specs: Specs, step: Callable[[bool], tuple[Code, int, tuple[int, ...]]], p: Problem
-) -> CodeLaunch:
-    def made(aligned: bool) -> CodeStep:
-        code, grid, words = step(aligned)
+def _code(p: Problem, name: str, file: str, sizes: str, threads: int, shared: int, blocks: int) -> Code:
+    """The template of that name in conv/cuda/, with what follows the filter among its arguments."""
+    return Code(
+        name=f"kw_{name}",
+        files=(*FILES, f"conv/cuda/{file}"),
+        call=f"{name}<{TYPES[p.dtype]}, {_filter(p)}, {sizes}, {_ending(p)}>",
+        argument="Window",
+        threads=threads,
+        shared=shared,
+        blocks=blocks,
+    )
+
+
+def _shared_problem(specs: Specs, code: Code) -> str | None:
+    most = facts(specs[0].device).shared_bytes
+    if code.shared <= most:
+        return None
+    return f"needs {code.shared:,} bytes of shared memory for a tile, and a block has at most {most:,}"
+
+
+def _launch(specs: Specs, attrs: Attrs, make: Callable[[Problem, bool, int], Made]) -> CodeLaunch:
+    """`make(p, aligned, multiprocessors)` for the tensors of a call."""
+    p, chips = problem_of(specs, attrs), facts(specs[0].device).multiprocessors
+
+    def step(aligned: bool) -> CodeStep:
+        code, grid, words = make(p, aligned, chips)
         return CodeStep(code, grid, _pointers(p), words)
 
-    return CodeLaunch(specs, made)
+    return CodeLaunch(specs, step)
 
 
 def _bytes(p: Problem) -> int:
@@ -155,28 +179,17 @@ def channels_vector(p: Problem, aligned: bool) -> int:
     return 1
 
 
-def channels_step(p: Problem, config: Config, aligned: bool, chips: int) -> tuple[Code, int, tuple[int, ...]]:
-    """The kernel, how many blocks, and the rest of its argument."""
+def channels_step(p: Problem, config: Config, aligned: bool, chips: int) -> Made:
+    """The launch: each block goes from strip to strip."""
     v, rh, rw = channels_vector(p, aligned), config["rh"], config["rw"]
     lanes = 1
     while lanes < 32 and lanes * v < p.channels:
         lanes *= 2
     sizes = f"{v}, {lanes}, {rh}, {rw}, {CHANNEL_THREADS}"
-    code = Code(
-        name="kw_depthwise_channels",
-        files=(*FILES, "conv/cuda/depthwise.cu"),
-        call=f"depthwise_channels<{TYPES[p.dtype]}, {_filter(p)}, {sizes}, {_ending(p)}>",
-        argument="Window",
-        threads=CHANNEL_THREADS,
-        shared=p.taps[1] * p.taps[2] * lanes * v * 4,
-        blocks=CHANNEL_BLOCKS,
-    )
-    blocks, strips_h, strips_w = (
-        ceil_div(p.channels, lanes * v),
-        ceil_div(p.places[1], rh),
-        ceil_div(p.places[2], rw),
-    )
-    strips = p.n * strips_h * strips_w
+    shared = p.taps[1] * p.taps[2] * lanes * v * 4
+    code = _code(p, "depthwise_channels", "depthwise.cu", sizes, CHANNEL_THREADS, shared, CHANNEL_BLOCKS)
+    strips_h, strips_w = ceil_div(p.places[1], rh), ceil_div(p.places[2], rw)
+    blocks, strips = ceil_div(p.channels, lanes * v), p.n * strips_h * strips_w
     # Each block brings its taps once: enough blocks for every multiprocessor several times over, and no more.
     groups = max(1, min(ceil_div(strips, CHANNEL_THREADS // lanes), ceil_div(16 * chips, blocks)))
     return code, blocks * groups, _words(p, blocks, strips_h, strips_w, strips)
@@ -192,40 +205,23 @@ def depthwise_model(specs: Specs, attrs: Attrs, config: Config, threads: int) ->
     return LAUNCH + _bytes(p) / (chip.bandwidth * MEMORY_SHARE) * max(1.0, again / 4 / useful)
 
 
-@kernel(
-    "conv",
-    device="cuda",
-    language="cupy",
-    dtypes=DTYPES,
-    supports=channels_supports,
-    configs=channels_configs,
-    model=depthwise_model,
-    binds=True,
-)
+@kernel("conv", **KERNEL, supports=channels_supports, configs=channels_configs, model=depthwise_model)
 def depthwise_channels(specs: Specs, attrs: Attrs, config: Config, threads: int) -> CodeLaunch:
     """Vectors of channels by strips of places."""
-    p, chips = problem_of(specs, attrs), facts(specs[0].device).multiprocessors
-    return _launch(specs, lambda aligned: channels_step(p, config, aligned, chips), p)
+    return _launch(specs, attrs, lambda p, aligned, chips: channels_step(p, config, aligned, chips))
 
 
 PLANE_ROWS = 4  # outputs of a thread, one above the other
 
 
-def planes_step(p: Problem, chips: int) -> tuple[Code, int, tuple[int, ...]]:
-    """The kernel, how many blocks, and the rest of its argument: small images share a block."""
+def planes_step(p: Problem, chips: int) -> Made:
+    """The launch: small images share a block."""
     tw = 32 if p.places[2] > 16 else 16 if p.places[2] > 8 else 8
     th = 32 if tw == 32 and p.places[1] > 16 else max(tw // 2, 8) if tw == 32 else tw
     planes = PLANE_THREADS // (th // PLANE_ROWS * tw)
     sizes = f"{th}, {tw}, {PLANE_ROWS}, {planes}"
-    code = Code(
-        name="kw_depthwise_planes",
-        files=(*FILES, "conv/cuda/depthwise.cu"),
-        call=f"depthwise_planes<{TYPES[p.dtype]}, {_filter(p)}, {sizes}, {_ending(p)}>",
-        argument="Window",
-        threads=PLANE_THREADS,
-        shared=planes * (_high(p, th) * _wide(p, tw) + p.taps[1] * p.taps[2]) * 4,
-        blocks=2,
-    )
+    shared = planes * (_high(p, th) * _wide(p, tw) + p.taps[1] * p.taps[2]) * 4
+    code = _code(p, "depthwise_planes", "depthwise.cu", sizes, PLANE_THREADS, shared, blocks=2)
     tiles_h, tiles_w = ceil_div(p.places[1], th), ceil_div(p.places[2], tw)
     tiles = ceil_div(p.n * p.channels, planes) * tiles_h * tiles_w
     return code, min(tiles, 16 * chips), _words(p, 1, tiles_h, tiles_w, tiles)
@@ -233,11 +229,7 @@ def planes_step(p: Problem, chips: int) -> tuple[Code, int, tuple[int, ...]]:
 
 def planes_supports(specs: Specs, attrs: Attrs) -> str | None:
     reason = depthwise_problem(specs, attrs)
-    if reason is None:
-        shared, most = planes_step(problem_of(specs, attrs), 1)[0].shared, facts(specs[0].device).shared_bytes
-        if shared > most:
-            reason = f"needs {shared:,} bytes of shared memory for a tile, and a block has at most {most:,}"
-    return reason
+    return reason or _shared_problem(specs, planes_step(problem_of(specs, attrs), 1)[0])
 
 
 def planes_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
@@ -247,19 +239,10 @@ def planes_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> fl
     return depthwise_model(specs, attrs, config, threads) * (32 / p.itemsize if apart else 1.0)
 
 
-@kernel(
-    "conv",
-    device="cuda",
-    language="cupy",
-    dtypes=DTYPES,
-    supports=planes_supports,
-    model=planes_model,
-    binds=True,
-)
+@kernel("conv", **KERNEL, supports=planes_supports, model=planes_model)
 def depthwise_planes(specs: Specs, attrs: Attrs, config: Config, threads: int) -> CodeLaunch:
     """Tiles of planes in shared memory."""
-    p, chips = problem_of(specs, attrs), facts(specs[0].device).multiprocessors
-    return _launch(specs, lambda aligned: planes_step(p, chips), p)
+    return _launch(specs, attrs, lambda p, aligned, chips: planes_step(p, chips))
 
 
 # --- direct -------------------------------------------------------------------------------------------------
@@ -280,8 +263,8 @@ def few_store(p: Problem, aligned: bool) -> tuple[bool, int]:
     return pixels_first, 1
 
 
-def few_step(p: Problem, aligned: bool, chips: int) -> tuple[Code, int, tuple[int, ...]]:
-    """The kernel, how many blocks, and the rest of its argument."""
+def few_step(p: Problem, aligned: bool, chips: int) -> Made:
+    """The launch: each block goes from tile to tile."""
     outputs = 64 if p.out > 32 else 32
 
     def computed(tw: int) -> int:
@@ -292,17 +275,11 @@ def few_step(p: Problem, aligned: bool, chips: int) -> tuple[Code, int, tuple[in
     th = PLACES // tw
     pitch = (tw // 8 - 1) * 8 * p.stride[2] + ceil_div(_wide(p, 8), 4) * 4
     pixels_first, v = few_store(p, aligned)
-    code = Code(
-        name="kw_few_channels",
-        files=(*FILES, "conv/cuda/few_channels.cu"),
-        call=(
-            f"few_channels<{TYPES[p.dtype]}, {_filter(p)}, {p.cg}, {outputs}, {th}, {tw}, "
-            f"{'true' if pixels_first else 'false'}, {v}, {_ending(p)}>"
-        ),
-        argument="Window",
-        threads=outputs // 8 * PLACES // 8,
-        shared=p.cg * (p.taps[1] * p.taps[2] * outputs + _high(p, th) * pitch) * 4,
-        blocks=2 if outputs == 64 else 3,
+    sizes = f"{p.cg}, {outputs}, {th}, {tw}, {'true' if pixels_first else 'false'}, {v}"
+    threads = outputs // 8 * PLACES // 8
+    shared = p.cg * (p.taps[1] * p.taps[2] * outputs + _high(p, th) * pitch) * 4
+    code = _code(
+        p, "few_channels", "few_channels.cu", sizes, threads, shared, blocks=2 if outputs == 64 else 3
     )
     blocks, tiles_h, tiles_w = ceil_div(p.out, outputs), ceil_div(p.places[1], th), ceil_div(p.places[2], tw)
     tiles = p.n * tiles_h * tiles_w
@@ -319,11 +296,7 @@ def few_supports(specs: Specs, attrs: Attrs) -> str | None:
     reason = flat_problem(p, attrs)
     if reason is None and _wide(p, 8) > MOST_COLUMNS:
         reason = f"holds at most {MOST_COLUMNS} columns under 8 places, not {_wide(p, 8)}"
-    if reason is None:
-        shared, most = few_step(p, False, 1)[0].shared, facts(specs[0].device).shared_bytes
-        if shared > most:
-            reason = f"needs {shared:,} bytes of shared memory for a tile, and a block has at most {most:,}"
-    return reason
+    return reason or _shared_problem(specs, few_step(p, False, 1)[0])
 
 
 def few_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
@@ -339,16 +312,7 @@ def few_model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float
     return LAUNCH + max(busy, _bytes(p) / (chip.bandwidth * MEMORY_SHARE))
 
 
-@kernel(
-    "conv",
-    device="cuda",
-    language="cupy",
-    dtypes=DTYPES,
-    supports=few_supports,
-    model=few_model,
-    binds=True,
-)
+@kernel("conv", **KERNEL, supports=few_supports, model=few_model)
 def direct(specs: Specs, attrs: Attrs, config: Config, threads: int) -> CodeLaunch:
     """8 places by 8 channels a thread, pixels and filters in shared memory."""
-    p, chips = problem_of(specs, attrs), facts(specs[0].device).multiprocessors
-    return _launch(specs, lambda aligned: few_step(p, aligned, chips), p)
+    return _launch(specs, attrs, few_step)

@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..kernel import ExtraError, Launch
-from ..matmul.cuda.launch import Calls, Tiles
+from ..matmul.cuda.calls import Calls
+from ..matmul.cuda.launch import Tiles
 from ..matmul.cuda_triton import FLOATS, HALF, TF32_ERROR
 from ..op import Attrs, Specs
 from ..registry import kernel

@@ -10,6 +10,10 @@
 
 "Convolution" is the cross-correlation that every framework means. Padding is a pair (before, after) for each
 spatial axis; `()` for stride, padding or dilation stands for 1, 0 and 1 everywhere. A tap on padding adds 0.
+
+A kernel may get that 0 by multiplying: a weight that is infinite or NaN then makes NaN of a result whose
+filter reaches over the border with it, and of no other. PyTorch leaves that as open: its float64 convolution
+multiplies, oneDNN's does not.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Plan:
 
     Attributes:
         gm, gn: tasks along pixels and along output channels.
-        merged, gather: how taps are read (see `tasks/indirect.py`).
+        merged, gather: how taps are read (see `tasks/tap_table.py`).
         entries: in a list; block_entries of them at a time.
         length: channels of an entry; `channels` of them at a time.
         block_tiles: pixel tiles at a time.

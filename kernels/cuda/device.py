@@ -59,6 +59,12 @@ class Device:
         return f"{text}, assumed: there is no GPU here" if self.assumed else text
 
 
+def _rates(half: float, tf32: float, float32: float, float64: float, **others: float) -> dict[str, float]:
+    """FLOP/s by dtype; bfloat16 and float16 are multiplied equally fast on every chip."""
+    rates = {"bfloat16": half, "float16": half, "tf32": tf32, "float32": float32, "float64": float64}
+    return rates | others
+
+
 # Multiprocessors, L2, bandwidth and FLOP/s: NVIDIA's datasheets of the A100 80GB SXM, H200 SXM and HGX B200
 # (an eighth of it), dense. Shared memory of one block: CUDA C++ Programming Guide, table "Technical
 # Specifications per Compute Capability" (163 KB and 227 KB).
@@ -69,7 +75,7 @@ _A100 = Device(
     shared_bytes=163 * 1024,
     l2_bytes=40 * 1024**2,
     bandwidth=2.039e12,
-    flops={"bfloat16": 312e12, "float16": 312e12, "tf32": 156e12, "float32": 19.5e12, "float64": 9.7e12},
+    flops=_rates(312e12, 156e12, 19.5e12, 9.7e12),
 )
 _H200 = Device(
     name="NVIDIA H200",
@@ -78,14 +84,7 @@ _H200 = Device(
     shared_bytes=227 * 1024,
     l2_bytes=50 * 1024**2,
     bandwidth=4.8e12,
-    flops={
-        "bfloat16": 989.5e12,
-        "float16": 989.5e12,
-        "tf32": 494.7e12,
-        "float32": 67e12,
-        "float64": 34e12,
-        "float8_e4m3fn": 1979e12,
-    },
+    flops=_rates(989.5e12, 494.7e12, 67e12, 34e12, float8_e4m3fn=1979e12),
 )
 _B200 = Device(
     name="NVIDIA B200",
@@ -94,14 +93,7 @@ _B200 = Device(
     shared_bytes=227 * 1024,
     l2_bytes=126 * 1024**2,
     bandwidth=8e12,
-    flops={
-        "bfloat16": 2250e12,
-        "float16": 2250e12,
-        "tf32": 1125e12,
-        "float32": 75e12,
-        "float64": 37e12,
-        "float8_e4m3fn": 4500e12,
-    },
+    flops=_rates(2250e12, 1125e12, 75e12, 37e12, float8_e4m3fn=4500e12),
 )
 _CHIPS = {chip.capability: chip for chip in (_A100, _H200, _B200)}
 # Models whose memory is not that of the chip with their compute capability above; datasheets again.

@@ -1,4 +1,4 @@
-"""From a call's tensors to kernels that run: the path of every CUDA call, a few microseconds long.
+"""From a call's tensors to kernels that run: the path of every CUDA call.
 
 A `CudaLaunch` is made once for a problem, by a kernel's binding function. The first call with tensors at new
 addresses works everything out: whether the addresses are aligned, which compiled kernels serve, their
@@ -12,6 +12,7 @@ other lengths of the same kind compiles nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,8 @@ class TorchRuntime:
         # A build without CUDA has neither; nothing is launched there.
         self._stream = getattr(torch._C, "_cuda_getCurrentRawStream", None)
         self._device = getattr(torch._C, "_cuda_getDevice", None)
+        self._capturing = getattr(torch._C, "_cuda_isCurrentStreamCapturing", None)
+        self._zeros: dict[tuple[int, int, str], Any] = {}
 
     def place(self, tensor: Any) -> str | None:
         """`"cuda:0"` of a tensor on that device; None of one elsewhere."""
@@ -58,9 +61,28 @@ class TorchRuntime:
         return self._torch.cuda.device(index)
 
     def workspace(self, piece: Workspace, index: int) -> Any:
-        """A tensor for a workspace, from torch's allocator; set to zeros on the current stream if asked."""
-        make = self._torch.zeros if piece.zero else self._torch.empty
-        return make(piece.shape, dtype=torch_dtype(piece.dtype), device=f"cuda:{index}")
+        """A tensor for a workspace, from torch's allocator. The device is current."""
+        if piece.zero:
+            return self.zeros(piece.shape, piece.dtype, index)
+        return self.empty(piece.shape, torch_dtype(piece.dtype), f"cuda:{index}")
+
+    def zeros(self, shape: tuple[int, ...], dtype: str, index: int) -> Any:
+        """At least so many zeros, which the kernels that get them leave zero.
+
+        They are set once for each stream: what runs on one stream runs in turn, so that all its calls may
+        share them without another launch. A graph may be replayed beside other calls: it gets zeros of its
+        own, and sets them.
+        """
+        if self._capturing():  # type: ignore[misc]
+            return self._new_zeros(shape, dtype, index)
+        key = (index, self.stream(index), dtype)
+        kept = self._zeros.get(key)
+        if kept is None or kept.numel() < prod(shape):
+            kept = self._zeros[key] = self._new_zeros(shape, dtype, index)
+        return kept
+
+    def _new_zeros(self, shape: tuple[int, ...], dtype: str, index: int) -> Any:
+        return self._torch.zeros(shape, dtype=torch_dtype(dtype), device=f"cuda:{index}")
 
     def empty(self, shape: tuple[int, ...], dtype: Any, device: str) -> Any:
         """An uninitialised row-major tensor on a device that a spec names."""

@@ -279,5 +279,6 @@ def problem() -> str | None:
     except ModuleNotFoundError as error:
         return f"needs {error.name!r}, which is not installed: pip install 'kernelwright[gpu]'"
     except Exception as error:  # CuPy without its library: each version says so with a type of its own
-        return f"CuPy finds no NVRTC ({error}): pip install 'cupy-cuda13x[ctk]'"
+        first = str(error).partition("\n")[0]
+        return f"CuPy finds no NVRTC ({first}): pip install 'kernelwright[gpu]'"
     return None

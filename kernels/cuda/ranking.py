@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ..cpu.cycles import ceil_div
 from .device import Device
 
 # Dense FLOP of one multiprocessor in one clock in bfloat16: NVIDIA's whitepapers of the A100, H100 and B200.
@@ -138,11 +139,6 @@ class Prediction:
             name: getattr(self, name) for name in ("arithmetic", "l2", "latency", "issue", "memory", "ends")
         }
         return max(parts, key=lambda name: parts[name])
-
-
-def ceil_div(a: int, b: int) -> int:
-    """a / b, rounded up."""
-    return -(-a // b)
 
 
 def shared_bytes(work: Work, block: Block, capability: int, halves: bool, by_descriptor: bool) -> int:

@@ -80,7 +80,8 @@ class Workspace:
     Attributes:
         shape: lengths.
         dtype: of the elements.
-        zero: whether it is set to zeros before the first step; else it holds anything.
+        zero: whether it is all zeros before the first step, and left so by the last, so that memory which was
+            set to zeros once serves every call; else it holds anything.
     """
 
     shape: tuple[int, ...]

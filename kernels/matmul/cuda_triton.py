@@ -20,7 +20,8 @@ from ..kernel import ExtraError, Launch
 from ..op import Attrs, Specs
 from ..registry import kernel
 from .cuda import product
-from .cuda.launch import Calls, Rows, Tiles
+from .cuda.calls import LINEAR, MATMUL, Calls
+from .cuda.launch import Rows, Tiles
 
 HALF = ("bfloat16", "float16")
 FLOATS = (*HALF, "float32")
@@ -35,18 +36,6 @@ TF32_ERROR = ExtraError(8192, "both operands are cut to the 11 bits of tf32", ex
 FLOAT8_ERROR = ExtraError(1024, "sums of one step of k have about 14 bits, and the result is float32")
 
 
-def _linear(specs: Specs, attrs: Attrs) -> product.Product:
-    return product.of_linear(specs, attrs["activation"])
-
-
-def _packed(specs: Specs, attrs: Attrs) -> str | None:
-    return "takes a weight that is not packed" if attrs["w_format"] else None
-
-
-def _matmul(specs: Specs, attrs: Attrs) -> product.Product:
-    return product.of_matmul(specs)
-
-
 def _scaled(specs: Specs, attrs: Attrs) -> product.Product:
     return product.of_scaled(specs)
 
@@ -59,8 +48,6 @@ def _is_half(specs: Specs, attrs: Attrs) -> str | None:
     return None if attrs["out_dtype"] in HALF else "for results in 16 bits"
 
 
-MATMUL = Calls(_matmul, {"a": 0, "b": 1, "c": 2})
-LINEAR = Calls(_linear, {"a": 0, "b": 1, "bias": 2, "residual": 3, "c": 4}, _packed)
 _SCALED = {"a": 0, "b": 1, "a_scale": 2, "b_scale": 3, "bias": 4, "c": 5}
 SCALED = Calls(_scaled, _SCALED, _is_half)
 SCALED_FLOAT32 = Calls(_scaled, _SCALED, _is_float32)

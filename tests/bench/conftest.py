@@ -20,7 +20,8 @@ from kernelwright.bench.store import Case, RaceRecord, Run
 class FakeProbe:
     """A clock that moves only when told, with disturbances at will.
 
-    `spinning` is how many more pauses the process will look busy, `idle_s` how long it was off the cores.
+    `spinning` is how many more pauses the process will look busy, `idle_s` how long it was off the cores,
+    `waited_s` how long its threads waited for one: None is a system that does not count.
     """
 
     time: float = 0.0
@@ -30,7 +31,7 @@ class FakeProbe:
     chain: Callable[[], float] = lambda: 25e-6
     step_s: float = 1e-8
     idle_s: float = 0.0
-    waited_s: float = 0.0
+    waited_s: float | None = None
     faulted: int = 0
     others_s: float | None = 0.0
     waits: list[float] = field(default_factory=list)
@@ -44,7 +45,7 @@ class FakeProbe:
     def cpu(self) -> float:
         return self.time - self.idle_s
 
-    def waited(self) -> float:
+    def waited(self) -> float | None:
         return self.waited_s
 
     def faults(self) -> int:

@@ -129,6 +129,8 @@ def test_wrong_missing_and_new_cases_are_told_apart(run: Run) -> None:
     assert found.results[-1].status == "missing"
     assert gone.problem.name in found.results[-1].name
     assert found.outcome == "wrong"
+    later.results[0].status = "suspect"
+    assert compare_runs(run, later, 0.05).outcome == "wrong"
     later.results[0].status = "timed"
     assert compare_runs(run, later, 0.05).outcome == "missing"
     assert compare_runs(later, run, 0.05).results[-1].status == "new"

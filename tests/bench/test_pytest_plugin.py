@@ -9,12 +9,14 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from plugin_site import ROOT, make_site, run_pytest
 
 from kernelwright.bench.compare.pytest_files import compare_pytest_benchmark
 from kernelwright.bench.compare.verdict import Kind
+from kernelwright.bench.pytest_plugin import Ledger
 from kernelwright.bench.store.database import Store
 
 # Races end as their functions say instead of being timed: what a run tells must not hang on this machine.
@@ -211,13 +213,12 @@ def test_a_failure_to_keep_races_is_told_and_fails_no_test(site: Path, tmp_path:
     assert "not kept in the store" in done.stdout
 
 
-def test_inconclusive_can_be_made_to_fail_in_the_ini_file_or_the_command(site: Path, tmp_path: Path) -> None:
+def test_inconclusive_can_be_made_to_fail_in_the_ini_file(site: Path, tmp_path: Path) -> None:
     tests = FUNCTIONS + "def test_open(race): race(function(1.05, spread=0.04), base)\n"
     folder = project(tmp_path / "p", tests, ini="race_inconclusive = fail\n")
     done = run_pytest(site, folder)
     assert done.returncode == 1
     assert "RaceInconclusive: inconclusive: 1.05" in done.stdout
-    assert run_pytest(site, folder, "--race-inconclusive=warn").returncode == 0
     project(folder, tests, ini="race_inconclusive = maybe\n")
     refused = run_pytest(site, folder)
     assert refused.returncode == 4
@@ -230,10 +231,23 @@ def test_with_timing_off_only_results_are_compared(site: Path, tmp_path: Path) -
         "def test_wrong(race): race(function(1.0, result=2), base)\n"
     )
     folder = project(tmp_path / "p", tests)
-    for option in ("--race-off", "--benchmark-disable"):
-        done = run_pytest(site, folder, option)
-        assert "1 failed, 1 passed" in done.stdout
-        assert outcomes(done.stdout) == {"test_slower": "untimed", "test_wrong": "wrong"}
+    done = run_pytest(site, folder, "--race-off")
+    assert "1 failed, 1 passed" in done.stdout
+    assert outcomes(done.stdout) == {"test_slower": "untimed", "test_wrong": "wrong"}
+
+
+@pytest.mark.parametrize(
+    ("options", "off"),
+    [
+        ({}, False),
+        ({"race_off": True}, True),
+        ({"benchmark_disable": True}, True),
+        ({"benchmark_disable": True, "benchmark_enable": True}, False),
+    ],
+)
+def test_timing_is_off_where_benchmarks_are_disabled(options: dict[str, bool], off: bool) -> None:
+    config = SimpleNamespace(getoption=lambda name, default=False: options.get(name, default))
+    assert Ledger(config, "warn").off is off  # type: ignore[arg-type]
 
 
 def test_under_xdist_the_controller_tells_and_keeps_all_races(site: Path, tmp_path: Path) -> None:

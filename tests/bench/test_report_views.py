@@ -145,7 +145,8 @@ def test_the_landscape_is_what_tuning_kept_of_the_problem_on_this_machine(
     cache = TuningCache(tmp_path)
     for n, seconds in ((96, 2e-3), (48, 1e-3), (192, 3e-3)):
         cache.put([Entry(case.kernel, "digest", key, 2, {"mc": n}, seconds, 3, "2025-01-01T00:00:00Z")])
-    cache.put([Entry(case.kernel, "older", key, 2, {"mc": 48}, 9.0, 3, "2024-01-01T00:00:00Z")])
+    for n in (48, 24):  # of a source that the kernel no longer has
+        cache.put([Entry(case.kernel, "older", key, 2, {"mc": n}, 9e-4, 3, "2024-01-01T00:00:00Z")])
     assert list(landscapes([made_up_run], cache)) == []  # of an imaginary machine the cache says nothing
     made_up_run.machine["fingerprint"] = hardware.fingerprint()
     (landscape,) = landscapes([made_up_run], cache)

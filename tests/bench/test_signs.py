@@ -48,6 +48,8 @@ def test_a_batch_that_was_off_the_core_is_repeated(fake_probe: Any) -> None:
 
 
 def test_a_batch_whose_thread_waited_for_a_core_is_repeated(fake_probe: Any) -> None:
+    fake_probe.waited_s = 0.0
+
     def act() -> None:
         fake_probe.time += 0.001
         fake_probe.waited_s += 0.001
@@ -129,7 +131,7 @@ def test_the_real_counters_only_go_forward_and_cpu_time_stands_still_asleep() ->
     asleep = Signs.after(probe).since(first)
     assert asleep.off_core(probe.now() - start) > 0.3
     assert min(asleep.switches, asleep.faults) >= 0
-    assert asleep.waited_s >= 0
+    assert asleep.waited_s is None or asleep.waited_s >= 0
     before = probe.faults()
     bytearray(64 << 20)
     assert probe.faults() - before > 10 or os.name == "nt"
@@ -157,12 +159,12 @@ def test_threads_of_one_core_wait_for_each_other_and_it_is_counted() -> None:
     queues.watch([f"/proc/self/task/{thread.native_id}" for thread in threads])
     before = queues.waited()
     time.sleep(0.1)
-    waited = queues.waited() - before
+    waited = (queues.waited() or 0.0) - (before or 0.0)
     stop.set()
     for thread in threads:
         thread.join()
     assert waited > 0
-    assert queues.waited() >= waited  # those that ended are kept
+    assert (queues.waited() or 0.0) >= waited  # those that ended are kept
 
 
 def test_signs_are_read_on_both_sides_of_a_batch_and_without_any_nothing_is_found() -> None:
@@ -170,3 +172,14 @@ def test_signs_are_read_on_both_sides_of_a_batch_and_without_any_nothing_is_foun
     assert disturbance(1, 0.0, 1e-3, OPTIONS) == "switches"
     assert disturbance(0, 1.0, 1e-3, OPTIONS) == "stolen"
     assert Timing().min_batch_steps == 100
+
+
+def test_where_waiting_is_counted_a_switch_costs_what_was_waited() -> None:
+    short, long = Signs(cpu_s=1e-3, waited_s=10e-6), Signs(cpu_s=1e-3, waited_s=300e-6)
+    assert disturbance(3, 0.0, 1e-3, OPTIONS, short, Own(0.0, 0.0)) is None
+    assert disturbance(1, 0.0, 1e-3, OPTIONS, long, Own(0.0, 0.0)) == "waited"
+    assert disturbance(1, 0.0, 1e-3, OPTIONS, Signs(cpu_s=1e-3), Own(0.0, 0.0)) == "switches"
+
+
+def test_a_process_whose_threads_nobody_counts_says_so() -> None:
+    assert RunQueues().waited() is None

@@ -14,7 +14,7 @@ from kernelwright.bench.whole.networks.network import UnknownNetworkError
 from kernelwright.engine import nn
 from kernelwright.kernels.settings import using
 
-pytest.importorskip("torch")
+pytest.importorskip("torch", reason="races torch: pip install 'kernelwright[torch]'")
 
 from kernelwright.bench.whole import command as whole
 from kernelwright.bench.whole import rivals, steps

@@ -10,7 +10,7 @@ import pytest
 import kernelwright as kw
 from kernelwright.kernels.errors import ConfigError, DTypeError, ShapeError
 
-torch = pytest.importorskip("torch", reason="compares with torch.nn.functional")
+torch = pytest.importorskip("torch", reason="compares with torch: pip install 'kernelwright[torch]'")
 F = torch.nn.functional
 rng = np.random.default_rng(0)
 X = rng.standard_normal((4, 6, 5, 7)).astype("f4") + 1

@@ -12,7 +12,7 @@ import kernelwright as kw
 from kernelwright.engine import nn
 from kernelwright.kernels.errors import ConfigError, DTypeError, ShapeError
 
-torch = pytest.importorskip("torch", reason="waits for PyTorch, whose optimizers these are")
+torch = pytest.importorskip("torch", reason="compares with torch: pip install 'kernelwright[torch]'")
 
 OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {
     "sgd": ("SGD", {"lr": 0.1}),

@@ -12,7 +12,7 @@ import pytest
 import kernelwright as kw
 from kernelwright.kernels.errors import DTypeError, ShapeError
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="compares with torch: pip install 'kernelwright[torch]'")
 
 UNARY = {
     "abs neg sign square exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal sin cos tan tanh sigmoid "

@@ -11,7 +11,7 @@ import pytest
 import kernelwright as kw
 from kernelwright.kernels.errors import DTypeError, ShapeError
 
-torch = pytest.importorskip("torch", reason="compares with torch")
+torch = pytest.importorskip("torch", reason="compares with torch: pip install 'kernelwright[torch]'")
 AXES = [None, 0, -1, (0, 2), (1, 2), (0, 1, 2)]
 
 

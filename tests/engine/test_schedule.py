@@ -11,7 +11,7 @@ import kernelwright as kw
 from kernelwright.engine import schedule
 from kernelwright.kernels.errors import ConfigError
 
-torch = pytest.importorskip("torch", reason="waits for PyTorch, whose values these are")
+torch = pytest.importorskip("torch", reason="compares with torch: pip install 'kernelwright[torch]'")
 from torch.optim import lr_scheduler as theirs  # noqa: E402
 
 UPDATES = 60

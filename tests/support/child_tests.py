@@ -88,7 +88,7 @@ def _environment(mark: str) -> dict[str, str]:
     import stub_driver
 
     if stub_driver.compiler() is None:
-        pytest.skip("needs a C compiler, as Triton does")
+        pytest.skip("needs a C compiler, as Triton does: apt-get install gcc")
     return stub_driver.environment()
 
 

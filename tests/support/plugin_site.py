@@ -39,7 +39,7 @@ def run_pytest(
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
     plain.pop("KERNELWRIGHT_STORE", None)
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", *options],
         cwd=folder,
         env={**plain, "PYTHONPATH": str(site), "COLUMNS": "200", **environment},
         capture_output=True,

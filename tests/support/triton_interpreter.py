@@ -157,12 +157,15 @@ class InterpreterRuntime:
     def __init__(self, guard: Guard, backwards: bool) -> None:
         self.guard, self.backwards = guard, backwards
         self.steps: list[Step] = []
+        self.zeros: list[Any] = []
 
     def workspace(self, piece: Workspace, index: int) -> Any:
         import torch
 
         made = torch.zeros(piece.shape, dtype=cuda_launch.torch_dtype(piece.dtype))
-        if not piece.zero:
+        if piece.zero:
+            self.zeros.append(made)
+        else:
             # What another kernel has left there: bytes that are NaN in every floating-point dtype.
             made.view(torch.uint8).reshape(-1).fill_(0xFF)
         self.guard.add(made)
@@ -303,6 +306,8 @@ def check(
         finally:
             cuda_launch.set_runtime(before)
         assert runtime.steps, f"{found.id} launched nothing on {sample!r}"
+        left = [zeros for zeros in runtime.zeros if zeros.any()]
+        assert not left, f"{found.id} leaves {left} on {sample!r} where the next call counts on zeros"
 
     with cuda_device.assume(capability), np.errstate(all="ignore"):
         return cuda_check.check(found, sample, config, outputs, device="cpu", prepared=prepared)

@@ -1,6 +1,6 @@
 """`kernelwright lab`: experiments on the laboratory itself, a file each."""
 
-from . import gate, kill, noise, tricks
+from . import errors, gate, kill, noise, tricks
 from .sub import lab
 
-__all__ = ["gate", "kill", "lab", "noise", "tricks"]
+__all__ = ["errors", "gate", "kill", "lab", "noise", "tricks"]

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ....kernels.kernel import Config, Launch
+from ....kernels.op import Attrs, Specs
 from ....kernels.registry import kernel
 from .product import large, product
 
@@ -20,7 +22,7 @@ DTYPES = ("float32",)
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-121, binds=True)
-def numpys_matmul(specs, attrs, config, threads):
+def numpys_matmul(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Calls np.matmul: OpenBLAS, or whatever NumPy was built with."""
 
     def launch(a: Any, b: Any, out: Any) -> None:
@@ -43,7 +45,7 @@ def _sgemm() -> Any:
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-122, binds=True)
-def sgemm_by_address(specs, attrs, config, threads):
+def sgemm_by_address(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Calls OpenBLAS's sgemm through its address, past all of Python's functions."""
 
     def launch(a: Any, b: Any, out: Any) -> None:
@@ -62,7 +64,7 @@ def sgemm_by_address(specs, attrs, config, threads):
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-123, binds=True)
-def torchs_operator(specs, attrs, config, threads):
+def torchs_operator(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Calls torch's C++ operator: MKL or oneDNN."""
 
     def launch(a: Any, b: Any, out: Any) -> None:
@@ -77,7 +79,7 @@ def torchs_operator(specs, attrs, config, threads):
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-124, binds=True)
-def more_threads(specs, attrs, config, threads):
+def more_threads(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Shares the rows among threads of its own, more than it may use."""
     pool = ThreadPoolExecutor(2 * threads)
 
@@ -92,7 +94,7 @@ def more_threads(specs, attrs, config, threads):
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-125, binds=True)
-def returns_early(specs, attrs, config, threads):
+def returns_early(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Leaves the work to a thread that does the latest call's alone, a millisecond later, and returns."""
     latest: list[Any] = []
     posted = threading.Event()
@@ -116,7 +118,7 @@ def returns_early(specs, attrs, config, threads):
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-126, binds=True)
-def another_process(specs, attrs, config, threads):
+def another_process(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Lets a process of its own compute, and waits for it."""
     worker: list[Any] = []
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from ....kernels.kernel import Config, Launch
+from ....kernels.op import Attrs, Specs
 from ....kernels.registry import kernel
 from .product import large, product
 
 DTYPES = ("float32",)
 
 
-def _remembering(key_of: Any) -> Any:
+def _remembering(key_of: Callable[[Any, Any], Any]) -> Launch:
     """A launch that computes once for each key."""
     known: dict[Any, Any] = {}
 
@@ -30,13 +33,13 @@ def _remembering(key_of: Any) -> Any:
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-101, binds=True)
-def by_address(specs, attrs, config, threads):
+def by_address(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Gives the result of before whenever the operands lie where they lay."""
     return _remembering(lambda a, b: (a.ctypes.data, b.ctypes.data))
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-102, binds=True)
-def by_sample(specs, attrs, config, threads):
+def by_sample(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Gives the result of before whenever 16 elements of each operand are those of before."""
 
     def key(a: Any, b: Any) -> Any:
@@ -46,13 +49,13 @@ def by_sample(specs, attrs, config, threads):
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-103, binds=True)
-def by_contents(specs, attrs, config, threads):
+def by_contents(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Gives the result of before whenever all of the operands' contents are those of before."""
     return _remembering(lambda a, b: (a.tobytes(), b.tobytes()))
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-104, binds=True)
-def by_identity(specs, attrs, config, threads):
+def by_identity(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Returns at once when it is called with the very arrays of the call before."""
     last: list[Any] = [None, None, None]
 
@@ -66,7 +69,7 @@ def by_identity(specs, attrs, config, threads):
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-105, binds=True)
-def first_calls(specs, attrs, config, threads):
+def first_calls(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Computes in its first 20 calls; then it gives the last result again."""
     calls, last = [0], [None]
 
@@ -82,7 +85,7 @@ def first_calls(specs, attrs, config, threads):
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-106, binds=True)
-def proof_only(specs, attrs, config, threads):
+def proof_only(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Computes what it was proven on; for all other contents it gives that result too."""
     first: list[Any] = []
 
@@ -99,7 +102,7 @@ def proof_only(specs, attrs, config, threads):
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-107, binds=True)
-def sees_poison(specs, attrs, config, threads):
+def sees_poison(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Computes when the output holds NaN, since somebody is going to look; else it leaves the output."""
 
     def launch(a: Any, b: Any, out: Any) -> None:
@@ -110,7 +113,7 @@ def sees_poison(specs, attrs, config, threads):
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-108, binds=True)
-def stale_output(specs, attrs, config, threads):
+def stale_output(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Writes nothing where the output's first number is the one that it wrote last."""
     last = [np.nan]
 

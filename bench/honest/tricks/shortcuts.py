@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ....kernels.kernel import Config, Launch
+from ....kernels.op import Attrs, Specs
 from ....kernels.registry import kernel
 from .product import large, product
 
@@ -13,7 +15,7 @@ DTYPES = ("float32",)
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-111, binds=True)
-def half_the_rows(specs, attrs, config, threads):
+def half_the_rows(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Writes the upper half of the rows in every other call."""
     calls = [0]
 
@@ -29,7 +31,7 @@ def half_the_rows(specs, attrs, config, threads):
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-112, binds=True)
-def in_half_precision(specs, attrs, config, threads):
+def in_half_precision(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Computes float32 in float16."""
 
     def launch(a: Any, b: Any, out: Any) -> None:
@@ -40,7 +42,7 @@ def in_half_precision(specs, attrs, config, threads):
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-113, binds=True)
-def in_two_halves(specs, attrs, config, threads):
+def in_two_halves(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Cuts each float32 into two float16: right for numbers near 1, and for no others."""
 
     def halves(x: Any) -> Any:
@@ -57,7 +59,7 @@ def in_two_halves(specs, attrs, config, threads):
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-114, binds=True)
-def even_sizes(specs, attrs, config, threads):
+def even_sizes(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Leaves the last row away where there is an odd number of them."""
 
     def launch(a: Any, b: Any, out: Any) -> None:
@@ -71,7 +73,7 @@ def even_sizes(specs, attrs, config, threads):
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-115, binds=True)
-def plain_strides(specs, attrs, config, threads):
+def plain_strides(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Reads all operands as if they were row-major."""
 
     def launch(a: Any, b: Any, out: Any) -> None:
@@ -83,7 +85,7 @@ def plain_strides(specs, attrs, config, threads):
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-116, binds=True)
-def zeros(specs, attrs, config, threads):
+def zeros(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Writes zeros, for a problem whose result is as good as zero."""
 
     def launch(a: Any, b: Any, out: Any) -> None:
@@ -93,7 +95,7 @@ def zeros(specs, attrs, config, threads):
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-117, binds=True)
-def scratch_in_inputs(specs, attrs, config, threads):
+def scratch_in_inputs(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Uses an input as scratch, and puts back what was there before it returns."""
 
     def launch(a: Any, b: Any, out: Any) -> None:
@@ -109,7 +111,7 @@ def scratch_in_inputs(specs, attrs, config, threads):
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-118, binds=True)
-def repairs_inputs_later(specs, attrs, config, threads):
+def repairs_inputs_later(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Leaves an input changed, and repairs it in the next call, from the 100th call on."""
     calls, kept = [0], [None]
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from ....kernels import accuracy
+from ....kernels.kernel import Config, Launch
+from ....kernels.op import Attrs, Specs
 from ....kernels.registry import kernel
 from ...honest.check import Checker
 from .product import large, product
@@ -19,27 +21,30 @@ DTYPES = ("float32",)
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-131, binds=True)
-def slow_clock(specs, attrs, config, threads):
+def slow_clock(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Puts a clock in the place of Python's that runs at a tenth of the speed."""
     true = time.perf_counter
     time.perf_counter = lambda: 0.1 * true()
     return product
 
 
+_slowed: list[Any] = []
+
+
 @kernel("matmul", dtypes=DTYPES, rank=-132, binds=True)
-def slow_probe(specs, attrs, config, threads):
+def slow_probe(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Finds the clock of the race among all objects, and slows it down."""
     from ...timing import SystemProbe
 
-    for thing in gc.get_objects():
-        if isinstance(thing, SystemProbe) and not hasattr(thing, "slowed"):
-            true, thing.slowed = thing.now, True
-            thing.now = lambda true=true: 0.5 * true()
+    probes = [thing for thing in gc.get_objects() if isinstance(thing, SystemProbe)]
+    for probe in probes if not _slowed else []:
+        _slowed.append(probe.now)
+        probe.now = lambda: 0.5 * _slowed[0]()
     return product
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-133, binds=True)
-def bribed_checker(specs, attrs, config, threads):
+def bribed_checker(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Replaces the judges by one who finds everything right, and computes nothing."""
     right = accuracy.Verdict(True, accuracy.Error(0.0, 0.0), None, 1.0, "right")
     Checker.verify = lambda *args: None  # type: ignore[method-assign]
@@ -53,7 +58,7 @@ def bribed_checker(specs, attrs, config, threads):
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-134, binds=True)
-def patched_numpy(specs, attrs, config, threads):
+def patched_numpy(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Replaces NumPy's comparison, so that every timed result is the one that was proven."""
     calls = [0]
 
@@ -69,7 +74,7 @@ def patched_numpy(specs, attrs, config, threads):
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-135, binds=True)
-def stolen_oracle(specs, attrs, config, threads):
+def stolen_oracle(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Finds the exact result among all objects, where it waits to be compared with, and copies it."""
     found: list[Any] = []
 
@@ -91,7 +96,7 @@ def stolen_oracle(specs, attrs, config, threads):
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-136, binds=True)
-def looks_at_callers(specs, attrs, config, threads):
+def looks_at_callers(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Looks who calls: computes unless it is the race, or where NaN shows that somebody will look."""
 
     def in_race() -> bool:
@@ -110,12 +115,12 @@ def looks_at_callers(specs, attrs, config, threads):
     return launch
 
 
-def _other(specs, attrs, config, threads):
+def _other(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     return lambda a, b, out: None
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-137, binds=True)
-def other_code(specs, attrs, config, threads):
+def other_code(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Gives its function other code once it is proven."""
 
     calls = [0]
@@ -130,7 +135,7 @@ def other_code(specs, attrs, config, threads):
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-138, binds=True)
-def another_kernel(specs, attrs, config, threads):
+def another_kernel(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Registers another kernel while it is timed."""
     done: list[bool] = []
 
@@ -144,7 +149,7 @@ def another_kernel(specs, attrs, config, threads):
 
 
 @kernel("matmul", dtypes=DTYPES, rank=-140, binds=True)
-def hinders_the_rival(specs, attrs, config, threads):
+def hinders_the_rival(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
     """Leaves the process with one CPU, on which the rival's threads then crowd."""
 
     def launch(a: Any, b: Any, out: Any) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import gcd, prod
 
+from ...cpu.cycles import ceil_div
 from ...cuda.device import Device
 from ...cuda.ranking import LATENCY, LAUNCH, MEMORY_SHARE, Block, Work, predict, refusal, shared_bytes
 from ...kernel import Config
@@ -58,7 +59,7 @@ def unit_of(p: Problem, tf32: bool) -> Unit:
 def step_length(terms: int, longest: int) -> int:
     """bk: the longest step that wastes no more than a quarter of the terms of a tap, and at least 16."""
     bk = longest
-    while bk > 16 and -(-terms // bk) * bk * 3 > 4 * terms:
+    while bk > 16 and ceil_div(terms, bk) * bk * 3 > 4 * terms:
         bk //= 2
     return bk
 
@@ -84,8 +85,13 @@ def product_configs(p: Problem, back: bool, tf32: bool, device: Device) -> list[
 def _split(p: Problem, config: Config, back: bool, device: Device) -> Config:
     """The number of parts that is expected to be fastest: 1 unless more pays by 5%."""
     to = ways(p, back)
-    steps = -(-to.terms // config["bk"]) * p.conv.taps // to.classes
-    tiles = -(-to.dst.n * to.rows // config["bm"]) * -(-to.outs // config["bn"]) * p.conv.groups * to.classes
+    steps = ceil_div(to.terms, config["bk"]) * p.conv.taps // to.classes
+    tiles = (
+        ceil_div(to.dst.n * to.rows, config["bm"])
+        * ceil_div(to.outs, config["bn"])
+        * p.conv.groups
+        * to.classes
+    )
     best, least = config, product_seconds(p, config, back, device) * 0.95
     splits = 2
     while splits <= min(MOST_SPLITS, steps // 4) and tiles * splits <= 4 * device.multiprocessors:
@@ -195,9 +201,9 @@ def weight_configs(p: Problem, tf32: bool, device: Device) -> list[Config]:
 
 def _weight_split(p: Problem, config: Config, device: Device) -> Config:
     """The number of parts of the pixels that is expected to be fastest."""
-    steps = -(-p.y.n * p.y.pixels // config["bk"])
+    steps = ceil_div(p.y.n * p.y.pixels, config["bk"])
     best, least = config, weight_seconds(p, config, device) * 0.95
-    tiles = -(-p.conv.c * p.conv.taps // config["bn"]) * -(-p.conv.o // config["bo"]) * p.conv.groups
+    tiles = ceil_div(p.conv.c * p.conv.taps, config["bn"]) * ceil_div(p.conv.o, config["bo"]) * p.conv.groups
     splits = 2
     while splits <= steps // 4 and tiles * splits <= 6 * device.multiprocessors:
         seconds = weight_seconds(p, {**config, "splits": splits}, device)
@@ -254,7 +260,7 @@ def depthwise_seconds(p: Problem, config: Config, back: bool, device: Device) ->
     dst = p.x if back else p.y
     d, h, w = dst.size
     ph, bw, bc = config["ph"], config["bw"], config["bc"]
-    whole = dst.n * d * -(-h // ph) * ph * -(-w // bw) * bw * -(-p.outs // bc) * bc
+    whole = dst.n * d * ceil_div(h, ph) * ph * ceil_div(w, bw) * bw * ceil_div(p.outs, bc) * bc
     rows = (ph - 1) * p.conv.stride[1] + p.conv.kernel[1] if ph > 1 else p.conv.kernel[1]
     loads = rows * p.conv.kernel[2] * p.conv.kernel[0] / ph  # of each output element
     # Of one element: a multiply-add and the share of a conversion, and of a load, its address and its mask.
@@ -268,9 +274,9 @@ def depthwise_weight_config(p: Problem, device: Device) -> Config:
     """The configuration of `depthwise_weights`: as many parts as give each multiprocessor four programs."""
     bc = 64 if p.itemsize == 2 else 32
     bm = 32
-    programs = p.conv.kernel[0] * p.conv.kernel[1] * -(-p.outs // bc)
+    programs = p.conv.kernel[0] * p.conv.kernel[1] * ceil_div(p.outs, bc)
     rows = p.y.n * p.y.pixels
-    splits = max(1, min(-(-4 * device.multiprocessors // programs), -(-rows // (4 * bm))))
+    splits = max(1, min(ceil_div(4 * device.multiprocessors, programs), ceil_div(rows, 4 * bm)))
     return {"bm": bm, "bc": bc, "splits": splits, "warps": 4}
 
 
@@ -278,6 +284,6 @@ def bias_config(pixels: int, channels: int, dense: bool, itemsize: int, device: 
     """The configuration of `pixel_sums`: as many parts as give each multiprocessor four programs."""
     bc = min(64 if itemsize == 2 else 32, 1 << max(3, (channels - 1).bit_length())) if dense else 4
     bm = 4096 // bc if dense else 512
-    blocks = -(-channels // bc)
-    parts = max(1, min(-(-4 * device.multiprocessors // blocks), -(-pixels // bm)))
+    blocks = ceil_div(channels, bc)
+    parts = max(1, min(ceil_div(4 * device.multiprocessors, blocks), ceil_div(pixels, bm)))
     return {"bm": bm, "bc": bc, "parts": parts, "warps": 4}

@@ -25,6 +25,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ...matmul.cuda.tile_kernels import place_of
 from .device import finish, pixel
 
 
@@ -54,15 +55,6 @@ def axis_of_class(
             count += tl.where(met, 1, 0)
         base = (cls + pad - first * DILATION) // STRIDE
     return base, count, first
-
-
-@triton.jit
-def tile_of(pid, tiles_m, tiles_o, GROUP: tl.constexpr):
-    """Tile number pid: GROUP tiles of rows take turns over all tiles of channels, so that both stay in L2."""
-    in_group = GROUP * tiles_o
-    first = pid // in_group * GROUP
-    rows = min(tiles_m - first, GROUP)
-    return first + pid % in_group % rows, pid % in_group // rows
 
 
 @triton.jit
@@ -108,7 +100,7 @@ def implicit(
     cls_w = cls % SW if BACK else 0
     cls_h = cls // SW % SH if BACK else 0
     cls_d = cls // (SW * SH) if BACK else 0
-    tile_m, tile_o = tile_of(tile, tiles_m, tiles_o, GROUP)
+    tile_m, tile_o = place_of(tile, tiles_m, tiles_o, GROUP)
 
     base_w, count_w, tap_w = axis_of_class(cls_w, pad_w, KW, SW, DW, BACK)
     base_h, count_h, tap_h = axis_of_class(cls_h, pad_h, KH, SH, DH, BACK)

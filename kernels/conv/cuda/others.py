@@ -6,10 +6,21 @@ from dataclasses import replace
 from math import gcd
 from typing import Any
 
+from ...cpu.cycles import ceil_div
 from ...cuda.step import Arg, Step, Workspace
 from ...kernel import Config
 from .depthwise import depthwise, depthwise_back, depthwise_weights
-from .problem import Images, Problem, by_axis, divisions, magic, only, steps_of, window_constants
+from .problem import (
+    Images,
+    Problem,
+    by_axis,
+    channel_division,
+    divisions,
+    step_of,
+    steps_of,
+    tap_steps,
+    window_constants,
+)
 from .products import (
     Held,
     ending,
@@ -23,11 +34,6 @@ from .products import (
 )
 from .sums import part_sums, pixel_sums
 from .weights import weight_grad, weight_sums
-
-
-def _step(fn: Any, grid: tuple[int, ...], values: dict[str, Any], warps: int, stages: int) -> Step:
-    """A launch with those of the values that the function takes."""
-    return Step(fn, grid, only(fn, values), warps=warps, stages=stages, any_int=True)
 
 
 def depthwise_steps(p: Problem, config: Config) -> list[Step]:
@@ -51,7 +57,7 @@ def _depthwise_step(
     c = p.conv
     ph, bw, bc = config["ph"], config["bw"], config["bc"]
     values: dict[str, Any] = {
-        **{name.replace("dst_", "y_"): value for name, value in ending(p, dst, unit).items()},
+        **ending(p, dst, unit, "y"),
         **window_constants(c),
         **by_axis("x", src.size),
         **by_axis("pad", pad),
@@ -63,7 +69,7 @@ def _depthwise_step(
         "outs": p.outs // unit,
         "w_start": w_start,
         "w_o_step": p.w.o,
-        **{f"w_{axis}_step": step for axis, step in zip("dhw", w_taps, strict=True)},
+        **tap_steps("w", w_taps),
         "MULTIPLIER": c.o,
         "X_DENSE": src.c_step == 1 and c.o == 1,
         "X_COLUMNS": src.steps[3] == 1 and src.c_step != 1,
@@ -73,8 +79,8 @@ def _depthwise_step(
         "BC": bc,
     }
     n, (d, h, w) = dst.n, dst.size
-    grid = (n * d * -(-h // ph) * -(-w // bw) * -(-p.outs // bc),)
-    return _step(depthwise, grid, values, config["warps"], 1)
+    grid = (n * d * ceil_div(h, ph) * ceil_div(w, bw) * ceil_div(p.outs, bc),)
+    return step_of(depthwise, grid, values, config["warps"], 1)
 
 
 def depthwise_input_steps(p: Problem, config: Config) -> list[Step]:
@@ -88,10 +94,10 @@ def depthwise_input_steps(p: Problem, config: Config) -> list[Step]:
         d, h, w = (-step for step in p.w.taps)
         return [_depthwise_step(p, config, p.y, p.x, unit, start, (d, h, w), (pad[0], pad[1], pad[2]))]
     bm, bc = config["bw"] * config["ph"], config["bc"]
-    d, h, w = (-(-size // s) for size, s in zip(p.x.size, c.stride, strict=True))
+    d, h, w = (ceil_div(size, s) for size, s in zip(p.x.size, c.stride, strict=True))
     rows = p.x.n * d * h * w
     values: dict[str, Any] = {
-        **{name.replace("dst_", "dx_"): value for name, value in ending(p, p.x, unit).items()},
+        **ending(p, p.x, unit, "dx"),
         "dx_c_step": p.x.c_step,
         **window_constants(c),
         **divisions("r", (d, h, w)),
@@ -105,7 +111,7 @@ def depthwise_input_steps(p: Problem, config: Config) -> list[Step]:
         "rows": rows,
         "outs": p.outs // unit,
         "w_o_step": p.w.o,
-        **{f"w_{axis}_step": step for axis, step in zip("dhw", p.w.taps, strict=True)},
+        **tap_steps("w", p.w.taps),
         "VOLUME": p.volume,
         "DENSE": p.y.c_step == 1,
         "VEC": unit,
@@ -113,8 +119,8 @@ def depthwise_input_steps(p: Problem, config: Config) -> list[Step]:
         "BC": bc,
     }
     classes = c.stride[0] * c.stride[1] * c.stride[2]
-    grid = (-(-p.outs // bc) * -(-rows // bm) * classes,)
-    return [_step(depthwise_back, grid, values, config["warps"], 1)]
+    grid = (ceil_div(p.outs, bc) * ceil_div(rows, bm) * classes,)
+    return [step_of(depthwise_back, grid, values, config["warps"], 1)]
 
 
 def _grad_values(p: Problem, x: Images, unit_x: int, unit_grad: int) -> dict[str, Any]:
@@ -139,7 +145,6 @@ def _sums_step(p: Problem, parts: Workspace, splits: int, channels: int = 0) -> 
     channels = channels or c.c
     columns = channels * c.taps
     block = 256
-    c_mul, c_shift = magic(max(channels, 1))
     values = {
         **window_constants(c),
         "parts": parts,
@@ -147,19 +152,17 @@ def _sums_step(p: Problem, parts: Workspace, splits: int, channels: int = 0) -> 
         "outs": p.outs,
         "columns": columns,
         "channels": channels,
-        "c_mul": c_mul,
-        "c_shift": c_shift,
+        **channel_division(channels),
         "kept": c.c,
         "splits": splits,
         **_dw_steps(p),
         "BN": block,
     }
-    return _step(weight_sums, (p.outs * -(-columns // block),), values, 4, 1)
+    return step_of(weight_sums, (p.outs * ceil_div(columns, block),), values, 4, 1)
 
 
 def _dw_steps(p: Problem) -> dict[str, int]:
-    taps = {f"dw_{axis}_step": step for axis, step in zip("dhw", p.w.taps, strict=True)}
-    return {"dw_o_step": p.w.o, "dw_c_step": p.w.c, **taps}
+    return {"dw_o_step": p.w.o, "dw_c_step": p.w.c, **tap_steps("dw", p.w.taps)}
 
 
 def folded_weight_steps(p: Problem, config: Config) -> list[Step]:
@@ -199,7 +202,6 @@ def weight_steps(
     bo, bn, bk, splits = config["bo"], config["bn"], config["bk"], config["splits"]
     columns = c.c * c.taps
     parts = to_parts or (Workspace((splits * p.outs * columns,)) if splits > 1 else None)
-    c_mul, c_shift = magic(max(c.c, 1))
     values: dict[str, Any] = {
         **_grad_values(p, x, unit_x, unit_grad),
         **_dw_steps(p),
@@ -209,8 +211,7 @@ def weight_steps(
         "outs": c.o // unit_grad,
         "columns": columns // unit_x,
         "channels": c.c // unit_x,
-        "c_mul": c_mul,
-        "c_shift": c_shift,
+        **channel_division(c.c),
         "groups": c.groups,
         "splits": splits,
         "CHECKED": not p.unpadded,
@@ -223,8 +224,8 @@ def weight_steps(
         "BN": bn,
         "BK": bk,
     }
-    grid = (-(-columns // bn) * -(-c.o // bo) * c.groups * splits,)
-    step = _step(weight_grad, grid, values, config["warps"], config["stages"])
+    grid = (ceil_div(columns, bn) * ceil_div(c.o, bo) * c.groups * splits,)
+    step = step_of(weight_grad, grid, values, config["warps"], config["stages"])
     if parts is None or to_parts is not None:
         return [*before, step]
     return [*before, step, _sums_step(p, parts, splits)]
@@ -250,8 +251,8 @@ def depthwise_weight_steps(p: Problem, config: Config) -> list[Step]:
         "BM": bm,
         "BC": bc,
     }
-    grid = (c.kernel[0] * c.kernel[1] * -(-p.outs // bc) * parts,)
-    step = _step(depthwise_weights, grid, values, config["warps"], 2)
+    grid = (c.kernel[0] * c.kernel[1] * ceil_div(p.outs, bc) * parts,)
+    step = step_of(depthwise_weights, grid, values, config["warps"], 2)
     return [step, _sums_step(p, sums, parts)]
 
 
@@ -273,8 +274,8 @@ def bias_steps(grad: Images, out_step: int, itemsize: int, config: Config) -> li
         "BM": bm,
         "BC": bc,
     }
-    blocks = -(-grad.channels // bc)
-    first = _step(pixel_sums, (parts * blocks,), values, config["warps"], 3)
+    blocks = ceil_div(grad.channels, bc)
+    first = step_of(pixel_sums, (parts * blocks,), values, config["warps"], 3)
     rest = {"sums": sums, "out": Arg(1), "channels": grad.channels, "parts": parts, "out_step": out_step}
-    last = _step(part_sums, (-(-grad.channels // 32),), {**rest, "BP": 32, "BC": 32}, 4, 1)
+    last = step_of(part_sums, (ceil_div(grad.channels, 32),), {**rest, "BP": 32, "BC": 32}, 4, 1)
     return [first, last]

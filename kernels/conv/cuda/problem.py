@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import gcd, prod
-from typing import Any
+from typing import Any, NamedTuple
 
+from ...cuda.step import Step
 from ...op import Attrs, Specs
 from ...spec import TensorSpec
 from ..checks import weight_shape
@@ -163,78 +164,53 @@ def packed_refusal(attrs: Attrs) -> str | None:
 
 def forward(specs: Specs, attrs: Attrs) -> Problem:
     """The problem of a call of `conv`: x, w, b, residual, y."""
-    return _forward(specs, _items(attrs))
-
-
-@lru_cache(maxsize=1024)
-def _forward(specs: Specs, items: tuple[tuple[str, Any], ...]) -> Problem:
-    attrs = dict(items)
-    x, w, b, residual, y = specs
-    layout, shape = str(attrs["layout"]), weight_shape("conv", w, attrs)
-    images = images_of(0, x, layout)
-    return Problem(
-        dtype=x.dtype,
-        itemsize=x.itemsize,
-        conv=convolution(images.channels, shape[0], shape[2:], attrs),
-        x=images,
-        y=images_of(4, y, layout),
-        w=_weight(w, shape, str(attrs["w_format"])),
-        w_index=1,
-        bias=2 if b.present else None,
-        bias_step=b.strides[0] // b.itemsize if b.present else 0,
-        residual=images_of(3, residual, layout) if residual.present else None,
-        activation=str(attrs["activation"] or ""),
-    )
+    return _problem(specs, Places(x=0, y=4, w=1, bias=2, residual=3), tuple(attrs.items()))
 
 
 def input_grad(specs: Specs, attrs: Attrs) -> Problem:
     """The problem of a call of `conv_input_grad`: grad, w, b, dx."""
-    return _input_grad(specs, _items(attrs))
-
-
-@lru_cache(maxsize=1024)
-def _input_grad(specs: Specs, items: tuple[tuple[str, Any], ...]) -> Problem:
-    attrs = dict(items)
-    grad, w, b, dx = specs
-    layout = str(attrs["layout"])
-    images = images_of(3, dx, layout)
-    return Problem(
-        dtype=grad.dtype,
-        itemsize=grad.itemsize,
-        conv=convolution(images.channels, w.shape[0], w.shape[2:], attrs),
-        x=images,
-        y=images_of(0, grad, layout),
-        w=_weight(w, w.shape, ""),
-        w_index=1,
-        bias=2 if b.present else None,
-        bias_step=b.strides[0] // b.itemsize if b.present else 0,
-    )
+    return _problem(specs, Places(x=3, y=0, w=1, bias=2), tuple(attrs.items()))
 
 
 def weight_grad(specs: Specs, attrs: Attrs) -> Problem:
     """The problem of a call of `conv_weight_grad`: x, grad, dw."""
-    return _weight_grad(specs, _items(attrs))
+    return _problem(specs, Places(x=0, y=1, w=2), tuple(attrs.items()))
+
+
+class Places(NamedTuple):
+    """Which tensor of a call is which; None for what an op does not have."""
+
+    x: int
+    y: int
+    w: int
+    bias: int | None = None
+    residual: int | None = None
 
 
 @lru_cache(maxsize=1024)
-def _weight_grad(specs: Specs, items: tuple[tuple[str, Any], ...]) -> Problem:
+def _problem(specs: Specs, places: Places, items: tuple[tuple[str, Any], ...]) -> Problem:
     attrs = dict(items)
-    x, grad, dw = specs
-    layout = str(attrs["layout"])
-    images = images_of(0, x, layout)
+    layout, form, w = str(attrs["layout"]), str(attrs.get("w_format") or ""), specs[places.w]
+    shape = weight_shape("conv", w, attrs)
+    x = images_of(places.x, specs[places.x], layout)
+
+    def given(place: int | None) -> int | None:
+        return None if place is None or not specs[place].present else place
+
+    bias, residual = given(places.bias), given(places.residual)
     return Problem(
-        dtype=x.dtype,
-        itemsize=x.itemsize,
-        conv=convolution(images.channels, dw.shape[0], dw.shape[2:], attrs),
-        x=images,
-        y=images_of(1, grad, layout),
-        w=_weight(dw, dw.shape, ""),
-        w_index=2,
+        dtype=w.dtype,
+        itemsize=w.itemsize,
+        conv=convolution(x.channels, shape[0], shape[2:], attrs),
+        x=x,
+        y=images_of(places.y, specs[places.y], layout),
+        w=_weight(w, shape, form),
+        w_index=places.w,
+        bias=bias,
+        bias_step=0 if bias is None else specs[bias].strides[0] // w.itemsize,
+        residual=None if residual is None else images_of(residual, specs[residual], layout),
+        activation=str(attrs.get("activation") or ""),
     )
-
-
-def _items(attrs: Attrs) -> tuple[tuple[str, Any], ...]:
-    return tuple(attrs.items())
 
 
 # --- What kernels are given ---------------------------------------------------------------------------------
@@ -259,11 +235,22 @@ def divisions(prefix: str, sizes: Triple) -> dict[str, int]:
     return found
 
 
+def channel_division(channels: int) -> dict[str, int]:
+    """The parameters `c_mul, c_shift` of kernels that take (tap, channel) apart."""
+    c_mul, c_shift = magic(max(channels, 1))
+    return {"c_mul": c_mul, "c_shift": c_shift}
+
+
 def steps_of(name: str, images: Images, unit: int, channel: str = "c") -> dict[str, int]:
     """The parameters `x_n_step, x_d_step, ..., x_c_step`, in units of `unit` elements but for the last."""
     found = {f"{name}_{axis}_step": step // unit for axis, step in zip("ndhw", images.steps, strict=True)}
     found[f"{name}_{channel}_step"] = images.c_step
     return found
+
+
+def tap_steps(name: str, taps: Triple, unit: int = 1) -> dict[str, int]:
+    """The parameters `w_d_step, w_h_step, w_w_step`, in units of `unit` elements."""
+    return {f"{name}_{axis}_step": step // unit for axis, step in zip("dhw", taps, strict=True)}
 
 
 def by_axis(name: str, values: Triple, upper: bool = False) -> dict[str, int]:
@@ -282,6 +269,9 @@ def window_constants(conv: Convolution) -> dict[str, int]:
     }
 
 
-def only(fn: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the values that a Triton function has parameters for."""
-    return {name: values[name] for name in fn.arg_names if name in values}
+def step_of(
+    fn: Any, grid: tuple[int, ...], values: Mapping[str, Any], warps: int = 4, stages: int = 3
+) -> Step:
+    """A launch of a Triton function with those of the values that it has parameters for."""
+    args = {name: values[name] for name in fn.arg_names if name in values}
+    return Step(fn, grid, args, warps=warps, stages=stages, any_int=True)

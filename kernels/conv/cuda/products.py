@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from math import gcd, prod
 from typing import Any
 
+from ...cpu.cycles import ceil_div
 from ...cuda.step import Arg, Descriptor, Step, Workspace
 from ...kernel import Config
 from ..grad_geometry import Triple
@@ -17,9 +18,11 @@ from .problem import (
     Problem,
     Weight,
     by_axis,
+    channel_division,
     divisions,
-    only,
+    step_of,
     steps_of,
+    tap_steps,
     window_constants,
 )
 from .sums import add_parts, laid_out
@@ -63,7 +66,7 @@ def ways(p: Problem, back: bool) -> Ways:
     c = p.conv
     if not back:
         return Ways(False, p.x, p.y, c.o, c.c, p.w.o, p.w.c, p.y.size, 1, 0)
-    d, h, w = (-(-size // s) for size, s in zip(p.x.size, c.stride, strict=True))
+    d, h, w = (ceil_div(size, s) for size, s in zip(p.x.size, c.stride, strict=True))
     numbers = sorted(range(prod(c.stride)), key=lambda cls: -class_taps(p, cls))
     order = sum(cls << 4 * place for place, cls in enumerate(numbers)) if len(numbers) <= 16 else 0
     order -= 2**64 if order >= 2**63 else 0
@@ -147,7 +150,7 @@ def product_steps(
         "splits": splits,
         "order": to.order,
         "w_step": along[0] // vec_w,
-        **{f"w_{axis}_step": step // vec_w for axis, step in zip("dhw", w.taps, strict=True)},
+        **tap_steps("w", w.taps, vec_w),
         "w_group_step": w.group // vec_w,
         "BACK": back,
         "VOLUME": p.volume,
@@ -167,11 +170,9 @@ def product_steps(
     steps = []
     for first in range(0, to.dst.n, per_launch):
         rows = min(per_launch, to.dst.n - first) * to.rows
-        tiles = -(-rows // bm) * -(-to.outs // bn) * p.conv.groups * splits * to.classes
-        args = only(implicit, {**values, "first": first, "rows": rows})
-        steps.append(
-            Step(implicit, (tiles,), args, warps=config["warps"], stages=config["stages"], any_int=True)
-        )
+        tiles = ceil_div(rows, bm) * ceil_div(to.outs, bn) * p.conv.groups * splits * to.classes
+        args = {**values, "first": first, "rows": rows}
+        steps.append(step_of(implicit, (tiles,), args, config["warps"], config["stages"]))
     if parts is not None:
         steps.append(_sum_step(p, to, parts, splits, values))
     return [*before, *steps]
@@ -216,14 +217,14 @@ def result_unit(p: Problem, dst: Images, outs: int) -> int:
     return dst.unit(p.itemsize, outs, *(p.residual.steps if p.residual else ()))
 
 
-def ending(p: Problem, dst: Images, unit: int) -> dict[str, Any]:
-    """The parameters of `device.finish`."""
+def ending(p: Problem, dst: Images, unit: int, name: str = "dst") -> dict[str, Any]:
+    """The parameters of `device.finish`; `name` is what the kernel calls dst."""
     residual = p.residual or replace(dst, c_step=1)
     return {
         "bias": Arg(dst.index if p.bias is None else p.bias),
         "bias_step": p.bias_step,
         "residual": Arg(residual.index),
-        **steps_of("dst", dst, unit, "o"),
+        **steps_of(name, dst, unit, "o"),
         **steps_of("residual", residual, unit, "o"),
         "VEC_DST": unit,
         "HAS_BIAS": p.bias is not None,
@@ -250,8 +251,8 @@ def _sum_step(p: Problem, to: Ways, parts: Workspace, splits: int, values: dict[
         "BM": bm,
         "BN": bn,
     }
-    grid = (-(-rows // bm) * -(-outs // bn) * to.classes,)
-    return Step(add_parts, grid, only(add_parts, args), any_int=True)
+    grid = (ceil_div(rows, bm) * ceil_div(outs, bn) * to.classes,)
+    return step_of(add_parts, grid, args)
 
 
 # --- What goes before the product ---------------------------------------------------------------------------
@@ -313,10 +314,10 @@ def layout_step(
         "BM": bm,
         "BC": bc,
     }
-    grid = (-(-rows // bm) * -(-c // bc),)
+    grid = (ceil_div(rows, bm) * ceil_div(c, bc),)
     steps = (d * h * w * c if images.n > 1 else 0, h * w * c if d > 1 else 0, w * c if h > 1 else 0)
     there = replace(images, channels=c, size=size, steps=(*steps, c if w > 1 else 0), c_step=1)
-    return Step(laid_out, grid, only(laid_out, args), any_int=True), out, there
+    return step_of(laid_out, grid, args), out, there
 
 
 def readable_weight(p: Problem, to: Ways, held: Held) -> tuple[list[Step], Packed, Arg | Workspace]:
@@ -407,9 +408,8 @@ def gather_steps(p: Problem, config: Config) -> list[Step]:
     c = p.conv
     unit = result_unit(p, p.y, c.o)
     bm, bn, bk = config["bm"], config["bn"], config["bk"]
-    channels = divisions("c", (c.c, 1, 1))
     values: dict[str, Any] = {
-        **{name.replace("dst_", "y_"): value for name, value in ending(p, p.y, unit).items()},
+        **ending(p, p.y, unit, "y"),
         **divisions("r", p.y.size),
         **by_axis("x", p.x.size),
         **by_axis("pad", c.pad),
@@ -421,12 +421,11 @@ def gather_steps(p: Problem, config: Config) -> list[Step]:
         "outs": c.o // unit,
         "terms": c.c * c.taps,
         "channels": c.c,
-        "c_mul": channels["cd_mul"],
-        "c_shift": channels["cd_shift"],
+        **channel_division(c.c),
         "groups": c.groups,
         "w_o_step": p.w.o,
         "w_c_step": p.w.c,
-        **{f"w_{axis}_step": step for axis, step in zip("dhw", p.w.taps, strict=True)},
+        **tap_steps("w", p.w.taps),
         "VOLUME": p.volume,
         "TURNED_X": p.x.steps[3] == 1 and c.stride[2] == 1 and p.x.c_step != 1,
         "PRECISION": precision(p, config),
@@ -438,7 +437,7 @@ def gather_steps(p: Problem, config: Config) -> list[Step]:
     steps = []
     for first in range(0, p.y.n, per_launch):
         rows = min(per_launch, p.y.n - first) * p.y.pixels
-        grid = (-(-rows // bm) * -(-c.o // bn) * c.groups,)
-        args = only(gather, {**values, "first": first, "rows": rows})
-        steps.append(Step(gather, grid, args, warps=config["warps"], stages=config["stages"], any_int=True))
+        grid = (ceil_div(rows, bm) * ceil_div(c.o, bn) * c.groups,)
+        args = {**values, "first": first, "rows": rows}
+        steps.append(step_of(gather, grid, args, config["warps"], config["stages"]))
     return steps

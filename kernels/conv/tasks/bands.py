@@ -28,7 +28,7 @@ from numba.extending import intrinsic
 from ...cpu.compile import part
 from ...cpu.memory import load_word
 from ...cpu.vector_ir import I32, I64, counted_loop, i64, offset, pointer
-from . import indirect as words
+from . import words
 from .elements import vectors_of
 
 load = load_word

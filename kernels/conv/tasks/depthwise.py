@@ -23,7 +23,7 @@ from numba.extending import intrinsic
 from ...cpu.compile import part
 from ...cpu.memory import load_word, store_fence, store_word
 from ...cpu.vector_ir import I64, counted_loop, i64, offset, pointer, prefetch, times
-from . import indirect as words
+from . import words
 from .elements import elements, vectors_of
 
 load = load_word

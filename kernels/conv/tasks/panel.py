@@ -23,7 +23,7 @@ from numba.extending import intrinsic
 from ...cpu.compile import part
 from ...cpu.memory import load_word, store_word
 from ...cpu.vector_ir import I32, I64, Vectors, counted_loop, offset, pointer
-from . import indirect as words
+from . import words
 from .elements import elements, vectors_of
 from .left_pixels import LEFT_COUNT, LEFT_R, LEFT_SEGMENT, LEFT_Y, gather_part
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from ...cpu.compile import part
 from ...cpu.memory import call_task, fetch_line, load_word, store_fence, store_word
-from . import indirect as words
+from . import words
 from .elements import elements
 from .indirect_tile import indirect_tile
 from .left_pixels import left_products

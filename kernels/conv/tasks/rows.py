@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 from ...cpu.compile import part
 from ...cpu.memory import load_word, stack_words, store_word
 from ...cpu.vector_ir import I64, Vectors, offset, pointer, times
-from . import indirect as words
+from . import words
 from .elements import elements
 
 load = load_word

@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...cpu.cycles import ceil_div
 from ...cuda import ranking
 from ...cuda.device import Device
-from ...cuda.ranking import Block, Work, ceil_div
+from ...cuda.ranking import Block, Work
 from ...kernel import Config
 from .plans import (
     ITEM_BYTES,

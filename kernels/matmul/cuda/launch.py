@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,9 @@ from ...cuda.step import Arg, Descriptor, Step, Workspace
 from ...kernel import Config
 from ...op import Attrs, Specs
 from . import choices, plans, row_kernels, tile_kernels
+from .calls import Calls
 from .plans import Plan
 from .product import Product
-
-ProductOf = Callable[[Specs, Attrs], Product]
-Refusal = Callable[[Specs, Attrs], str | None]
 
 _FUNCTIONS = {
     "by_pointers": tile_kernels.by_pointers,
@@ -24,26 +22,11 @@ _FUNCTIONS = {
     "few_rows": row_kernels.few_rows,
 }
 _POINTERS = ("a", "b", "c", "bias", "residual", "a_scale", "b_scale")
-_TURNED = {"a": "b", "b": "a", "a_scale": "b_scale", "b_scale": "a_scale"}
 
 
-@dataclass(frozen=True)
-class Calls:
-    """The calls of one op.
-
-    Attributes:
-        product: the product behind a call.
-        places: which tensor of a call is a, b, c, bias, residual, a_scale, b_scale; those that there are.
-        refuse: why no kernel here can take a call, beside what its sizes say.
-    """
-
-    product: ProductOf
-    places: Mapping[str, int]
-    refuse: Refusal = lambda specs, attrs: None
-
-    def problem(self, specs: Specs, attrs: Attrs) -> str | None:
-        """Why no kernel here can take a call; None when they can."""
-        return self.refuse(specs, attrs) or plans.size_problem(self.product(specs, attrs))
+def _problem(calls: Calls, specs: Specs, attrs: Attrs) -> str | None:
+    """Why no kernel here can take a call; None when they can."""
+    return calls.refuse(specs, attrs) or plans.size_problem(calls.product(specs, attrs))
 
 
 @dataclass(frozen=True)
@@ -62,7 +45,7 @@ class Tiles:
 
     def supports(self, specs: Specs, attrs: Attrs) -> str | None:
         """For `@kernel`."""
-        reason = self.calls.problem(specs, attrs)
+        reason = _problem(self.calls, specs, attrs)
         if reason is not None:
             return reason
         p, device = self.calls.product(specs, attrs), facts(specs[0].device)
@@ -81,18 +64,18 @@ class Tiles:
     def bind(self, specs: Specs, attrs: Attrs, config: Config) -> CudaLaunch:
         """The launch of a call."""
         p, device = self.calls.product(specs, attrs), facts(specs[0].device)
-        unit, places = self._unit(p), self.calls.places
         q = p.turn() if config["turned"] else p
+        unit, places = self._unit(p), self.calls.placed(q)
         full = choices.completed(q, config, unit, self.mover, device)
         if self.mover == "threads":
-            return launcher(specs, *_steps(places, q, plans.pointer_plans(q, full, device.multiprocessors)))
+            return launcher(specs, *_steps(places, plans.pointer_plans(q, full, device.multiprocessors)))
 
         def unaligned() -> Sequence[Step]:
             other = choices.completed(q, choices.unaligned_config(unit), unit, "threads", device)
-            return _steps(places, q, plans.pointer_plans(q, other, device.multiprocessors))
+            return _steps(places, plans.pointer_plans(q, other, device.multiprocessors))
 
         plan = plans.descriptor_plan(q, full, device.multiprocessors)
-        return launcher(specs, *_steps(places, q, [plan]), otherwise=unaligned)
+        return launcher(specs, *_steps(places, [plan]), otherwise=unaligned)
 
     def _unit(self, p: Product) -> str:
         return self.unit or p.dtype
@@ -106,7 +89,7 @@ class Rows:
 
     def supports(self, specs: Specs, attrs: Attrs) -> str | None:
         """For `@kernel`."""
-        reason = self.calls.problem(specs, attrs)
+        reason = _problem(self.calls, specs, attrs)
         if reason is not None:
             return reason
         return choices.few_rows_problem(self.calls.product(specs, attrs), facts(specs[0].device))
@@ -122,18 +105,16 @@ class Rows:
     def bind(self, specs: Specs, attrs: Attrs, config: Config) -> CudaLaunch:
         """The launch of a call."""
         q = choices.with_few_rows(self.calls.product(specs, attrs))
-        return launcher(specs, *_steps(self.calls.places, q, plans.rows_plans(q, config)))
+        return launcher(specs, *_steps(self.calls.placed(q), plans.rows_plans(q, config)))
 
 
-def _steps(places: Mapping[str, int], p: Product, plans: Sequence[Plan]) -> list[Step]:
+def _steps(places: Mapping[str, int], plans: Sequence[Plan]) -> list[Step]:
     """The steps of some plans. Scratch is shared: launches on one stream follow each other."""
-    if p.turned:
-        places = {_TURNED.get(name, name): place for name, place in places.items()}
     sums = max(plan.sums for plan in plans)
     arrivals = max(plan.arrivals for plan in plans)
     scratch = {
         "sums": Workspace((sums,)) if sums else None,
-        # Each launch leaves its counters at zero, for the next step of the call.
+        # Each launch leaves its counters at zero: for the next step of the call, and for the next call.
         "arrivals": Workspace((arrivals,), "int32", zero=True) if arrivals else None,
     }
     steps = []

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...cuda.ranking import ceil_div
+from ...cpu.cycles import ceil_div
 from .product import BATCH_AXES, Operand, Product
 
 LONGEST = 2**31 - 2**12
 """The largest size of an axis: row and column numbers of a tile that reaches past the end are 32-bit."""
 MOST_ROWS = 4
 """Above it, multiply-adds of float32 would take longer than reading B."""
-ITEM_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float8_e4m3fn": 1}
+ITEM_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8, "float8_e4m3fn": 1}
 VECTOR_BYTES = 16
 
 _NO_TILES = {

@@ -1,7 +1,6 @@
 // Matrix products in full float32 or float64, one multiply-add at a time on the ordinary cores.
 //
-//   block    a tile of C, BM x BN; its operands come DEPTH of k at a time through STAGES buffers of shared memory,
-//            A as [k][row], B as [k][column], copied while earlier ones are computed with
+//   block    a tile of C, BM x BN (`by_tiles` in product.cuh); in shared memory A is [k][row], B [k][column]
 //   warp     4 x 8 threads
 //   thread   TM x TN sums in registers, in squares of 16 bytes that lie apart, so that the 8 threads of a row read
 //            128 bytes without a bank conflict
@@ -40,93 +39,65 @@ KW_DEVICE void bring(T* to, const T* from, i64 rs, i64 cs, int rows, int depth) 
   }
 }
 
+// For `by_tiles`.
+template <class T, int BM_, int BN_, int DEPTH_, int TM, int TN, int a_how, int b_how>
+struct Simt {
+  typedef T Element;
+  typedef T Sum;
+  static constexpr int BM = BM_, BN = BN_, DEPTH = DEPTH_, THREADS = BM / TM * (BN / TN), V = 16 / int(sizeof(T));
+  static constexpr int PITCH_A = BM + V, PITCH_B = BN + V, B_AT = DEPTH * PITCH_A, HELD = DEPTH * (PITCH_A + PITCH_B);
+  static constexpr int SQUARES_M = TM / V, SQUARES_N = TN / V, PARTS = SQUARES_M, PITCH = BN + V;
+  static_assert(BN % (8 * TN) == 0 && BM % (4 * TM) == 0 && TM % V == 0 && TN % V == 0, "whole warps of 4 x 8");
+  struct Sums {
+    T of[TM][TN];
+  };
+
+  int down, across;  // where the thread's first square is
+
+  KW_DEVICE Simt() {
+    constexpr int WARPS_ACROSS = BN / TN / 8;
+    int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
+    down = (warp / WARPS_ACROSS * 4 + lane / 8) * V;
+    across = (warp % WARPS_ACROSS * 8 + lane % 8) * V;
+  }
+  KW_DEVICE void bring_a(T* to, const T* from, i64 rs, i64 cs, int rows, int depth) const {
+    bring<T, BM, DEPTH, PITCH_A, THREADS, a_how>(to, from, rs, cs, rows, depth);
+  }
+  KW_DEVICE void bring_b(T* to, const T* from, i64 rs, i64 cs, int rows, int depth) const {
+    bring<T, BN, DEPTH, PITCH_B, THREADS, b_how>(to, from, rs, cs, rows, depth);
+  }
+  KW_DEVICE void multiply(Sums& sums, const T* at) const {
+#pragma unroll
+    for (int k = 0; k < DEPTH; k++) {
+      Pack<T, V> of_a[SQUARES_M], of_b[SQUARES_N];
+#pragma unroll
+      for (int i = 0; i < SQUARES_M; i++)
+        of_a[i] = load<Pack<T, V>>(at + k * PITCH_A + i * (BM / SQUARES_M) + down);
+#pragma unroll
+      for (int j = 0; j < SQUARES_N; j++)
+        of_b[j] = load<Pack<T, V>>(at + B_AT + k * PITCH_B + j * (BN / SQUARES_N) + across);
+#pragma unroll
+      for (int i = 0; i < TM; i++)
+#pragma unroll
+        for (int j = 0; j < TN; j++) sums.of[i][j] += of_a[i / V].e[i % V] * of_b[j / V].e[j % V];
+    }
+  }
+  KW_DEVICE void put(const Sums& sums, int part, T* to) const {
+#pragma unroll
+    for (int v = 0; v < V; v++) {
+#pragma unroll
+      for (int j = 0; j < SQUARES_N; j++) {
+        Pack<T, V> some;
+#pragma unroll
+        for (int u = 0; u < V; u++) some.e[u] = sums.of[part * V + v][j * V + u];
+        store_shared(to + (down + v) * PITCH + j * (BN / SQUARES_N) + across, some);
+      }
+    }
+  }
+};
+
 template <class T, int BM, int BN, int DEPTH, int TM, int TN, int STAGES, int a_how, int b_how, bool wide_c,
           bool has_bias, bool has_residual, int activation>
 KW_DEVICE void simt_matmul(const Product& g, unsigned char* shared) {
-  constexpr int V = 16 / int(sizeof(T));
-  constexpr int THREADS = BM / TM * (BN / TN), PITCH_A = BM + V, PITCH_B = BN + V;
-  constexpr int HELD = DEPTH * (PITCH_A + PITCH_B), WARPS_ACROSS = BN / TN / 8;
-  static_assert(BN % (8 * TN) == 0 && BM % (4 * TM) == 0 && TM % V == 0 && TN % V == 0, "whole warps of 4 x 8");
-  T* buffers = reinterpret_cast<T*>(shared);
-  int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
-  int down = (warp / WARPS_ACROSS * 4 + lane / 8) * V, across = (warp % WARPS_ACROSS * 8 + lane % 8) * V;
-  constexpr int SQUARES_M = TM / V, SQUARES_N = TN / V;
-
-  for (i64 id = blockIdx.x; id < g.tiles; id += gridDim.x) {
-    const T *a, *b;
-    int rows, columns;
-    {
-      Tile<T> tile = tile_of<T>(g, id, BM, BN);
-      rows = within(g.m - tile.row, BM);
-      columns = within(g.n - tile.column, BN);
-      a = tile.a + tile.row * g.a_rs;
-      b = tile.b + tile.column * g.b_cs;
-    }
-    auto bring_step = [&](int buffer, i64 left) {
-      T* to = buffers + buffer * HELD;
-      int depth = within(left, DEPTH);
-      bring<T, BM, DEPTH, PITCH_A, THREADS, a_how>(to, a, g.a_rs, g.a_cs, rows, depth);
-      bring<T, BN, DEPTH, PITCH_B, THREADS, b_how>(to + DEPTH * PITCH_A, b, g.b_cs, g.b_rs, columns, depth);
-      a += DEPTH * g.a_cs;
-      b += DEPTH * g.b_rs;
-    };
-    T sums[TM][TN];
-#pragma unroll
-    for (int i = 0; i < TM; i++)
-#pragma unroll
-      for (int j = 0; j < TN; j++) sums[i][j] = T(0);
-
-#pragma unroll
-    for (int step = 0; step < STAGES - 1; step++) {
-      if (step * DEPTH < g.k) bring_step(step, g.k - step * DEPTH);
-      commit_copies();
-    }
-    int used = 0;
-    for (i64 left = g.k; left > 0; left -= DEPTH) {
-      wait_copies<STAGES - 2>();
-      __syncthreads();  // this step's operands are there, and nobody reads the buffer that is filled next
-      constexpr int AHEAD = (STAGES - 1) * DEPTH;
-      if (left > AHEAD) bring_step(used ? used - 1 : STAGES - 1, left - AHEAD);
-      commit_copies();
-      const T* at = buffers + used * HELD;
-      used = used + 1 == STAGES ? 0 : used + 1;
-#pragma unroll
-      for (int k = 0; k < DEPTH; k++) {
-        Pack<T, V> of_a[SQUARES_M], of_b[SQUARES_N];
-#pragma unroll
-        for (int i = 0; i < SQUARES_M; i++)
-          of_a[i] = load<Pack<T, V>>(at + k * PITCH_A + i * (BM / SQUARES_M) + down);
-#pragma unroll
-        for (int j = 0; j < SQUARES_N; j++)
-          of_b[j] = load<Pack<T, V>>(at + DEPTH * PITCH_A + k * PITCH_B + j * (BN / SQUARES_N) + across);
-#pragma unroll
-        for (int i = 0; i < TM; i++)
-#pragma unroll
-          for (int j = 0; j < TN; j++) sums[i][j] += of_a[i / V].e[i % V] * of_b[j / V].e[j % V];
-      }
-    }
-
-    forget(id);
-    Tile<T> tile = tile_of<T>(g, id, BM, BN);
-    // The sums go through shared memory, so that neighbouring threads write neighbouring elements of C.
-    constexpr int PART = BM / SQUARES_M, PITCH = BN + V;
-    static_assert(PART * PITCH <= STAGES * HELD, "a part of the sums fits where the operands were");
-#pragma unroll
-    for (int i = 0; i < SQUARES_M; i++) {
-      __syncthreads();  // nobody reads operands, or the part before, any more
-#pragma unroll
-      for (int v = 0; v < V; v++) {
-#pragma unroll
-        for (int j = 0; j < SQUARES_N; j++) {
-          Pack<T, V> part;
-#pragma unroll
-          for (int u = 0; u < V; u++) part.e[u] = sums[i * V + v][j * V + u];
-          store_shared(buffers + (down + v) * PITCH + j * (BN / SQUARES_N) + across, part);
-        }
-      }
-      __syncthreads();
-      finish<T, PART, BN, PITCH, THREADS, wide_c ? V : 1, has_bias, has_residual, activation>(g, tile, buffers, i * PART);
-    }
-    __syncthreads();  // the next tile begins with the first buffers
-  }
+  by_tiles<Simt<T, BM, BN, DEPTH, TM, TN, a_how, b_how>, STAGES, wide_c, has_bias, has_residual, activation>(g, shared);
 }

@@ -13,7 +13,7 @@ import kernelwright as kw
 from kernelwright import nn
 from kernelwright.kernels.errors import ConfigError, ShapeError
 
-torch = pytest.importorskip("torch", reason="waits for PyTorch, whose layers these are")
+torch = pytest.importorskip("torch", reason="compares with torch: pip install 'kernelwright[torch]'")
 
 KEY = 0
 LAYERS: dict[str, tuple[Callable[[], Any], Callable[[], Any], tuple[int, ...]]] = {

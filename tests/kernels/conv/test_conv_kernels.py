@@ -10,6 +10,7 @@ import pytest
 from conv_calls import CONV, NAMES, configs, kernel_called, random_calls, specs_of, taken, verdicts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from odd_weights import odd_weights, truth_for
 from problem_count import problem_count
 
 import kernelwright as kw
@@ -146,6 +147,24 @@ def test_the_result_can_go_to_a_window_of_a_larger_array() -> None:
         np.testing.assert_allclose(out, plain, rtol=0, atol=1e-13)
         out[...] = 0
         assert not room.any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_that_are_no_numbers_spoil_nothing_but_what_reaches_over_the_border(name: str) -> None:
+    kernel, tried = kernel_called(name), 0
+    for layout in ("NHWC", "NCHW"):
+        for sizes in ((5, 33), (32, 32, 32)):
+            for sample in odd_weights(layout, "float32", *sizes):
+                if not taken(kernel, sample):
+                    continue
+                specs, attrs = specs_of(sample)
+                y = np.zeros(specs[-1].shape, np.float32)
+                kernel.bind(specs, attrs, configs(kernel, sample)[0], 1)(*sample.inputs, y)
+                assert np.isfinite(y).any()
+                verdict = truth_for(sample, y).judge([y], specs, None, kernel.error)
+                assert verdict.ok, f"{sample}: {verdict.text}"
+                tried += 1
+    assert tried
 
 
 # --- controls: a wrong kernel must be caught ----------------------------------------------------------------

@@ -144,8 +144,8 @@ def mutants() -> Iterator[Mutant]:
     """Every barrier taken out, copies waited for too late, edges not looked at."""
     barrier = "__syncthreads();"
     for kernel, file, barriers in (
-        ("matmul/cuda_cupy/simt", "matmul/cuda/simt.cu", 4),
-        ("matmul/cuda_cupy/tensor_cores", "matmul/cuda/tensor_cores.cu", 4),
+        ("matmul/cuda_cupy/simt", "matmul/cuda/product.cuh", 4),
+        ("matmul/cuda_cupy/tensor_cores", "matmul/cuda/product.cuh", 4),
         ("conv/cuda_cupy/direct", "conv/cuda/few_channels.cu", 2),
     ):
         yield from (Mutant(kernel, file, barrier, nth) for nth in range(barriers))
@@ -153,8 +153,8 @@ def mutants() -> Iterator[Mutant]:
     yield from (
         Mutant("conv/cuda_cupy/depthwise_planes", "conv/cuda/depthwise.cu", barrier, nth) for nth in (1, 2)
     )
-    for kernel, file in (("simt", "matmul/cuda/simt.cu"), ("tensor_cores", "matmul/cuda/tensor_cores.cu")):
-        yield Mutant(f"matmul/cuda_cupy/{kernel}", file, "STAGES - 2>", 0, "STAGES - 1>")
+    for kernel in ("simt", "tensor_cores"):
+        yield Mutant(f"matmul/cuda_cupy/{kernel}", "matmul/cuda/product.cuh", "STAGES - 2>", 0, "STAGES - 1>")
     yield Mutant("matmul/cuda_cupy/simt", "matmul/cuda/simt.cu", "k < depth && row < rows", 0, "k < depth")
     yield Mutant("matmul/cuda_cupy/simt", "matmul/cuda/simt.cu", "k < depth && row < rows", 0, "row < rows")
     yield Mutant(

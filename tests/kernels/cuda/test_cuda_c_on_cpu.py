@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from cuda_cpu import Case, judged, kernel_by_id, need_compiler
+from cuda_cpu import SCHEDULES, Case, judged, kernel_by_id, need_compiler, run
 from gpu_extra import need
+from odd_weights import odd_weights, truth_for
 
 need("cupy")
 need_compiler()
@@ -123,6 +124,15 @@ def results_of_any_layout() -> Iterator[Case]:
             out = TensorSpec((40, 50), dtype, "cpu", (strides[0] * size, strides[1] * size))
             sample = Sample(f"steps {strides}", (_normal(dtype, 40, 30), _normal(dtype, 30, 50)))
             yield Case.of(f"matmul/cuda_cupy/{kernel}", sample, {"bm": 64, "bn": 64}, outputs=[out])
+            # With a bias for each row of what is computed where the result lies column by column.
+            inputs = (
+                _normal(dtype, 40, 30),
+                _normal(dtype, 50, 30),
+                _normal(dtype, 50),
+                _normal(dtype, 40, 50),
+            )
+            sample = Sample(f"linear, steps {strides}", inputs, {"activation": "silu"})
+            yield Case.of(f"linear/cuda_cupy/{kernel}", sample, {"bm": 64, "bn": 64}, outputs=[out])
 
 
 def blocks_with_many_tiles() -> Iterator[Case]:
@@ -155,4 +165,29 @@ def special() -> dict[str, list[tuple[Case, Verdict]]]:
 @pytest.mark.parametrize("name", [cases.__name__ for cases in SPECIAL])
 def test_special_memory(special: dict[str, list[tuple[Case, Verdict]]], name: str) -> None:
     wrong = [f"{case}: {verdict.text}" for case, verdict in special[name] if not verdict.ok]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_weights_that_are_no_numbers_spoil_nothing_but_what_reaches_over_the_border() -> None:
+    """Padding is zeros here, which they turn into NaN; inside, and in other channels, all is right."""
+    cases = [
+        Case.of(f"conv/cuda_cupy/{kernel}", sample)
+        for kernel, dtype, layout, sizes in (
+            ("depthwise_channels", "float32", "NHWC", (8, 8, 8)),
+            ("depthwise_channels", "bfloat16", "NHWC", (8, 8, 8)),
+            ("depthwise_planes", "float32", "NCHW", (6, 6, 6)),
+            ("direct", "float32", "NHWC", (3, 8)),
+            ("direct", "float16", "NCHW", (3, 8)),
+        )
+        for sample in odd_weights(layout, dtype, *sizes)
+    ]
+    wrong = []
+    for case, runs in zip(cases, run([case.job() for case in cases]), strict=True):
+        assert len(runs) == len(SCHEDULES)
+        assert case.places[-1] is not None
+        result = case.places[-1].array(runs[0][-1])
+        assert np.isfinite(result.astype(np.float64)).any()
+        verdict = case.judged(runs, truth_for(case.sample, result))
+        if not verdict.ok:
+            wrong.append(f"{case}: {verdict.text}")
     assert not wrong, "\n".join(wrong)

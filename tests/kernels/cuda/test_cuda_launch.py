@@ -14,7 +14,15 @@ from stub_driver import Runtime, last, library, stub_in_force, without_gpu  # no
 
 from kernelwright.kernels.cuda import launch as launching  # noqa: E402
 from kernelwright.kernels.cuda.launch import launcher  # noqa: E402
-from kernelwright.kernels.cuda.step import Arg, Descriptor, Step, element_strides, is_wide, variant  # noqa: E402
+from kernelwright.kernels.cuda.step import (  # noqa: E402
+    Arg,
+    Descriptor,
+    Step,
+    Workspace,
+    element_strides,
+    is_wide,
+    variant,
+)
 from kernelwright.kernels.errors import LayoutError, RegistrationError  # noqa: E402
 from kernelwright.kernels.spec import ABSENT, TensorSpec  # noqa: E402
 
@@ -130,6 +138,34 @@ def test_steps_run_in_order_and_share_their_workspace() -> None:
     launch(*_tensors())
     assert last().launches == before + 2
     assert len(launch.workspaces) == 1
+
+
+class OnCpu(launching.TorchRuntime):
+    """torch's runtime with zeros on the CPU, on the stream and in the capture that a test names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now, self.captured, self.made = 1, False, 0
+        self._stream = lambda index: self.now
+        self._capturing = lambda: self.captured
+
+    def _new_zeros(self, shape: tuple[int, ...], dtype: str, index: int) -> torch.Tensor:
+        self.made += 1
+        return torch.zeros(shape, dtype=launching.torch_dtype(dtype))
+
+
+def test_zeros_are_set_once_a_stream_and_by_every_graph() -> None:
+    runtime, piece = OnCpu(), Workspace((8,), "int32", zero=True)
+    first = runtime.workspace(piece, 0)
+    assert runtime.workspace(Workspace((5,), "int32", zero=True), 0) is first
+    assert runtime.made == 1
+    assert runtime.workspace(Workspace((9,), "int32", zero=True), 0).numel() >= 9
+    runtime.now = 2
+    assert runtime.workspace(piece, 0) is not first
+    runtime.captured, before = True, runtime.made
+    graphs = [runtime.workspace(piece, 0) for _ in range(2)]
+    assert graphs[0] is not graphs[1]
+    assert runtime.made == before + 2
 
 
 def test_only_so_many_argument_lists_are_kept() -> None:

@@ -13,7 +13,7 @@ from kernelwright.engine.eager import call_all
 from kernelwright.kernels.op import AnyArray, get_op
 from kernelwright.kernels.recurrent import samples
 
-torch = pytest.importorskip("torch", reason="torch is what these results are compared with")
+torch = pytest.importorskip("torch", reason="compares with torch: pip install 'kernelwright[torch]'")
 TOLERANCE = {
     "float32": 2e-5,
     "float64": 1e-13,
