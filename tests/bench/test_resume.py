@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from kernelwright.bench import session as sessions
 from kernelwright.bench.cli import app
+from kernelwright.bench.compare.result import Comparison
 from kernelwright.bench.machine import Roof
 from kernelwright.bench.session import Options, prepare
 from kernelwright.bench.store import Run, Store, StoreError, owner
@@ -216,3 +217,15 @@ def test_the_command_line_says_that_it_resumes(monkeypatch: pytest.MonkeyPatch) 
     assert "resuming" not in again.output
     document = json.loads(next(iter(sorted(Path("kernelwright-results").glob("*.json")))).read_text())
     assert len(document["results"]) == 6
+
+
+def test_a_comparison_is_kept_where_that_can_be_done() -> None:
+    Path("file").write_text("")
+    comparison = Comparison({}, {}, "2026-01-01T00:00:00+00:00", suite="quick", status="complete")
+    told: list[str] = []
+    keeping.keep_comparison(comparison, Path("file/s.sqlite"), told.append)
+    assert "kept in the document alone" in told[0]
+    keeping.keep_comparison(comparison, Path("s.sqlite"), told.append)
+    with Store.open(Path("s.sqlite"), read_only=True) as store:
+        assert store.comparisons() == [comparison]
+    assert len(told) == 1
