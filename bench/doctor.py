@@ -271,4 +271,4 @@ def _noise() -> Iterator[Finding]:
             "cpupower frequency-set -g performance",
         )
     if not busy:
-        yield Finding(OK, "noise", f"load average {load}")
+        yield Finding(OK, "noise", f"load average {load}; `kernelwright lab noise` measures what that means")

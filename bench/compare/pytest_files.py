@@ -5,20 +5,22 @@ pytest-benchmark keeps a summary of each benchmark, and its raw rounds only when
 A summary (minimum, mean, deviation) can't carry a bound that holds for any noise, so the rounds are needed.
 
 Rounds of one run follow each other within microseconds and share what the machine was doing, so that a
-hundred thousand of them are not a hundred thousand independent times. More than GATHERED are gathered into so
-many stretches of consecutive rounds, each standing for its median.
+hundred thousand of them are not a hundred thousand independent times. More than GATHERED are gathered into
+so many stretches of consecutive rounds, each standing for its median. The two benchmarks that a race of the
+pytest plugin left are compared as one, by the ratios of their pairs.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from .files import FileComparison, Row, UnlikeFilesError, corrected, matched
+from .files import VENDOR, FileComparison, Row, UnlikeFilesError, corrected, matched
 from .statistics import CONFIDENCE, two_samples
 
 # 50 beside 50 is also the most for which Mann and Whitney's distribution is counted out.
@@ -61,9 +63,13 @@ def compare_pytest_benchmark(
         _notes(one, other),
     )
 
-    def row(name: str, before: Sequence[float], after: Sequence[float]) -> Row:
-        verdict = two_samples(gathered(before), gathered(after), threshold, confidence)
-        return Row(name, verdict=verdict, a=median(before), b=median(after))
+    def row(name: str, before: Rounds, after: Rounds) -> Row:
+        times = two_samples(gathered(before.times), gathered(after.times), threshold, confidence)
+        result = Row(name, verdict=times, a=median(before.times), b=median(after.times))
+        if before.ratios and after.ratios:
+            result.basis, result.vendor, result.times = VENDOR, "its baseline", times
+            result.verdict = two_samples(before.ratios, after.ratios, threshold, confidence)
+        return result
 
     found.results = matched(_rounds(path_a, one), _rounds(path_b, other), row)
     return corrected(found)
@@ -117,27 +123,51 @@ def _load(path: Path) -> Mapping[str, Any]:
     return record
 
 
-def _rounds(path: Path, record: Mapping[str, Any]) -> dict[str, list[float]]:
-    """{full name: seconds of each round}; the group stands before the name where one name is in several."""
+@dataclass(frozen=True)
+class Rounds:
+    """A benchmark's seconds of each round; for a race of ours also those divided by its baseline's."""
+
+    times: list[float]
+    ratios: list[float] = field(default_factory=list)
+
+
+def _rounds(path: Path, record: Mapping[str, Any]) -> dict[str, Rounds]:
+    """{full name: rounds}; the group stands before the name where one name is in several.
+
+    The two benchmarks of a race are one: it carries what the machine was doing in both of its times.
+    """
     try:
-        found: dict[str, list[float]] = {}
-        names = [bench["fullname"] for bench in record["benchmarks"]]
-        for bench in record["benchmarks"]:
+        benchmarks = record["benchmarks"]
+        names = [bench["fullname"] for bench in benchmarks]
+        times = {}
+        for bench in benchmarks:
             name = bench["fullname"]
-            if names.count(name) > 1:
-                name = f"{bench.get('group')}: {name}"
-            data = bench["stats"].get("data")
-            if not data:
-                raise UnlikeFilesError(
-                    f"{path} holds no raw rounds of {name}, only their summary: {SAVE_RAW}."
-                )
-            # A coarse clock may give rounds of no time at all; they say nothing.
-            found[name] = [float(each) for each in data if each > 0]
-            if not found[name]:
-                raise UnlikeFilesError(f"{path}: all rounds of {name} took 0 seconds; time more in a round.")
+            unique = name if names.count(name) == 1 else f"{bench.get('group')}: {name}"
+            times[unique] = bench, _times(path, bench)
+        found: dict[str, Rounds] = {}
+        for name, (bench, rounds) in times.items():
+            extra = bench.get("extra_info") or {}
+            side = extra.get("side") if "race" in extra else None
+            race = name.removesuffix(" candidate").removesuffix(" baseline")
+            _, baseline = times.get(f"{race} baseline", (None, []))
+            if side is None or len(baseline) != len(rounds):
+                found[name] = Rounds(rounds)
+            elif side == "candidate":
+                found[race] = Rounds(rounds, [c / b for c, b in zip(rounds, baseline, strict=True)])
     except (KeyError, TypeError, AttributeError) as problem:
         raise UnlikeFilesError(f"{path} is damaged: {problem!r} in a benchmark.") from None
     return found
+
+
+def _times(path: Path, bench: Mapping[str, Any]) -> list[float]:
+    name, data = bench["fullname"], bench["stats"].get("data")
+    if not data:
+        raise UnlikeFilesError(f"{path} holds no raw rounds of {name}, only their summary: {SAVE_RAW}.")
+    # A coarse clock may give rounds of no time at all; they say nothing.
+    times = [float(each) for each in data if each > 0]
+    if not times:
+        raise UnlikeFilesError(f"{path}: all rounds of {name} took 0 seconds; time more in a round.")
+    return times
 
 
 def _cpu(record: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -172,6 +172,7 @@ class Prepared:
         backend = contestant.enter(problem.op)
         self._settings.enter_context(using(threads=threads, backend=backend, strict=backend is not None))
         self._kept: list[Outputs] = []
+        self._samples: list[float] = []
         self._choices: list[dispatch.Choice] = []
         self._lane: Lane | None = None
         self._inspector: Inspector | None = None
@@ -199,8 +200,8 @@ class Prepared:
         except NoKernelError as error:
             raise NoKernelError(_shorter(error, calls)) from None
         if inspect:
-            checker = cast(Checker, Late(lambda: Checker(problem, self._inputs)))
-            self._inspector = Inspector(problem, self._inputs, checker, self._probe, self._timing)
+            # Without the truth: that is worked out when the timing is over.
+            self._inspector = Inspector(problem, self._inputs, None, self._probe, self._timing)
             self._visit = self._inspector.visit(self._kernels, self._threads, self._seal)
         self._lane = ours.lane([self._inputs], in_place=True)
         start = time.perf_counter()
@@ -255,6 +256,7 @@ class Prepared:
         settle(probe, self._timing)
         enough = len(clean) > wanted // 2
         seconds = statistics.median(clean if enough else every)
+        self._samples.append(seconds)
         return {"seconds": seconds, "disturbed": None if enough else reason, "clock": clock}
 
     def _keep(self, name: str, outputs: Outputs) -> None:
@@ -275,7 +277,7 @@ class Prepared:
         if checksum(self._inputs) != self._before:
             raise WrongResultError("the kernel wrote into its inputs")
         reply: Reply = {"verified": self.lane.verified, "digests": list(approved), "error_norm": None}
-        checker = self._inspector.checker if self._inspector else None
+        checker: Checker | None = None
         kernels = self._kernels
         extra = kernels[0].error if len(self._choices) == 1 and kernels else None
         for outputs in self._kept:
@@ -289,6 +291,7 @@ class Prepared:
             reply["digests"].append(found)
             reply["error_norm"] = verdict.error.norm_rel
         if self._visit is not None and self._inspector is not None:
+            self._inspector.checker = checker
             return reply | self._inspected(self._inspector, self._visit, prover)
         return reply
 
@@ -301,29 +304,12 @@ class Prepared:
             wrong = prover.why_wrong(kernel, self._problem.dtype, self._threads)
             if wrong is not None:
                 raise WrongResultError(wrong)
-        findings = visit.after(self.lane)
+        findings = visit.after(self.lane, min(self._samples, default=None))
         return {"error": told(findings), "status": status_of(findings)} if findings else {}
 
     @property
     def _kernels(self) -> list[Kernel]:
         return [choice.kernel for choice in self._choices if choice.kernel is not None]
-
-
-class Late:
-    """Stands for what is made when something of it is first asked for: an oracle, after the timing.
-
-    Args:
-        make: makes it.
-    """
-
-    def __init__(self, make: Callable[[], Any]):
-        self._make = make
-        self._made: Any = None
-
-    def __getattr__(self, name: str) -> Any:
-        if self._made is None:
-            self._made = self._make()
-        return getattr(self._made, name)
 
 
 def _shorter(error: NoKernelError, calls: list[Any]) -> str:

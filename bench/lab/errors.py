@@ -38,11 +38,11 @@ from ..problems import Problem, select
 from ..store import dumps
 from ..timing import Call, Lane, SystemProbe, Timing, closure_loop
 from ..timing.race import timed
+from . import planted
 from .load import burning_share, neighbour
 
 KIND, SCHEMA = "kernelwright-lab-errors", 1
 PROBLEM = "square-256"
-PLANTED = Path(__file__).with_name("planted.py")
 # Of the delay loop while it is calibrated: about as long as the product itself.
 TRIED_DELAY = 50_000
 CALIBRATIONS = 60
@@ -209,10 +209,10 @@ def compared(problem: Problem, slowdown: float, delay: int, rules: Rules) -> Tri
     Raises:
         KeyboardInterrupt: it was interrupted.
     """
-    launch = present_launch()
+    launch, kernel = present_launch(), str(planted.written())
     sides = (
-        Entrant(Contestant(str(PLANTED)), launch, {"text": "planted.py"}),
-        Entrant(Contestant(str(PLANTED), {"delay": delay}), launch, {"text": f"planted.py:delay={delay}"}),
+        Entrant(Contestant(kernel), launch, {"text": "planted.py"}),
+        Entrant(Contestant(kernel, {"delay": delay}), launch, {"text": f"planted.py:delay={delay}"}),
     )
     comparison = Comparison({}, {}, results=[Duel(problem, 1)])
     Contest(comparison, sides, rules, inspect=False).run()
@@ -242,7 +242,7 @@ def compared(problem: Problem, slowdown: float, delay: int, rules: Rules) -> Tri
 def calibrated(problem: Problem) -> tuple[float, float]:
     """Seconds of a call without delay, and of one step of the delay loop: the least of many batches."""
     probe, timing, rng = SystemProbe(), Timing(), np.random.default_rng(0)
-    kernel = find(str(PLANTED), problem.op)
+    kernel = find(str(planted.written()), problem.op)
     (output,) = problem.empty_outputs()
     arrays = (*problem.draw(), output)
     specs, lanes = (*problem.specs, *problem.outputs), []

@@ -1,7 +1,7 @@
 """A neighbour that computes on every core for a random half of the time.
 
-Phases of work and of rest take turns; each lasts between half a second and three, as a seed says. Every core
-has a process of its own, and all of them follow the same seed and the same clock.
+Phases of work and of rest take turns; each lasts between half a second and three, as a seed says, and the
+first is cut short at random. Every core has a process of its own, and all follow the same seed and clock.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from random import Random
 core, seed, parent, start, shortest, longest = sys.argv[1:]
 if core != "-":
     os.sched_setaffinity(0, [int(core)])
-random, end, burning = Random(int(seed)), float(start), False
+random = Random(int(seed))
+burning = random.random() < 0.5
+end = float(start) + random.random() * random.uniform(float(shortest), float(longest))
 while os.getppid() == int(parent):
     if time.time() >= end:
         end += random.uniform(float(shortest), float(longest))
@@ -40,7 +42,11 @@ def neighbour(seed: int) -> Iterator[float]:
     start = time.time()
     cores = sorted(map(str, os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ["-"]
     words = [str(seed), str(os.getpid()), repr(start), str(SHORTEST_S), str(LONGEST_S)]
-    processes = [subprocess.Popen([sys.executable, "-S", "-c", _BURN, core, *words]) for core in cores]
+    # In sessions of their own: Ctrl-C is for the experiment, which ends them.
+    processes = [
+        subprocess.Popen([sys.executable, "-S", "-c", _BURN, core, *words], start_new_session=True)
+        for core in cores
+    ]
     try:
         yield start
     finally:
@@ -51,10 +57,11 @@ def neighbour(seed: int) -> Iterator[float]:
 
 def burning_share(seed: int, seconds: float) -> float:
     """Which share of its first so many seconds a neighbour works."""
-    random, at, burning, worked = Random(seed), 0.0, False, 0.0
+    random = Random(seed)
+    burning = random.random() < 0.5
+    at, end, worked = 0.0, random.random() * random.uniform(SHORTEST_S, LONGEST_S), 0.0
     while at < seconds:
-        until = min(seconds, at + random.uniform(SHORTEST_S, LONGEST_S))
-        burning = not burning
+        until = min(seconds, end)
         worked += (until - at) * burning
-        at = until
+        at, end, burning = until, end + random.uniform(SHORTEST_S, LONGEST_S), not burning
     return worked / seconds if seconds > 0 else 0.0

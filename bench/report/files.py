@@ -72,7 +72,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def _basis(found: FileComparison) -> str:
     if any(row.basis == VENDOR and row.status == COMPARED for row in found.results):
-        return "It is of our time divided by the vendor's of the same run, where a vendor is named."
+        return "It is of the time divided by what was raced in the same run, where a note names that."
     return "It is of the ratios." if found.of == "comparison" else "It is of the times."
 
 

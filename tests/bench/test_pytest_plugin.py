@@ -179,6 +179,15 @@ def test_races_go_to_pytest_benchmarks_storage_with_their_rounds(many) -> None: 
     (saved,) = (folder / ".benchmarks").glob("*/0001_races.json")
     found = compare_pytest_benchmark(str(saved), str(folder / "all.json"), 0.05)
     assert {row.verdict.kind for row in found.results if row.verdict} == {Kind.SAME}
+    # Both sides of a race are one row: what the machine was doing is in both, and cancels.
+    assert len(found.results) == len(outcomes(text)) - 1
+    assert {row.vendor for row in found.results} == {"its baseline"}
+    for bench in record["benchmarks"]:
+        moved = 2.4 if bench["fullname"] == "test_it.py::test_same candidate" else 2.0
+        bench["stats"]["data"] = [moved * time for time in bench["stats"]["data"]]
+    (folder / "moved.json").write_text(json.dumps(record))
+    found = compare_pytest_benchmark(str(saved), str(folder / "moved.json"), 0.05)
+    assert [row.name for row in found.results if row.slower] == ["test_it.py::test_same"]
 
 
 def test_races_go_to_our_store(many) -> None:  # type: ignore[no-untyped-def]

@@ -15,7 +15,7 @@ import pytest
 
 from kernelwright.bench.compare.intervals import geometric_mean
 from kernelwright.bench.compare.result import Comparison
-from kernelwright.bench.report import browser, page, text
+from kernelwright.bench.report import browser, html, page, text
 from kernelwright.bench.report.view import view_of
 from kernelwright.bench.store import Run
 
@@ -173,9 +173,8 @@ def test_filters_choose_rows_means_and_pictures(opened: Opened, run: Run) -> Non
     tab.select_option("[data-filter=threads]", "2")
     wanted = [c for c in opened.document["results"] if c["problem"]["op"] == "conv" and c["threads"] == 2]
     assert wanted
-    assert [opened.case(n)["problem"]["name"] for n in opened.shown()].sort() == [
-        c["problem"]["name"] for c in wanted
-    ].sort()
+    shown = [opened.case(n)["problem"]["name"] for n in opened.shown()]
+    assert sorted(shown) == sorted(c["problem"]["name"] for c in wanted)
     assert tab.locator(".controls output").inner_text() == f"{len(wanted)} of {len(run.results)} cases"
     assert tab.evaluate("location.hash") == "#op=conv&threads=2"
     ratios = [next(r["ratio"] for r in c["races"] if r["baseline"] == c["headline"]) for c in wanted]
@@ -386,11 +385,52 @@ def test_nothing_is_wider_than_the_window(opened: Opened, width: int) -> None:
 def test_a_comparison_shows_its_verdicts_worst_first(opened: Opened) -> None:
     tab = opened.at("")
     words = tab.locator("#comparisons td.verdict").all_inner_texts()
-    assert words == ["not measured", "B wrong", "slower", "same"] or words == [
-        "B wrong",
-        "not measured",
-        "slower",
-        "same",
-    ]
+    assert words == ["B wrong", "not measured", "slower", "same"]
     tab.locator("#comparisons .open").nth(2).click()
     assert "Reproduce" in tab.locator("#comparisons .more:visible").inner_text()
+
+
+def test_paper_is_light_and_has_every_row(opened: Opened) -> None:
+    tab = opened.at("")
+    tab.emulate_media(color_scheme="dark")
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    paper, ink = tab.evaluate(
+        "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+    )
+    assert contrast("rgb(255, 255, 255)", paper) < 1.1
+    assert contrast(paper, ink) > 7
+    assert len(opened.shown()) == len(opened.document["results"])
+    tab.evaluate("dispatchEvent(new Event('afterprint'))")
+    tab.emulate_media(color_scheme="light")
+    assert opened.complaints == []
+
+
+@pytest.mark.parametrize("what", ["comparison", "empty", "checked", "no roof", "whole"])
+def test_pages_with_little_in_them_or_without_plotly_load_without_complaint(
+    chromium: Any,
+    what: str,
+    made_up_run: Run,
+    made_up_comparison: Comparison,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(html, "plotly_script", lambda: "")
+    run = made_up_run
+    if what == "empty":
+        run.results, run.roof, run.status = [], None, "interrupted"
+    for case in run.results if what == "checked" else ():
+        case.status, case.races = "checked", []
+    if what == "no roof":
+        run.roof = None
+    path = tmp_path / "page.html"
+    path.write_text(page(made_up_comparison if what == "comparison" else run), encoding="utf-8")
+    opened = Opened(chromium, path, run, viewport={"width": 390, "height": 844})
+    try:
+        opened.tab.evaluate("drawAll()")
+        assert opened.complaints == []
+        assert opened.tab.locator("#overview").is_visible() == (what != "comparison")
+        assert (opened.tab.locator(".missing:visible").count() > 0) == (what in ("whole", "no roof"))
+        assert opened.tab.evaluate("document.documentElement.scrollWidth") <= 390
+        assert len(opened.shown()) == (0 if what == "comparison" else len(run.results))
+    finally:
+        opened.context.close()

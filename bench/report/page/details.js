@@ -49,7 +49,7 @@ function whatRan({ record, origin, device }) {
     ["Fell back", record.fallback],
     ["First call", has(record.first_call_s) ? write.seconds(record.first_call_s) : ""],
     ["of it", once(record)],
-    ["Tuned", has(record.tuned) ? (record.tuned ? "by a measured time" : "no: by the kernel's model or its order") : ""],
+    ["Tuned", record.tuned ? "chosen by a measured time" : ""],
     ["Work", `${write.flops(record.flops)}, ${write.bytes(record.bytes)}`],
     ["Bound by", record.bound ? `${record.bound}; the roof is ${write.seconds(record.roof_s)}` : ""],
     ["Cold caches", record.cache_note],
