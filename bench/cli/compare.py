@@ -22,7 +22,9 @@ from ..report.duels import print_comparison, word_of
 from ..report.files import print_files
 from ..report.terminal import console_for
 from ..session import Exit, parse_threads
-from .app import DType, ProblemName, app, reporting
+from ..store import store_path
+from ..sweep.keeping import keep_comparison
+from .app import DType, ProblemName, StorePath, app, reporting
 
 OUTCOMES = {
     "ok": Exit.OK,
@@ -121,6 +123,7 @@ def compare(
     storage: Annotated[
         Path, typer.Option(help="pytest-benchmark's storage folder.", show_default=True)
     ] = STORAGE,
+    store: StorePath = None,
 ) -> None:
     """Compare two kernels, configurations, git revisions or result files, in fresh processes.
 
@@ -157,6 +160,7 @@ def compare(
         comparison = contest.run()
     print_comparison(comparison, console)
     console.print(f"Results: {contest.path}", markup=False, soft_wrap=True)
+    keep_comparison(comparison, store_path(store), lambda words: console.print(words, markup=False))
     raise typer.Exit(session.exit_code(comparison))
 
 

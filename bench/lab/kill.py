@@ -29,7 +29,7 @@ ANNOUNCED = re.compile(r"^(\S+) (\d+) threads?( cold)?: ")
 RESUMING = re.compile(r"^resuming: (\d+) of (\d+) cases kept")
 # Half of the kills come within this time of an announcement, when the next case begins and files are written;
 # the others at any moment of a child's life, of which the first two seconds are Python's imports.
-SHORTLY_S, LIFE_S = 0.05, 8.0
+SHORTLY_S, LIFE_S = 0.05, 5.0
 MOST_S = 300.0
 MOST_LIVES = 3
 

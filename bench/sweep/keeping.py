@@ -14,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from ...kernels.errors import ConfigError
+from ..compare.result import Comparison
 from ..runner import Request
 from ..store import Case, CaseKey, Run, Store, StoreError
 from ..store.database import Unfinished, now
@@ -100,6 +101,14 @@ class Keeper:
         Raises:
             ConfigError: the document can't be written.
         """
+        self._write()
+        if self._store is not None and self._id:
+            try:
+                self._store.save_head(self._id, self.run)
+            except StoreError as error:
+                self._without(error)
+
+    def _write(self) -> None:
         self.run.seconds = self._before + time.monotonic() - self._started
         try:
             self.run.save(self.json)
@@ -109,18 +118,15 @@ class Keeper:
                 "path that can."
             ) from None
         self._saved, self._saved_at = len(self.run.results), time.monotonic()
-        if self._store is not None and self._id:
-            try:
-                self._store.save_head(self._id, self.run)
-            except StoreError as error:
-                self._without(error)
 
     def close(self, status: str, order: Sequence[CaseKey]) -> None:
         """Ends the run: its cases in the order of the request, the document and the store up to date."""
         place = {key: i for i, key in enumerate(order)}
         self.run.results.sort(key=lambda case: place.get(case.key, len(place)))
         self.run.status, self.run.finished = status, now()
-        self.save()
+        # The document before the store: a run that dies in between is resumed and writes it again. The store
+        # learns of the end in one transaction, so that it never resumes a run that it shows as complete.
+        self._write()
         if self._store is not None:
             try:
                 self._store.finish(self._id, self.run)
@@ -146,11 +152,22 @@ class Keeper:
         self._store = None
 
 
+def keep_comparison(comparison: Comparison, path: Path, tell: Tell) -> None:
+    """Enters a finished comparison into the store; where that can't be done, says so and goes on."""
+    store = _opened(path, tell)
+    if store is not None:
+        with store:
+            try:
+                store.add_comparison(comparison)
+            except StoreError as error:
+                tell(f"{error} The comparison is in its document alone.")
+
+
 def _opened(path: Path, tell: Tell) -> Store | None:
     try:
         store = Store.open(path)
     except StoreError as error:
-        tell(f"{error} The run goes on without it: an interruption can't be resumed.")
+        tell(f"{error} It goes on without: what is measured is kept in the document alone.")
         return None
     for note in store.notes:
         tell(note)

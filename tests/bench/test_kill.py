@@ -10,6 +10,7 @@ from kernelwright.bench.lab import kill as kills
 from kernelwright.bench.store import Store
 
 CHEAP = ("--problem", "tiny-?", "--threads", "1", "--check", "--kernel", "reference", "--dtype", "float32")
+CHEAP += ("--no-vendor",)
 
 
 @pytest.mark.skipif(not hasattr(kills.signal, "SIGKILL"), reason="this system has no SIGKILL")

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from kernelwright.bench import session as sessions
 from kernelwright.bench.cli import app
+from kernelwright.bench.compare.result import Comparison
 from kernelwright.bench.machine import Roof
 from kernelwright.bench.session import Options, prepare
 from kernelwright.bench.store import Run, Store, StoreError, owner
@@ -19,7 +20,9 @@ from kernelwright.bench.sweep import identity, keeping
 from kernelwright.bench.timing import SystemProbe
 
 ROOF = Roof({1: {"float32": 1e11, "float64": 5e10}}, {1: {1 << 20: 1e11, 1 << 27: 2e10}}, {1: 2e10}, "now")
-CHECK = Options(problem="tiny-*", threads="1", check=True, kernel=["reference"], dtype="float32")
+CHECK = Options(
+    problem="tiny-*", threads="1", check=True, kernel=["reference"], dtype="float32", no_vendor=True
+)
 
 
 class Watcher:
@@ -187,7 +190,7 @@ def test_without_a_store_the_run_goes_on_and_the_document_has_every_case() -> No
     assert whole.status == "complete"
     assert seen == [1, 2, 3, 4, 5, 6]
     assert "can't be used" in told[0]
-    assert "can't be resumed" in told[0]
+    assert "in the document alone" in told[0]
 
 
 def test_a_store_that_fails_on_the_way_costs_no_case(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +208,7 @@ def test_a_store_that_fails_on_the_way_costs_no_case(monkeypatch: pytest.MonkeyP
 
 def test_the_command_line_says_that_it_resumes(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["bench", "--problem", "tiny-*", "--dtype", "float32", "--threads", "1", "--check"]
-    words += ["--kernel", "reference"]
+    words += ["--kernel", "reference", "--no-vendor"]
     die(CHECK, 2, monkeypatch)
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
@@ -214,3 +217,15 @@ def test_the_command_line_says_that_it_resumes(monkeypatch: pytest.MonkeyPatch) 
     assert "resuming" not in again.output
     document = json.loads(next(iter(sorted(Path("kernelwright-results").glob("*.json")))).read_text())
     assert len(document["results"]) == 6
+
+
+def test_a_comparison_is_kept_where_that_can_be_done() -> None:
+    Path("file").write_text("")
+    comparison = Comparison({}, {}, "2026-01-01T00:00:00+00:00", suite="quick", status="complete")
+    told: list[str] = []
+    keeping.keep_comparison(comparison, Path("file/s.sqlite"), told.append)
+    assert "kept in the document alone" in told[0]
+    keeping.keep_comparison(comparison, Path("s.sqlite"), told.append)
+    with Store.open(Path("s.sqlite"), read_only=True) as store:
+        assert store.comparisons() == [comparison]
+    assert len(told) == 1

@@ -22,7 +22,9 @@ from kernelwright.bench.sweep.spread import Event, Spread, SweepError
 from kernelwright.bench.sweep.worker import describe
 from kernelwright.kernels.errors import ConfigError
 
-CHECK = Options(problem="tiny-?", threads="1", check=True, kernel=["reference"], dtype="float32")
+CHECK = Options(
+    problem="tiny-?", threads="1", check=True, kernel=["reference"], dtype="float32", no_vendor=True
+)
 
 
 class Watcher:
