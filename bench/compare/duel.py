@@ -26,7 +26,7 @@ from ...kernels.errors import ConfigError
 from ..timing import Timing
 from .contestant import Contestant
 from .remote import Launch, Limits, WorkerLostError
-from .result import FAILED, MISSING, OK, Duel, Round, Side
+from .result import FAILED, MISSING, SUSPECT, Duel, Round, Side
 from .worker import PROTOCOL
 
 A, B, CONTROL = 0, 1, 2
@@ -121,10 +121,13 @@ class Known:
     Attributes:
         digests: of outputs that were judged right.
         proven: whether the op's samples were tried, and the kernel inspected (bench/honest).
+        suspicion: what an inspection found suspicious. On a busy machine that may be a neighbour's doing, so
+            the next process inspects again, and only what is found twice counts.
     """
 
     digests: list[str] = field(default_factory=list)
     proven: bool = False
+    suspicion: str = ""
 
 
 class OldWorkerError(WorkerLostError):
@@ -380,16 +383,30 @@ def _turn(team: Team, order: Sequence[int], timing: Timing) -> tuple[list[float]
 
 
 def _verify(team: Team, duel: Duel, known: tuple[Known, Known], played: Round) -> None:
-    replies = _all_asked(
-        team,
-        {place: ("verify", {"approved": known[place].digests}) for place in (A, B)},
-    )
+    """Judges both sides. Kernels are inspected one after the other, since that takes times too."""
+    requests = {place: ("verify", {"approved": known[place].digests}) for place in (A, B)}
+    proven = known[A].proven and known[B].proven
+    replies: dict[int, dict[str, Any]] = {}
+    failures: list[Failure] = []
+    for part in [(A, B)] if proven else [(A,), (B,)]:
+        try:
+            replies |= _all_asked(team, {place: requests[place] for place in part})
+        except Failed as failed:
+            failures += failed.failures
+    for failure in list(failures):
+        mine = known[failure.place]
+        if failure.status == SUSPECT and not mine.suspicion:
+            mine.suspicion = failure.message
+            failures.remove(failure)
+    if failures:
+        raise Failed(*failures)
     for place, side in ((A, duel.a), (B, duel.b)):
-        reply = replies[place]
-        known[place].digests, known[place].proven = reply["digests"], True
-        side.error = side.error if reply["error_norm"] is None else reply["error_norm"]
-        side.status = OK
-    played.verified = (replies[A]["verified"], replies[B]["verified"])
+        if place in replies:
+            reply = replies[place]
+            known[place].digests, known[place].proven = reply["digests"], True
+            side.error = side.error if reply["error_norm"] is None else reply["error_norm"]
+    first, second = (replies.get(place, {}).get("verified", 0) for place in (A, B))
+    played.verified = (first, second)
 
 
 def _drop(team: Team) -> None:

@@ -25,7 +25,7 @@ from ...kernels.errors import ConfigError
 from .duel import Entrant, Hire, Known, OldWorkerError, Rules, Team, Wait, missing, play
 from .procedure import Step, conclude, next_step
 from .remote import Remote
-from .result import Comparison, Duel, Round
+from .result import OK, SUSPECT, Comparison, Duel, Round
 from .statistics import benjamini_hochberg, control_failed, verdict
 from .verdict import Kind, Verdict
 
@@ -128,6 +128,14 @@ class Contest:
                     self._without_worker(duels, str(why))
                     break
                 self._save()
+            for duel in self.comparison.results:
+                self._settle_suspicions(duel)
+
+    def _settle_suspicions(self, duel: Duel) -> None:
+        """What was suspicious in the last process that looked, and has not been cleared up, counts."""
+        for side, known in zip((duel.a, duel.b), self._known[id(duel)], strict=True):
+            if known.suspicion and not known.proven and side.status == OK:
+                side.status, side.message = SUSPECT, known.suspicion
 
     def _pending(self) -> list[tuple[Duel, Step]]:
         """The problems that need another set of rounds, and what for; tells the watcher of the others."""

@@ -291,7 +291,8 @@ class Prepared:
             reply["digests"].append(found)
             reply["error_norm"] = verdict.error.norm_rel
         if self._visit is not None and self._inspector is not None:
-            self._inspector.checker = checker
+            if checker is not None:
+                self._inspector.checker = checker
             return reply | self._inspected(self._inspector, self._visit, prover)
         return reply
 

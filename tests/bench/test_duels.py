@@ -220,7 +220,7 @@ def test_turns_that_stay_disturbed_are_kept_and_counted() -> None:
     assert world.waits[:3] == [0.02, 0.04, 0.08]
 
 
-@pytest.mark.parametrize("status", ["wrong", "failed", "suspect", "refused"])
+@pytest.mark.parametrize("status", ["wrong", "failed", "refused"])
 @pytest.mark.parametrize("request_", ["prepare", "size", "time", "verify"])
 def test_a_side_that_is_not_right_is_timed_no_further(status: str, request_: str) -> None:
     world = World()
@@ -234,6 +234,35 @@ def test_a_side_that_is_not_right_is_timed_no_further(status: str, request_: str
     assert exit_code(found) == 4
     prepared = [fake.asked.count("prepare") for fake in world.hired]
     assert prepared[:2] + prepared[3:] == [2] * 2 + [1] * 12
+
+
+def test_what_is_suspicious_counts_when_the_next_process_finds_it_too() -> None:
+    world = World()
+    (name,) = [p.name for p in select("squares").problems[:1]]
+    world.answers["B", "verify", name] = {"error": "it remembers", "status": "suspect"}
+    found = played(world)
+    (duel,) = found.results
+    assert (duel.b.status, duel.b.message, duel.verdict) == ("suspect", "it remembers", None)
+    assert len(world.hired) == 6
+    assert exit_code(found) == 4
+
+
+@pytest.mark.parametrize(("processes", "status"), [(1, "suspect"), (5, "ok")])
+def test_a_suspicion_that_is_not_found_again_is_dropped(processes: int, status: str) -> None:
+    world = World()
+    (name,) = [p.name for p in select("squares").problems[:1]]
+
+    class Once(dict[str, Any]):
+        """An answer that is given once."""
+
+        def __ror__(self, other: Any) -> Any:
+            answer = dict(self)
+            self.clear()
+            return other | answer
+
+    world.answers["B", "verify", name] = Once(error="it remembers", status="suspect")
+    (duel,) = played(world, processes=processes).results
+    assert duel.b.status == status
 
 
 def test_both_sides_failures_are_told() -> None:
