@@ -100,11 +100,6 @@ class Inspector:
             raise RuntimeError("this inspection judges at the end, and has no checker")
         return self.checker
 
-    @checker.setter
-    def checker(self, checker: Checker) -> None:
-        """One that was made when the timing was over: its truth need not be worked out again."""
-        self._checker = checker
-
     @cached_property
     def other(self) -> Inputs:
         """Other contents."""
