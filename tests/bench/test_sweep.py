@@ -252,11 +252,15 @@ def test_a_cluster_goes_on_when_a_node_is_killed(tmp_path: Path, monkeypatch: py
         options = Options(**{**CHECK.__dict__, "ray": True, "ray_address": cluster.address})
         options = Options(**{**options.__dict__, "ray_per_machine": 2, "json": tmp_path / "r.json"})
 
+        options = Options(**{**options.__dict__, "check": False, "quick": True, "problem": "tiny-*"})
+
         class Killer(Watcher):
-            ended = 0
+            ended = begun = 0
 
             def begin(self, problem: Any, threads: int, cache: str) -> None:
-                if self.ended and second:
+                self.begun += 1
+                # Both are at work: what the second has begun must be done again.
+                if self.begun - self.ended == 2 and second:
                     cluster.remove_node(second.pop(), allow_graceful=False)
 
             def end(self, case: Any) -> None:
@@ -268,8 +272,8 @@ def test_a_cluster_goes_on_when_a_node_is_killed(tmp_path: Path, monkeypatch: py
         ray.shutdown()
         cluster.shutdown()
     assert run.status == "complete", told
-    assert [case.problem.name for case in run.results] == ["tiny-1", "tiny-2", "tiny-4", "tiny-8"]
-    assert [case.status for case in run.results] == ["checked"] * 4
+    assert [case.problem.name for case in run.results] == [p.name for p in session.selection.problems]
+    assert [case.status for case in run.results] == ["timed"] * 6
     assert {case.machine for case in run.results} == set(run.machines)
     assert any("is lost" in line for line in told), told
     with Store.open() as store:
