@@ -30,6 +30,13 @@ Threads = Annotated[
     str | None, typer.Option(help="Numbers of threads, such as 1,2. Default: 1 and all cores.")
 ]
 ProblemName = Annotated[str | None, typer.Option(help="One problem, or a pattern such as 'square-*'.")]
+Threshold = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="How much longer a call may take: 5%; or NAME=10% for some problems, by a pattern. Default: "
+        "what the suite says, or 5%."
+    ),
+]
 MaxGflop = Annotated[float | None, typer.Option(help="Leave out larger problems.")]
 StorePath = Annotated[
     Path | None,

@@ -17,14 +17,14 @@ from ..compare.pytest_files import STORAGE, compare_pytest_benchmark
 from ..compare.result import Duel
 from ..compare.session import Options
 from ..compare.sides import FILE
-from ..compare.threshold import parse_threshold
+from ..compare.threshold import parse_thresholds
 from ..report.duels import print_comparison, word_of
 from ..report.files import print_files
 from ..report.terminal import console_for
 from ..session import Exit, parse_threads
 from ..store import store_path
 from ..sweep.keeping import keep_comparison
-from .app import DType, ProblemName, StorePath, app, reporting
+from .app import DType, ProblemName, StorePath, Threshold, app, reporting
 
 OUTCOMES = {
     "ok": Exit.OK,
@@ -105,7 +105,7 @@ def compare(
     op: Annotated[str | None, typer.Option(help="Keep problems of this operation.")] = None,
     dtype: DType = None,
     threads: Annotated[str, typer.Option(help="Numbers of threads, such as 1,2.")] = "1",
-    threshold: Annotated[str, typer.Option(help="How much longer B may take: 5% or 0.05.")] = "5%",
+    threshold: Threshold = None,
     processes: Annotated[int, typer.Option(help="Fresh processes of each side.")] = 5,
     pairs: Annotated[int, typer.Option(help="Pairs in each process.")] = 6,
     kernel: Annotated[
@@ -130,9 +130,9 @@ def compare(
     Exit codes: 0 nothing is slower, 1 slower, 2 wrong usage, 3 inconclusive or void, 4 wrong or failed,
         5 missing, 6 nothing was measured, 130 interrupted.
     """
-    limit = parse_threshold(threshold)
+    limits = parse_thresholds(threshold or (), suite)
     if pytest_benchmark:
-        raise typer.Exit(_show(compare_pytest_benchmark(a, b, limit, storage=storage), json))
+        raise typer.Exit(_show(compare_pytest_benchmark(a, b, limits.general, storage=storage), json))
     options = Options(
         a=a,
         b=b,
@@ -141,7 +141,7 @@ def compare(
         op=op,
         dtype=dtype,
         threads=parse_threads(threads),
-        threshold=limit,
+        threshold=limits,
         processes=processes,
         pairs=pairs,
         kernel=kernel,
@@ -151,7 +151,7 @@ def compare(
     folder, console = Path.cwd(), console_for()
     first, second, _ = session.found(options, folder)
     if first.kind == second.kind == FILE:
-        raise typer.Exit(_show(compare_files(first.path, second.path, limit), json))
+        raise typer.Exit(_show(compare_files(first.path, second.path, limits), json))
     with (
         ended_gently(),
         Watch(console) as watch,

@@ -17,7 +17,7 @@ from ..compare.files import UnlikeFilesError
 from ..compare.result import Comparison
 from ..compare.session import Options
 from ..compare.sides import FILE, SideError, resolve
-from ..compare.threshold import THRESHOLD, parse_threshold
+from ..compare.threshold import parse_thresholds
 from ..gate.against import Measure, against_baseline
 from ..gate.baseline import DEFAULT, BaselineError, Baselines
 from ..gate.judgement import Judgement, Word, judge
@@ -25,9 +25,11 @@ from ..gate.texts import json_text, junit, markdown
 from ..report.duels import print_comparison
 from ..report.terminal import console_for
 from ..session import Exit, parse_threads
+from ..store import store_path
 from ..store.keys import MachineKey
-from .app import DType, ProblemName, app, reporting
-from .compare import Watch
+from ..sweep.keeping import keep_comparison
+from .app import DType, ProblemName, StorePath, Threshold, app, reporting
+from .compare import Watch, ended_gently
 
 ALLOWED = (Word.INCONCLUSIVE, Word.MISSING)
 STYLES = {Word.WRONG: "bold red", Word.REGRESSED: "bold red", Word.MISSING: "bold red", Word.FASTER: "green"}
@@ -49,9 +51,7 @@ def gate(
     op: Op = None,
     dtype: DType = None,
     threads: Threads = "1",
-    threshold: Annotated[
-        str, typer.Option(help="How much longer a call may take: 5% or 0.05.")
-    ] = f"{THRESHOLD:.0%}",
+    threshold: Threshold = None,
     processes: Annotated[int, typer.Option(help="Fresh processes of each side.")] = 5,
     pairs: Annotated[int, typer.Option(help="Pairs in each process.")] = 6,
     kernel: Annotated[
@@ -66,6 +66,7 @@ def gate(
     ] = None,
     junit_file: Annotated[Path | None, typer.Option("--junit", help="Where JUnit XML goes.")] = None,
     json: Annotated[Path | None, typer.Option(help="Where everything goes, all pairs too.")] = None,
+    store: StorePath = None,
 ) -> None:
     """Say by the exit code whether the tree as it stands may land.
 
@@ -85,7 +86,7 @@ def gate(
         op=op,
         dtype=dtype,
         threads=parse_threads(threads),
-        threshold=parse_threshold(threshold),
+        threshold=parse_thresholds(threshold or (), suite),
         processes=processes,
         pairs=pairs,
         kernel=kernel,
@@ -105,6 +106,7 @@ def gate(
     for path, written in ((markdown_file, markdown), (junit_file, junit), (json, json_text)):
         if path is not None:
             write_atomically(path, written(judgement, comparison))
+    keep_comparison(comparison, store_path(store), lambda words: console.print(words, markup=False))
     if comparison.status == "interrupted":
         raise typer.Exit(Exit.INTERRUPTED)
     raise typer.Exit(judgement.code)
@@ -158,7 +160,11 @@ def _with_revision(options: Options, console: Console) -> Comparison:
             f"{options.a} is a result, not a baseline: `kernelwright baseline` makes one; `kernelwright "
             "compare` takes two results."
         )
-    with Watch(console) as watch, session.contest(options, folder, watch.tell, watch) as contest:
+    with (
+        ended_gently(),
+        Watch(console) as watch,
+        session.contest(options, folder, watch.tell, watch) as contest,
+    ):
         return contest.run()
 
 

@@ -30,6 +30,7 @@ from ..store.keys import MachineKey
 from .result import FAILED, REFUSED, SUSPECT, WRONG, Comparison, Duel
 from .result import KIND as COMPARISON_KIND
 from .statistics import CONFIDENCE, benjamini_hochberg, two_samples
+from .threshold import Thresholds
 from .verdict import Kind, Verdict
 
 KIND, SCHEMA = "kernelwright-files", 1
@@ -122,7 +123,9 @@ class FileComparison:
         write_atomically(path, dumps(self.to_json()))
 
 
-def compare_files(a: Path, b: Path, threshold: float, confidence: float = CONFIDENCE) -> FileComparison:
+def compare_files(
+    a: Path, b: Path, threshold: float | Thresholds, confidence: float = CONFIDENCE
+) -> FileComparison:
     """Compares two results of `kernelwright bench`, or two documents of `kernelwright compare`.
 
     Raises:
@@ -141,6 +144,11 @@ def compare_files(a: Path, b: Path, threshold: float, confidence: float = CONFID
         )
     found.a["path"], found.b["path"] = str(a), str(b)
     return found
+
+
+def shares_of(threshold: float | Thresholds) -> Thresholds:
+    """One threshold for all problems, or those given."""
+    return threshold if isinstance(threshold, Thresholds) else Thresholds(threshold)
 
 
 def load(path: Path) -> Run | Comparison:
@@ -168,7 +176,9 @@ def load(path: Path) -> Run | Comparison:
     raise UnlikeFilesError(f"{path} is no result of `kernelwright bench` or `kernelwright compare`.")
 
 
-def compare_runs(a: Run, b: Run, threshold: float, confidence: float = CONFIDENCE) -> FileComparison:
+def compare_runs(
+    a: Run, b: Run, threshold: float | Thresholds, confidence: float = CONFIDENCE
+) -> FileComparison:
     """Compares two results of `kernelwright bench`, matched by problem, threads, cache and kernel asked for.
 
     Raises:
@@ -176,7 +186,8 @@ def compare_runs(a: Run, b: Run, threshold: float, confidence: float = CONFIDENC
     """
     keys = [MachineKey.of(each.machine, each.versions) for each in (a, b)]
     same_machine = keys[0] == keys[1]
-    found = FileComparison("bench", _side(a), _side(b), threshold, confidence, _differences(a, b))
+    shares = shares_of(threshold)
+    found = FileComparison("bench", _side(a), _side(b), shares.general, confidence, _differences(a, b))
     if not same_machine:
         found.notes.append(
             f"The machines or their libraries differ (A: {keys[0].text}; B: {keys[1].text}): only our time "
@@ -187,7 +198,8 @@ def compare_runs(a: Run, b: Run, threshold: float, confidence: float = CONFIDENC
         versions = {
             vendor: a.baselines.get(vendor) == b.baselines.get(vendor) for vendor in (*a.baselines, "itself")
         }
-        return _case_row(name, one, other, versions, same_machine, threshold, confidence)
+        share = shares.of(other.problem.name)
+        return _case_row(name, one, other, versions, same_machine, share, confidence)
 
     found.results = matched(
         {case_name(case): case for case in a.results}, {case_name(case): case for case in b.results}, row
@@ -196,14 +208,15 @@ def compare_runs(a: Run, b: Run, threshold: float, confidence: float = CONFIDENC
 
 
 def compare_comparisons(
-    a: Comparison, b: Comparison, threshold: float, confidence: float = CONFIDENCE
+    a: Comparison, b: Comparison, threshold: float | Thresholds, confidence: float = CONFIDENCE
 ) -> FileComparison:
     """Says for each duel whether B's time over A's was larger or smaller in the second document.
 
     Raises:
         UnlikeFilesError: they have no duel in common.
     """
-    found = FileComparison("comparison", _side(a), _side(b), threshold, confidence, _differences(a, b))
+    shares = shares_of(threshold)
+    found = FileComparison("comparison", _side(a), _side(b), shares.general, confidence, _differences(a, b))
     for which, each in (("A", a), ("B", b)):
         if each.void is not None:
             found.notes.append(f"{which} is void: {each.void}")
@@ -218,7 +231,7 @@ def compare_comparisons(
         if not before or not after:
             return replace(result, status=UNLIKE, message="nothing was timed in one of them")
         result.a, result.b = median(before), median(after)
-        result.verdict = two_samples(before, after, threshold, confidence)
+        result.verdict = two_samples(before, after, shares.of(other.problem.name), confidence)
         if one.verdict is not None and other.verdict is not None:
             result.message = f"{one.verdict.kind} -> {other.verdict.kind}"
         return result

@@ -6,7 +6,7 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from .remote import Remote, WorkerLostError
 from .result import BAD, MISSING, OK, Comparison, Duel
 from .sides import FILE, Side, SideError, opened, resolve, takes
 from .suite import OLD_WORKER, Contest, Watcher
+from .threshold import Thresholds
 from .trees import Tell
 from .verdict import Kind
 from .worker import PROTOCOL
@@ -34,7 +35,7 @@ RESULTS = Path("kernelwright-results")
 class Options:
     """What is to be compared; the names are those of the command line's options.
 
-    `threads` are the numbers of threads, `threshold` a share: 0.05 is 5%.
+    `threads` are the numbers of threads.
     """
 
     a: str
@@ -44,7 +45,7 @@ class Options:
     op: str | None = None
     dtype: str | None = None
     threads: tuple[int, ...] = (1,)
-    threshold: float = 0.05
+    threshold: Thresholds = field(default_factory=Thresholds)
     processes: int = 5
     pairs: int = 6
     kernel: str | None = None
@@ -64,7 +65,7 @@ class Options:
     def rules(self, timing: Timing | None = None) -> Rules:
         """As `Rules`."""
         processes = min(3, self.processes) if self.quick else self.processes
-        return Rules(processes, self.pairs, self.threshold, timing=timing or Timing())
+        return Rules(processes, self.pairs, self.threshold.general, timing=timing or Timing())
 
     def command(self, duel: Duel) -> str:
         """The shell command that compares one problem again."""
@@ -72,7 +73,7 @@ class Options:
         if self.suite is not None:
             words.append(self.suite)
         words += ["--problem", duel.problem.name, "--threads", str(duel.threads)]
-        words += ["--threshold", f"{100 * self.threshold:g}%"]
+        words += ["--threshold", f"{100 * self.threshold.of(duel.problem.name):g}%"]
         if self.kernel is not None:
             words += ["--kernel", self.kernel]
         return shlex.join(words)
@@ -135,6 +136,8 @@ def contest(
         duels = list(_duels(options, sides, selection, rules, hire, tell))
         for duel in duels:
             duel.reproduce = options.command(duel)
+        shares = {duel.problem.name: options.threshold.of(duel.problem.name) for duel in duels}
+        rules = replace(rules, thresholds={**shares, **rules.thresholds})
         comparison = Comparison(
             sides[A].described,
             sides[B].described,

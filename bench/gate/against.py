@@ -11,12 +11,30 @@ from pathlib import Path
 
 from ...kernels.errors import KernelwrightError
 from ..compare.files import UnlikeFilesError, case_name, compare_runs
-from ..compare.result import FAILED, MISSING, OK, UNSUPPORTED, WRONG, Comparison, Duel, Side
+from ..compare.result import (
+    FAILED,
+    MISSING,
+    OK,
+    REFUSED,
+    SUSPECT,
+    UNSUPPORTED,
+    WRONG,
+    Comparison,
+    Duel,
+    Side,
+)
+from ..compare.threshold import Thresholds
 from ..compare.verdict import Kind, Verdict
 from ..store import Case, ResultFileError, Run
 from .baseline import Entry
 
-_STATUS = {"wrong": WRONG, "suspect": WRONG, "failed": FAILED, "unsupported": UNSUPPORTED}
+_STATUS = {
+    "wrong": WRONG,
+    "suspect": SUSPECT,
+    "refused": REFUSED,
+    "failed": FAILED,
+    "unsupported": UNSUPPORTED,
+}
 
 
 class MeasureError(KernelwrightError, RuntimeError):
@@ -57,7 +75,7 @@ class Measure:
 
 
 def against_baseline(
-    entry: Entry, own: bool, measure: Measure, threshold: float
+    entry: Entry, own: bool, measure: Measure, threshold: Thresholds
 ) -> tuple[Comparison, list[str]]:
     """Measures, compares with what was accepted, and measures again when something is slower.
 
@@ -89,7 +107,7 @@ def _repeated(duel: Duel, again: Duel | None) -> None:
         duel.note = "slower at first, but not when it was repeated"
 
 
-def compared(entry: Entry, own: bool, now: Run, threshold: float) -> tuple[Comparison, list[str]]:
+def compared(entry: Entry, own: bool, now: Run, threshold: Thresholds) -> tuple[Comparison, list[str]]:
     """A result beside an accepted one, and what to know of how they differ.
 
     Raises:
@@ -109,7 +127,7 @@ def compared(entry: Entry, own: bool, now: Run, threshold: float) -> tuple[Compa
         versions=now.versions,
         environment=now.environment,
         git=now.git,
-        settings={"threshold": threshold, "confidence": found.confidence},
+        settings={"threshold": threshold.general, "confidence": found.confidence},
         status=now.status,
         seconds=now.seconds,
     )

@@ -3,7 +3,7 @@
 A is what stands, such as the commit before; B is the candidate. Findings by weight, the exit code being that
 of the heaviest:
 
-    wrong         4   the candidate's result is wrong, or its kernel failed
+    wrong         4   the candidate's result is wrong, its times are not to be believed, or its kernel failed
     regressed     1   slower by more than the threshold, twice; or it fell back to a slower kernel unasked
     missing       5   a problem of A that the candidate does not have or take; or there is no baseline
     inconclusive  3   the pairs allow no verdict, or the control of A against itself failed
@@ -19,7 +19,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ..compare.result import FAILED, MISSING, OK, UNSUPPORTED, WRONG, Comparison, Duel, Side
+from ..compare.result import (
+    FAILED,
+    MISSING,
+    OK,
+    REFUSED,
+    SUSPECT,
+    UNSUPPORTED,
+    WRONG,
+    Comparison,
+    Duel,
+    Side,
+)
 from ..compare.verdict import Kind, Verdict
 from ..report.text import plural
 from ..session import Exit
@@ -143,9 +154,9 @@ def judge(comparison: Comparison, allowed: Sequence[Word] = ()) -> Judgement:
 def finding(duel: Duel, void: str | None = None) -> Finding:
     """What one duel says."""
     a, b = duel.a, duel.b
-    if b.status in (WRONG, FAILED):
+    if b.status in (WRONG, SUSPECT, FAILED):
         return Finding(Word.WRONG, b.message or b.status, duel)
-    if b.status in (MISSING, UNSUPPORTED):
+    if b.status in (MISSING, UNSUPPORTED, REFUSED):
         return Finding(Word.MISSING, b.message or "the candidate does not have it", duel)
     if a.status == MISSING:
         return Finding(Word.NEW, a.message or "there is nothing to compare it with", duel)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ...kernels.errors import ConfigError, KernelwrightError, did_you_mean
@@ -18,6 +18,11 @@ LONG_GFLOP = 50.0
 
 class UnknownSuiteError(KernelwrightError, LookupError):
     """No suite, or no problem in it, has that name; the text says which there are."""
+
+
+# One pass over a matrix of weights: its time depends on the pages that a process happened to get, by several
+# percent from one process to the next (`kernelwright compare . . quick`).
+MEMORY_BOUND = {"skinny-1x*": 0.10, "lstm-cell-b1-*": 0.10}
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,9 @@ class Suite:
         build: makes the problems, given the GFLOP limit.
         most_gflop: larger problems are left out unless the caller raises the limit; None keeps all.
         excluded: problems of the source that never run, with reasons.
+        threshold: how much longer a changed kernel may take before that counts in a comparison; None for
+            what is usual there.
+        thresholds: {pattern of names: share} of problems that can't be told apart as well.
     """
 
     name: str
@@ -43,6 +51,8 @@ class Suite:
     build: Callable[[float], Iterable[Problem]]
     most_gflop: float | None = None
     excluded: Callable[[], dict[str, str]] = dict
+    threshold: float | None = None
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
     def select(self, most_gflop: float | None = None) -> Selection:
         """The problems up to `most_gflop` (default: the suite's own limit) and what was left out.
@@ -91,7 +101,12 @@ def _all(most_gflop: float) -> Iterable[Problem]:
 _SUITES = {
     suite.name: suite
     for suite in (
-        Suite("quick", "one or two of each kind, about two minutes on two cores", _quick),
+        Suite(
+            "quick",
+            "one or two of each kind, about two minutes on two cores",
+            _quick,
+            thresholds=MEMORY_BOUND,
+        ),
         Suite("squares", "n x n x n, n from 64 to 4096, float32 and float64", _always(synthetic.squares)),
         Suite("skinny", "m in 1, 4, 16, 64 by k, n in 1024, 2048, 4096", _always(synthetic.skinny)),
         Suite("layouts", "tall, deep, odd, transposed, batched, broadcast", _always(synthetic.layouts)),

@@ -27,7 +27,7 @@ from kernelwright.bench.compare.files import (
 )
 from kernelwright.bench.compare.pytest_files import compare_pytest_benchmark, gathered, resolve
 from kernelwright.bench.compare.result import Comparison, Duel, Round
-from kernelwright.bench.compare.threshold import parse_threshold
+from kernelwright.bench.compare.threshold import Thresholds, parse_threshold, parse_thresholds
 from kernelwright.bench.compare.verdict import Kind, Verdict
 from kernelwright.bench.problems import get_suite
 from kernelwright.bench.report.files import print_files
@@ -444,3 +444,19 @@ def test_the_command_compares_files_of_pytest_benchmark(saved: Path) -> None:
     done = command("--pytest-benchmark", "0001", "0002", "--storage", str(saved))
     assert done.exit_code == 1
     assert "test_it.py::test_busy[1]" in done.stdout
+
+
+def test_the_command_line_goes_before_the_suite_and_the_last_pattern_that_fits_counts() -> None:
+    assert parse_thresholds([]) == Thresholds(0.05)
+    plain = parse_thresholds(["square-*=10%", "square-64=20%"])
+    assert [plain.of(name) for name in ("tiny-1", "square-256", "square-64")] == [0.05, 0.10, 0.20]
+    suites_own = parse_thresholds([], "quick")
+    assert suites_own.of("skinny-1x1024x1024") > suites_own.of("square-256") == 0.05
+    beside = parse_thresholds(["square-*=3%"], "quick")
+    assert (beside.of("square-256"), beside.of("skinny-1x1024x1024")) == (0.03, 0.10)
+    assert parse_thresholds(["25%"], "quick").of("skinny-1x1024x1024") == 0.25
+
+
+def test_two_thresholds_for_all_problems_are_refused() -> None:
+    with pytest.raises(ConfigError, match="write one of them"):
+        parse_thresholds(["5%", "10%"])

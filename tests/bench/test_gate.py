@@ -8,7 +8,17 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kernelwright.bench.compare.result import FAILED, MISSING, WRONG, Comparison, Duel, Round, Side
+from kernelwright.bench.compare.result import (
+    FAILED,
+    MISSING,
+    REFUSED,
+    SUSPECT,
+    WRONG,
+    Comparison,
+    Duel,
+    Round,
+    Side,
+)
 from kernelwright.bench.compare.verdict import Kind, Verdict
 from kernelwright.bench.gate.judgement import Word, judge
 from kernelwright.bench.gate.texts import document, json_text, junit, markdown
@@ -56,6 +66,8 @@ def comparison(*duels: Duel, void: str | None = None) -> Comparison:
         (duel(None), Word.INCONCLUSIVE, 3),
         (duel(None, b=Side(WRONG, "wrong: 3 of 9 elements")), Word.WRONG, 4),
         (duel(None, b=Side(FAILED, "it crashed")), Word.WRONG, 4),
+        (duel(None, b=Side(SUSPECT, "it called libopenblas")), Word.WRONG, 4),
+        (duel(None, b=Side(REFUSED, "zeros would pass")), Word.MISSING, 5),
         (duel(None, b=Side(MISSING, "no problem of that name")), Word.MISSING, 5),
         (duel(SAME, b=replace(RIGHT, fallback="turned is not for 3 threads")), Word.REGRESSED, 1),
         (duel(SAME, b=Side(kernel="reference")), Word.REGRESSED, 1),
