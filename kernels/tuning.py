@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -61,6 +61,7 @@ class TuningResult:
         timings: every configuration with a time, the fastest first.
         rejected: configurations that computed something wrong or failed, with the reason.
         untried: configurations for which the budget did not suffice.
+        entries: what was measured now, as it was kept.
     """
 
     problem: str
@@ -68,6 +69,7 @@ class TuningResult:
     timings: tuple[Timing, ...]
     rejected: tuple[tuple[Kernel, Config, str], ...] = ()
     untried: tuple[tuple[Kernel, Config], ...] = ()
+    entries: tuple[Entry, ...] = field(default=(), repr=False)
 
     @property
     def best(self) -> Timing | None:
@@ -252,6 +254,7 @@ def tune(
         timings=tuple(sorted([*timings, *fresh], key=lambda timing: timing.seconds)),
         rejected=(*rejected, *search.rejected),
         untried=tuple(search.untried),
+        entries=tuple(problem.entry(timing) for timing in fresh),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from math import inf
 from statistics import geometric_mean
 from typing import Any
 
@@ -11,21 +12,24 @@ import numpy as np
 
 from ...engine.cuda import CudaArray, run
 from ...kernels import dispatch, registry, tuning
+from ...kernels.cache import TuningCache
 from ...kernels.cuda.check import check, cuda_specs, untakeable
+from ...kernels.cuda.clock import Clock, sets_for
 from ...kernels.cuda.device import facts
 from ...kernels.cuda.launch import runtime, torch_dtype
+from ...kernels.cuda.trial import is_lost
+from ...kernels.cuda.truth import DeviceTruth
 from ...kernels.dispatch import Choice
 from ...kernels.kernel import Config, Kernel
 from ...kernels.op import Sample, get_op
 from ...kernels.settings import using
 from ..problems.problem import Operand, Problem
 from .cases import Job
-from .contest import Clock, contest, host_seconds, sets_for
-from .judge import judge
+from .contest import contest, host_seconds
 from .vendors import NAMES, settings, vendor
 
 Result = dict[str, Any]
-_MOST_SEARCHED = 24  # configurations of one search
+SEARCH_SECONDS = 10.0  # of one search, for what was compiled ahead
 
 
 class Place:
@@ -35,10 +39,20 @@ class Place:
         clock: takes the times.
         device: where torch makes tensors: "cuda", or "cpu" in tests, where the interpreter runs the kernels.
         seed: of all random numbers of the run.
+        until: when proofs end where they are, by `time.time`.
+        cache: where the times of searches are kept; the user's own unless given.
     """
 
-    def __init__(self, clock: Clock, device: str = "cuda", seed: int = 0) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        device: str = "cuda",
+        seed: int = 0,
+        until: float = inf,
+        cache: TuningCache | None = None,
+    ) -> None:
         self.clock, self.device, self.seed = clock, device, seed
+        self.until, self.cache = until, cache
 
     def draw(self, operand: Operand | None, salt: int) -> Any:
         """Fresh standard normal numbers as an operand lies in memory; factors, of one axis, near 1."""
@@ -90,13 +104,13 @@ def code_of(choice: Choice) -> list[Result]:
     ]
 
 
-def chosen(problem: Problem, tensors: Sequence[Any]) -> Choice:
+def chosen(problem: Problem, tensors: Sequence[Any], tuned: bool = True) -> Choice:
     """What `choose` picks for a problem on the device, under the settings in force."""
     from ...engine.cuda import spec_of
     from ...kernels.spec import ABSENT
 
     specs = [ABSENT if t is None else spec_of(t) for t in tensors]
-    choice = dispatch.choose(problem.operation, specs, problem.attrs)
+    choice = dispatch.choose(problem.operation, specs, problem.attrs, tuned=tuned)
     if choice.kernel is None:
         choice.bind()  # raises, with every reason
     return choice
@@ -137,10 +151,12 @@ def _race(job: Job, place: Place) -> Result:
         try:
             results = [output._tensor, theirs()]
         except RuntimeError as error:
-            if "CUDA error" in str(error):
+            if is_lost(error):
                 raise
             results, absent = [output._tensor], str(error).splitlines()[0]
-        judged, *vendors = judge(problem, tensors, results, kernel.error, place.seed)
+        specs = (*problem.specs, *problem.outputs)
+        truth = DeviceTruth.of(problem.operation, specs, problem.complete, tensors, place.seed)
+        judged, *vendors = (truth.judge(result, kernel.error) for result in results)
         found: Result = {
             "kernel": kernel.id,
             "config": choice.config,
@@ -154,7 +170,7 @@ def _race(job: Job, place: Place) -> Result:
         if not judged.ok or not vendors:
             return found
         found["vendor"] = vendors[0].to_json()
-        del output, results
+        del output, results, truth
         sets = place.sets(problem, tensors)
         times = contest(
             {"ours": _launches(problem, choice, sets), "theirs": [vendor(problem, s) for s in sets]},
@@ -180,7 +196,11 @@ def _proof(job: Job, place: Place) -> Result:
     if job.dtype not in op.dtypes:
         return {"status": "right", "checked": 0, "note": f"{job.op} takes no {job.dtype}"}
     checked, refused, wrong = 0, 0, []
+    cut = False
     for turn, sample in enumerate(op.samples(np.random.default_rng(place.seed), job.dtype)):
+        if time.time() > place.until:
+            cut = True
+            break
         for kernel in registry.kernels_for(job.op, "cuda"):
             config = config_for(kernel, sample, turn)
             if config is None:
@@ -192,12 +212,12 @@ def _proof(job: Job, place: Place) -> Result:
                 text = "" if verdict.ok else verdict.text
             except Exception as error:
                 text = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-                if "CUDA error" in text or "Triton Error" in text:
-                    raise  # the context is gone: nothing after this would mean anything
+                if is_lost(error):
+                    raise  # nothing after this would mean anything
             if text:
                 wrong.append(f"{kernel.id} {config} on {sample!r}: {text}")
     status = "wrong" if wrong else "right"
-    return {"status": status, "checked": checked, "refused": refused, "wrong": wrong[:20]}
+    return {"status": status, "checked": checked, "refused": refused, "wrong": wrong[:20], "cut": cut}
 
 
 def config_for(kernel: Kernel, sample: Sample, turn: int) -> Config | None:
@@ -262,63 +282,54 @@ def _launch(job: Job, place: Place) -> Result:
 
 
 def _search(job: Job, place: Place) -> Result:
-    """Every configuration that may run the call: how far the model's choice is from the best."""
+    """Tune a problem, and race what an untuned call would have run against what was found."""
     problem = job.problem
     assert problem is not None
     with using(extra_error=job.extra_error), settings(tf32=job.extra_error is True):
         tensors = place.inputs(problem)
-        untuned = chosen(problem, tensors)
-        entries, times, options = [], {}, _options(untuned)
-        sets = place.sets(problem, tensors)
-        sides: dict[str, Any] = {}
-        for kernel, config in options:
-            choice = Choice(**{**untuned.__dict__, "kernel": kernel, "config": config})
-            key = f"{kernel.id} {tuning.config_key(config)}"
-            try:
-                calls = _launches(problem, choice, sets)
-                (judged,) = judge(problem, tensors, [calls[0]()], kernel.error, place.seed)
-            except Exception as error:
-                if "CUDA" in str(error):
-                    raise
-                continue  # one that this chip has no room for
-            if judged.ok:
-                sides[key] = calls
-        found = contest(sides, place.clock, rounds=5)
-        times = {name: found.seconds(name) for name in sides}
-        for kernel, config in options:
-            key = f"{kernel.id} {tuning.config_key(config)}"
-            if key in times:
-                entries.append(
-                    tuning.entry_of(
-                        problem.operation, untuned.specs, untuned.attrs, kernel, config, times[key]
-                    )
-                )
-        if place.device != "cpu":
-            tuning.default_cache().put(entries)
-    assert untuned.kernel is not None
-    own = times.get(f"{untuned.kernel.id} {tuning.config_key(untuned.config)}")
-    best = min(times, key=lambda name: times[name])
-    return {
-        "status": "right",
-        "untuned_s": own,
-        "best_s": times[best],
-        "best": best,
-        "loss": None if own is None else own / times[best],
-        "times": times,
-        "entries": [entry.__dict__ for entry in entries],
-    }
+        untuned = chosen(problem, tensors, tuned=False)
+        found = tuning.tune(
+            problem.operation,
+            untuned.specs,
+            untuned.attrs,
+            clock=place.clock,
+            budget_s=SEARCH_SECONDS,
+            force=True,
+            cache=place.cache,
+            seed=place.seed,
+            inputs=tensors,
+        )
+        may_run = {candidate.kernel for candidate in untuned.candidates if candidate.reason_not is None}
+        best = next((timing for timing in found.timings if timing.kernel in may_run), None)
+        wrong = [f"{k.id} {c}: {why}" for k, c, why in found.rejected if why.startswith("wrong")]
+        result: Result = {
+            "status": "wrong" if wrong or best is None else "right",
+            "wrong": wrong[:20],
+            "failed": [f"{k.id} {c}: {why}" for k, c, why in found.rejected if not why.startswith("wrong")],
+            "untried": len(found.untried),
+            "times": [[t.kernel.id, t.config, t.seconds, t.samples] for t in found.timings],
+            "entries": [entry.__dict__ for entry in found.entries],
+        }
+        if best is None:
+            return result
+        tuned = Choice(**{**untuned.__dict__, "kernel": best.kernel, "config": best.config})
+        loss, seconds = _loss(problem, untuned, tuned, place, tensors)
+        named = {"kernel": best.kernel.id, "config": best.config, "codes": code_of(tuned)}
+    return result | {"tuned": named, "loss": loss, "seconds_each": seconds}
 
 
-def _options(untuned: Choice) -> list[tuple[Kernel, Config]]:
-    """The kernels and configurations of a search, those predicted to be fast first."""
-    found: list[tuple[float, int, Kernel, Config]] = []
-    for candidate in untuned.candidates:
-        if candidate.reason_not is None:
-            kernel = candidate.kernel
-            for config in kernel.configurations(untuned.specs, untuned.attrs, 1):
-                predicted = kernel.predict(untuned.specs, untuned.attrs, config, 1)
-                found.append((float("inf") if predicted is None else predicted, len(found), kernel, config))
-    return [(kernel, config) for _, _, kernel, config in sorted(found)[:_MOST_SEARCHED]]
+def _loss(
+    problem: Problem, untuned: Choice, tuned: Choice, place: Place, tensors: list[Any]
+) -> tuple[float, dict[str, float]]:
+    """How many times as long an untuned call takes as a tuned one, timed in turns; 1 where it is the same."""
+    sets = place.sets(problem, tensors)
+    sides = {"tuned": _launches(problem, tuned, sets)}
+    same = untuned.kernel is tuned.kernel and untuned.config == tuned.config
+    if not same:
+        sides["untuned"] = _launches(problem, untuned, sets)
+    times = contest(sides, place.clock)
+    loss = 1.0 if same else times.ratio("untuned", "tuned")
+    return loss, {name: times.seconds(name) for name in sides}
 
 
 _KINDS: dict[str, Callable[[Job, Place], Result]] = {
@@ -345,7 +356,7 @@ def timed(job: Job, place: Place) -> Result:
     try:
         result = work(job, place)
     except Exception as error:
-        if "CUDA error" in str(error) or "Triton Error [CUDA]" in str(error):
+        if is_lost(error):
             raise
         first = str(error).splitlines()[0] if str(error) else ""
         result = {"status": "failed", "message": f"{type(error).__name__}: {first}"}

@@ -1,9 +1,9 @@
 """Times measured on known GPUs, shipped: one JSON file a model, made of a record by the bench (--ship).
 
-There is none yet: no run on a GPU has been recorded. A file has a head, which says on what and of which commit
-its times were measured, and a list of tuning entries (`kernels.cache`). `dispatch.choose` uses them where the
-user's own cache has no time. A file that cannot be read is reported once and left alone, and so are times of a
-kernel that has changed since.
+There is none yet: no run on a GPU has been recorded. A file has a head, which says on what and of which
+commit its times were measured, and a list of tuning entries (`kernels.cache`). `dispatch.choose` uses them
+where the user's own cache has no time. A file that cannot be read is reported once and left alone, and so are
+times of a kernel that has changed since.
 """
 
 from __future__ import annotations
@@ -92,7 +92,10 @@ class Table:
 
 
 def tables(folder: Path | None = None) -> tuple[Table, ...]:
-    """All tables of a folder (the shipped ones unless given); one that cannot be read is reported by a CacheWarning, once, and left out."""
+    """All tables of a folder, that of this package unless given.
+
+    One that cannot be read is reported by a CacheWarning, once, and left out.
+    """
     return _tables(folder or FOLDER)
 
 
