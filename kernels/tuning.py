@@ -121,7 +121,8 @@ def known(
         shipped: whether times of the tables that are shipped for GPUs count too.
     """
     key = key_of(op, specs, attrs)
-    entries = sorted((cache or default_cache()).find(key, threads), key=lambda entry: entry.date)
+    found = (default_cache() if cache is None else cache).find(key, threads)
+    entries = sorted(found, key=lambda entry: entry.date)
     others = _shipped(key) if shipped and is_on_cuda(specs) else []
     if not entries and not others:
         return {}
@@ -184,7 +185,7 @@ def best(
 ) -> Timing | None:
     """The fastest known among the configurations that the kernels have today; None if none is known."""
     problem = _Problem.of(op, specs, attrs, threads)
-    timings = problem.known_timings(problem.options()[0], cache or default_cache())
+    timings = problem.known_timings(problem.options()[0], default_cache() if cache is None else cache)
     return min(timings, key=lambda timing: timing.seconds, default=None)
 
 
@@ -230,7 +231,7 @@ def tune(
     """
     if not budget_s > 0:
         raise ConfigError(f"tune(budget_s=...) takes a positive number of seconds, got {budget_s!r}.")
-    cache = cache or default_cache()
+    cache = default_cache() if cache is None else cache
     problem = _Problem.of(op, specs, attrs, threads)
     options, rejected = problem.options()
     timings = [] if force else problem.known_timings(options, cache, shipped=False)

@@ -10,6 +10,7 @@ import typer
 
 from ...kernels import tuning
 from ...kernels.errors import KernelwrightError
+from ...kernels.spec import check_device
 from ..problems import select
 from ..problems.problem import Problem
 from ..report.terminal import console_for
@@ -37,7 +38,8 @@ def tune(
         raise KernelwrightError(
             "say what to tune: a suite, such as `kernelwright tune quick`, or --problem NAME."
         )
-    if device.partition(":")[0] == "cuda":
+    check_device(device)
+    if device != "cpu":
         cases, counts = _on_gpu(device, suite, problem, dtype, max_gflop), [1]
     else:
         cases = list(select(suite, problem=problem, dtype=dtype, most_gflop=max_gflop).problems)
@@ -70,10 +72,12 @@ def _on_gpu(
     from ..cuda.cases import Job, races, searches
 
     runtime().number(device)  # raises where there is no such GPU
-    wanted: Iterable[tuple[Problem, bool | None]] = (
-        searches("all") if suite == "tuned" else races(suite or "all")
-    )
-    if suite not in (None, "tuned", "quick", "all"):
+    wanted: Iterable[tuple[Problem, bool | None]]
+    if suite == "tuned":
+        wanted = searches("all")
+    elif suite in (None, "quick", "all"):
+        wanted = races(suite or "all")
+    else:
         wanted = ((case, None) for case in select(suite).problems)
     found = [
         (case, extra)

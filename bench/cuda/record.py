@@ -270,8 +270,8 @@ def table(found: Sequence[Record]) -> str:
     if (ratio := record.untuned_over_tuned) is not None:
         lines += [
             "",
-            f"An untuned call takes {ratio['geometric_mean']:.3f} times as long as a tuned one, in the geometric "
-            f"mean over {ratio['problems']} problems; at worst {ratio['worst']:.2f} times.",
+            f"An untuned call takes {ratio['geometric_mean']:.3f} times as long as a tuned one, in the "
+            f"geometric mean over {ratio['problems']} problems; at worst {ratio['worst']:.2f} times.",
         ]
     if old:
         lines += ["", f"Stale, the kernel has changed since: {len(old)} of its races."]

@@ -22,7 +22,7 @@ from .ahead import Tell
 TOOL = "compute-sanitizer"
 PLACES = ("/usr/local/cuda/bin", "/opt/cuda/bin")
 SANITIZED = ("proof matmul bfloat16", "proof conv bfloat16", "proof conv_weight_grad bfloat16")
-SECONDS = 75.0
+SECONDS, LEAST = 75.0, 5.0
 _SHARE = 0.6  # of the time, after which no call is begun: leaving takes its time too
 _FOUND = 9  # the exit code that it is told to give when it has found something
 
@@ -48,7 +48,7 @@ def sanitized(suite: str, tell: Tell, until: float) -> dict[str, Any]:
     tool, seconds = found(), min(SECONDS, until - time.time())
     if tool is None:
         said = _said("not run", f"{TOOL} is not installed")
-    elif seconds < 5:
+    elif seconds < LEAST:
         said = _said("not run", "there was no time left")
     else:
         said = _run(tool, suite, seconds)
