@@ -14,7 +14,11 @@ from ..problems.problem import Operand, Problem, matmul
 
 PROBLEMS = Path(__file__).parent.parent / "problems"
 HALF = ("bfloat16", "float16")
-FAMILIES = ("matmul", "linear", "scaled_matmul", "conv", "conv_input_grad", "conv_weight_grad")
+FAMILIES = (
+    *("matmul", "linear", "scaled_matmul"),
+    *("conv", "conv_input_grad", "conv_weight_grad", "conv_bias_grad"),
+)
+"""Every op that has CUDA kernels; a test holds it to that."""
 RESNET = "ResNet-50 (He et al. 2015), 224x224 images"
 MOBILENET = "MobileNetV2 (Sandler et al. 2018), depthwise layers, 224x224 images"
 
@@ -29,6 +33,7 @@ _DEPTHWISE = ((32, 112, 1), (96, 112, 2), (144, 56, 1), (192, 28, 2), (384, 14, 
 # The linear layers of Llama 3 8B: width 4096, 14336 inside, 1024 keys and values.
 _DECODE = ((4096, 4096), (14336, 4096), (4096, 14336), (4096, 1024))
 LLAMA = "Llama 3 8B's linear layers (Dubey et al. 2024)"
+_SUFFIXES = {"conv": "", "conv_input_grad": "-dx", "conv_weight_grad": "-dw"}
 BERT = "BERT-base (Devlin et al. 2018) and GPT-2 XL (Radford et al. 2019), sequences of 512 and 1024"
 
 
@@ -122,27 +127,53 @@ def conv(
 ) -> Problem:
     """A layer, or one of its gradients, on NHWC images: (filter, channels in, out, size, stride)."""
     taps, cin, cout, size, stride = layer
-    pad = taps // 2
-    places = output_size(size, taps, stride, (pad, pad), 1)
-    x, grad = (batch, size, size, cin), (batch, places, places, cout)
-    w = (cout, cin // groups, taps, taps)
-    attrs: dict[str, Any] = {"stride": (stride,) * 2, "padding": ((pad, pad),) * 2, "layout": "NHWC"}
+    x, w = (batch, size, size, cin), (cout, cin // groups, taps, taps)
+    name = f"{group}-{taps}x{taps}-{cin}-{cout}-{size}-s{stride}-b{batch}"
+    return _conv(name, op, x, w, (stride, stride), (taps // 2, taps // 2), group, source, dtype, groups)
+
+
+def _conv(
+    name: str,
+    op: str,
+    x: tuple[int, ...],
+    w: tuple[int, ...],
+    stride: tuple[int, int],
+    pads: tuple[int, int],
+    group: str,
+    source: str,
+    dtype: str = "bfloat16",
+    groups: int = 1,
+) -> Problem:
+    """A convolution of x: [N, H, W, C] by w: [O, C / groups, R, S], or one of its gradients."""
+    sizes = [output_size(x[i + 1], w[i + 2], stride[i], (pads[i], pads[i]), 1) for i in (0, 1)]
+    grad = (x[0], *sizes, w[0])
+    attrs: dict[str, Any] = {"stride": stride, "padding": tuple((p, p) for p in pads), "layout": "NHWC"}
     if groups > 1:
         attrs["groups"] = groups
     inputs: tuple[Operand | None, ...]
     if op == "conv":
         inputs = (Operand(x, dtype), Operand(w, dtype), None, None)
     elif op == "conv_input_grad":
-        inputs, attrs["input_size"] = (Operand(grad, dtype), Operand(w, dtype), None), (size, size)
+        inputs, attrs["input_size"] = (Operand(grad, dtype), Operand(w, dtype), None), x[1:3]
     else:
-        inputs, attrs["kernel_size"] = (Operand(x, dtype), Operand(grad, dtype)), (taps, taps)
-    name = f"{group}-{taps}x{taps}-{cin}-{cout}-{size}-s{stride}-b{batch}"
+        inputs, attrs["kernel_size"] = (Operand(x, dtype), Operand(grad, dtype)), w[2:]
     return Problem(name, op, inputs, group, source, attrs=attrs)
+
+
+def deepbench_convs(op: str) -> Iterator[Problem]:
+    """DeepBench's training convolutions on NHWC images, every sixth: the list repeats layers by batch."""
+    data = _deepbench("deepbench_conv.json")
+    source = f"DeepBench {data['file']} at {data['commit'][:12]}"
+    group = "deepbench-conv" + _SUFFIXES[op]
+    for n, c, h, w, k, r, s, *(ph, pw, sh, sw) in data["problems"]["deepbench-train"][::6]:
+        if op != "conv_input_grad" or c > 3:
+            name = f"{group}-{r}x{s}-{c}-{k}-{h}x{w}-s{sh}x{sw}-b{n}"
+            yield _conv(name, op, (n, h, w, c), (k, c, r, s), (sh, sw), (ph, pw), group, source)
 
 
 def resnet(op: str, batch: int) -> Iterator[Problem]:
     """ResNet-50's layers, those alike once. The stem's input is an image, which needs no gradient."""
-    group = {"conv": "resnet", "conv_input_grad": "resnet-dx", "conv_weight_grad": "resnet-dw"}[op]
+    group = "resnet" + _SUFFIXES[op]
     for layer in _RESNET:
         if op != "conv_input_grad" or layer[1] > 3:
             yield conv(f"{group}-{batch}", op, batch, layer, RESNET)
@@ -187,7 +218,11 @@ def races(suite: str) -> Iterator[tuple[Problem, bool | None]]:
         yield from ((p, None) for p in list(resnet(op, 32))[:: 8 if small else 1])
     if not small:
         yield from ((p, None) for p in deepbench_gemms())
+        yield from ((p, None) for p in deepbench_convs("conv"))
         yield from ((p, None) for p in resnet("conv", 256))
+        for op in ("conv_input_grad", "conv_weight_grad"):
+            yield from ((p, None) for p in list(resnet(op, 256))[::2])
+            yield from ((p, None) for p in deepbench_convs(op))
 
 
 def jobs(suite: str, check: bool) -> list[Job]:
@@ -230,7 +265,7 @@ def searches(suite: str) -> Iterator[tuple[Problem, bool | None]]:
 
 
 _FIRST_RACES, _FIRST_SEARCHES = 48, 14
-DTYPES = ("bfloat16", "float16", "float32", "float8_e4m3fn")
+DTYPES = ("bfloat16", "float16", "float32", "float64", "float8_e4m3fn")
 # Every how many of a group's problems one is tuned.
 _SEARCHED = {
     "square-bf16": 2,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from statistics import geometric_mean
 from typing import Any
@@ -232,30 +232,62 @@ def config_for(kernel: Kernel, sample: Sample, turn: int) -> Config | None:
     return known[turn % len(known)]
 
 
-# Rows and columns of a matrix of more than 2^31 elements (4.3 GB of bfloat16).
+# Rows and columns of a matrix, and images, pixels of their sides and channels, of more than 2^31 elements
+# (4.3 GB of bfloat16).
 _WIDE = (2**16 + 48, 2**15 + 64)
+_WIDE_IMAGES = (129, 512, 64)
 
 
 def _wide(job: Job, place: Place) -> Result:
-    """Products with an operand, and with a result, of more than 2^31 elements: some rows against float64."""
-    import torch
+    """Calls with an operand, and with a result, of more than 2^31 elements: parts of them against float64."""
+    done = dict((*_wide_products(place), *_wide_convs(place)))
+    wrong = [f"{name}: {largest:.2g}" for name, largest in done.items() if not largest <= 2**-6]
+    return {"status": "wrong" if wrong else "right", "checked": len(done), "wrong": wrong, "done": done}
 
+
+def _wide_products(place: Place) -> Iterator[tuple[str, float]]:
+    """Of products, the largest error of some rows."""
     rows, columns = _WIDE if place.device != "cpu" else (200, 136)
-    done, wrong = [], []
     at = sorted({0, rows // 2, rows - 1, *range(rows - 40, rows, 13)})
     for name, (m, k, n) in (("operand", (rows, columns, 64)), ("result", (rows, 64, columns))):
         a = place.draw(Operand((m, k), "bfloat16"), 1)
         b = place.draw(Operand((k, n), "bfloat16"), 2)
         (c,) = run(get_op("matmul"), [a, b], {})
         some = a[at].double()
-        exact, scale = some @ b.double(), some.abs() @ b.double().abs()
-        off = (c._tensor[at].double() - exact).abs()
-        largest = float((off / scale.clamp_min(1e-300)).max())
-        done.append(f"{name} {m}x{k}x{n}: {largest:.2g}")
-        if not largest <= 2**-6 or not bool(torch.isfinite(c._tensor[at]).all()):
-            wrong.append(done[-1])
+        yield f"{name} {m}x{k}x{n}", _largest(c._tensor[at], some @ b.double(), some.abs() @ b.double().abs())
         del a, b, c
-    return {"status": "wrong" if wrong else "right", "checked": len(done), "wrong": wrong, "done": done}
+
+
+def _wide_convs(place: Place) -> Iterator[tuple[str, float]]:
+    """Of 3 x 3 filters and of their gradient for images, the largest error in the first and last image."""
+    from torch.nn import functional
+
+    n, size, channels = _WIDE_IMAGES if place.device != "cpu" else (3, 12, 16)
+    x = place.draw(Operand((n, size, size, channels), "bfloat16"), 3)
+    w = place.draw(Operand((channels, channels, 3, 3), "bfloat16"), 4)
+    attrs: dict[str, Any] = {"padding": ((1, 1), (1, 1)), "layout": "NHWC"}
+    ways = {
+        "conv": ([x, w, None, None], attrs, functional.conv2d),
+        "conv_input_grad": ([x, w, None], attrs | {"input_size": (size, size)}, functional.conv_transpose2d),
+    }
+    for name, (inputs, given, exactly) in ways.items():
+        (y,) = run(get_op(name), inputs, given)
+        off = 0.0
+        for image in (0, n - 1):
+            one, filters = x[image : image + 1].movedim(-1, 1).double(), w.double()
+            exact, scale = (exactly(i, f, padding=1) for i, f in ((one, filters), (one.abs(), filters.abs())))
+            off = max(off, _largest(y._tensor[image : image + 1].movedim(-1, 1), exact, scale))
+        yield f"{name} {n}x{size}x{size}x{channels}", off
+        del y
+
+
+def _largest(result: Any, exact: Any, scale: Any) -> float:
+    """The largest error of an element against the sum of its absolute terms; infinite where one is no number."""
+    import torch
+
+    if not bool(torch.isfinite(result).all()):
+        return inf
+    return float(((result.double() - exact).abs() / scale.clamp_min(1e-300)).max())
 
 
 def _launch(job: Job, place: Place) -> Result:

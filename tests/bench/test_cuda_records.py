@@ -14,14 +14,15 @@ need("triton")
 
 from kernelwright.bench.cuda import ahead, run  # noqa: E402
 from kernelwright.bench.cuda import record as records  # noqa: E402
-from kernelwright.bench.cuda.cases import jobs, races  # noqa: E402
+from kernelwright.bench.cuda.cases import DTYPES, FAMILIES, jobs, races, searches  # noqa: E402
 from kernelwright.bench.cuda.record import NONE_YET, Record, RecordError  # noqa: E402
 from kernelwright.kernels import dispatch, tuning  # noqa: E402
 from kernelwright.kernels.cache import Entry  # noqa: E402
 from kernelwright.kernels.cuda import device, tables  # noqa: E402
 from kernelwright.kernels.cuda.check import moved  # noqa: E402
 from kernelwright.kernels.cuda.code_launch import CodeLaunch  # noqa: E402
-from kernelwright.kernels.op import get_op  # noqa: E402
+from kernelwright.kernels.op import get_op, ops  # noqa: E402
+from kernelwright.kernels.registry import kernels_for  # noqa: E402
 from kernelwright.kernels.settings import using  # noqa: E402
 from kernelwright.kernels.spec import TensorSpec  # noqa: E402
 
@@ -132,6 +133,36 @@ def test_what_jobs_launch_is_compiled_ahead(monkeypatch: pytest.MonkeyPatch) -> 
     assert compiling["race"] > 8
     assert compiling["search"] > compiling["race"]  # every configuration
     assert set(made) == {90}
+
+
+def test_every_op_that_has_cuda_kernels_is_proven_in_every_dtype_they_take() -> None:
+    kernels = {op.name: kernels_for(op.name, "cuda") for op in ops()}
+    assert set(FAMILIES) == {name for name, found in kernels.items() if found}
+    dtypes = {dtype for name in FAMILIES for kernel in kernels[name] for dtype in kernel.dtypes}
+    assert dtypes == set(DTYPES)
+    proven = {(job.op, job.dtype) for job in jobs("all", True) if job.kind == "proof"}
+    assert proven == {(name, dtype) for name in FAMILIES for dtype in DTYPES}
+
+
+def test_the_suite_has_what_speed_is_promised_for() -> None:
+    groups = {problem.group for problem, _ in races("all")}
+    for batch in (32, 256):
+        assert {f"resnet-{batch}", f"resnet-dx-{batch}", f"resnet-dw-{batch}"} <= groups
+    assert {"deepbench-conv", "deepbench-conv-dx", "deepbench-conv-dw"} <= groups
+    assert {"fp8", "square-tf32", "square-bf16", "square-fp16", "decode", "depthwise", "deepbench"} <= groups
+    sizes = [p.inputs[0].shape[0] for p, _ in races("all") if p.group == "square-bf16" and p.inputs[0]]
+    assert (min(sizes), max(sizes)) == (1024, 16384)
+
+
+def test_what_is_tuned_is_a_part_of_what_is_raced() -> None:
+    for suite in ("all", "quick"):
+        raced = {problem.name for problem, _ in races(suite)}
+        tuned = [problem.name for problem, _ in searches(suite)]
+        assert set(tuned) <= raced
+        assert len(tuned) == len(set(tuned))
+    assert {"scaled_matmul", "matmul", "linear", "conv", "conv_input_grad", "conv_weight_grad"} == {
+        problem.op for problem, _ in searches("all")
+    }
 
 
 def test_jobs_have_names_of_their_own() -> None:
