@@ -282,7 +282,7 @@ def _wide_convs(place: Place) -> Iterator[tuple[str, float]]:
 
 
 def _largest(result: Any, exact: Any, scale: Any) -> float:
-    """The largest error of an element against the sum of its absolute terms; infinite where one is no number."""
+    """The largest error of an element against its sum of absolute terms; infinite where one is no number."""
     import torch
 
     if not bool(torch.isfinite(result).all()):
