@@ -52,7 +52,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(cases, "races", lambda suite: tiny())
     monkeypatch.setattr("kernelwright.bench.cuda.work.sets_for", lambda footprint, cache: 2)
     monkeypatch.setattr("kernelwright.bench.cuda.contest.WARM_CALLS", 1)
-    monkeypatch.setattr("kernelwright.bench.cuda.work.SEARCH_SECONDS", 0.5)
+    monkeypatch.setattr("kernelwright.bench.cuda.work.SEARCH_SECONDS", 100.0)
+    monkeypatch.setattr("kernelwright.kernels.search._MOST_ROUNDS", 1)
     monkeypatch.setattr("kernelwright.kernels.cuda.trial.sets_for", lambda footprint, cache: 2)
     with standing_in():
         for op in cases.FAMILIES:  # CUDA C is compiled, and does not run here
@@ -203,7 +204,7 @@ def test_the_tune_command_tunes_on_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_pa
     compiled: list[str] = []
     monkeypatch.setenv("KERNELWRIGHT_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(ahead, "compiled", lambda jobs, tell: compiled.extend(job.name for job in jobs))
-    words = ["tune", "all", "--device", "cuda", "--problem", "square-bf16-*", "--budget", "0.5"]
+    words = ["tune", "all", "--device", "cuda", "--problem", "square-bf16-*", "--budget", "100"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     assert compiled == ["search square-bf16-32"]
