@@ -40,7 +40,7 @@ def tune(
         )
     check_device(device)
     if device != "cpu":
-        cases, counts = _on_gpu(device, suite, problem, dtype, max_gflop), [1]
+        cases, counts = _on_gpu(device, suite, problem, dtype, max_gflop), (1,)
     else:
         cases = list(select(suite, problem=problem, dtype=dtype, most_gflop=max_gflop).problems)
         counts = parse_threads(threads)

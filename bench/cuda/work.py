@@ -14,7 +14,7 @@ from ...engine.cuda import CudaArray, run
 from ...kernels import dispatch, registry, tuning
 from ...kernels.cache import TuningCache
 from ...kernels.cuda.check import check, cuda_specs, untakeable
-from ...kernels.cuda.clock import Clock, sets_for
+from ...kernels.cuda.clock import Calls, Clock, sets_for
 from ...kernels.cuda.device import facts
 from ...kernels.cuda.launch import runtime, torch_dtype
 from ...kernels.cuda.trial import is_lost
@@ -266,7 +266,7 @@ def _wide_convs(place: Place) -> Iterator[tuple[str, float]]:
     x = place.draw(Operand((n, size, size, channels), "bfloat16"), 3)
     w = place.draw(Operand((channels, channels, 3, 3), "bfloat16"), 4)
     attrs: dict[str, Any] = {"padding": ((1, 1), (1, 1)), "layout": "NHWC"}
-    ways = {
+    ways: dict[str, tuple[list[Any], dict[str, Any], Callable[..., Any]]] = {
         "conv": ([x, w, None, None], attrs, functional.conv2d),
         "conv_input_grad": ([x, w, None], attrs | {"input_size": (size, size)}, functional.conv_transpose2d),
     }
@@ -355,7 +355,7 @@ def _loss(
 ) -> tuple[float, dict[str, float]]:
     """How many times as long an untuned call takes as a tuned one, timed in turns; 1 where it is the same."""
     sets = place.sets(problem, tensors)
-    sides = {"tuned": _launches(problem, tuned, sets)}
+    sides: dict[str, Calls] = {"tuned": _launches(problem, tuned, sets)}
     same = untuned.kernel is tuned.kernel and untuned.config == tuned.config
     if not same:
         sides["untuned"] = _launches(problem, untuned, sets)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from .clock import Clock, count_for, seconds_once, sets_for
 from .device import facts
 from .launch import runtime, torch_dtype
 
+T = TypeVar("T")
 _DRAWN = ("float64", "float32", "float16", "bfloat16")  # what torch can fill with normal numbers
 # After these, every later call of the process fails: the driver's errors that stay (CUDA driver API).
 _LASTING = ("ILLEGAL_ADDRESS", "LAUNCH_FAILED", "MISALIGNED_ADDRESS", "ILLEGAL_INSTRUCTION", "LAUNCH_TIMEOUT")
@@ -104,7 +105,7 @@ class CudaTrial:
 
         return sample
 
-    def _guarded(self, do: Callable[[], Any]) -> Any:
+    def _guarded(self, do: Callable[[], T]) -> T:
         """What `do` returns; DeviceError when the device is lost meanwhile."""
         try:
             return do()

@@ -54,6 +54,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("kernelwright.bench.cuda.contest.WARM_CALLS", 1)
     monkeypatch.setattr("kernelwright.bench.cuda.work.SEARCH_SECONDS", 100.0)
     monkeypatch.setattr("kernelwright.kernels.search._MOST_ROUNDS", 1)
+    monkeypatch.setattr("kernelwright.kernels.matmul.cuda.choices.MOST_OFFERED", 2)
     monkeypatch.setattr("kernelwright.kernels.cuda.trial.sets_for", lambda footprint, cache: 2)
     with standing_in():
         for op in cases.FAMILIES:  # CUDA C is compiled, and does not run here
