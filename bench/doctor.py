@@ -28,11 +28,12 @@ from ..kernels.settings import (
 from .baselines import baselines
 from .machine import facts, versions
 from .report.text import nbytes, percent
+from .store.database import VARIABLE as STORE_VARIABLE
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 OUR_VARIABLES = (
     *(AMX_VARIABLE, CACHE_VARIABLE, EXTRA_ERROR_VARIABLE, KERNELS_VARIABLE, STRICT_VARIABLE),
-    *(THREADS_VARIABLE, VECTOR_VARIABLE),
+    *(STORE_VARIABLE, THREADS_VARIABLE, VECTOR_VARIABLE),
 )
 POOL_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 # (extra, a module that it brings, what it is for)

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..kernels.errors import KernelwrightError
@@ -84,7 +84,10 @@ x, y, *z = (np.full(shape, 0.01, np.float32) for shape in {shapes})
 z = z[0] if z else None
 before = time.perf_counter()
 {call}
-print(json.dumps({{"call_s": time.perf_counter() - before}}))
+call_s = time.perf_counter() - before
+from kernelwright.kernels.compiling import spent
+once = spent()
+print(json.dumps({{"call_s": call_s, "compile_s": once.compile_s, "load_s": once.load_s}}))
 """
 _TIME_IMPORT = """
 import json, time
@@ -107,11 +110,13 @@ class FirstCall:
             the first process filled, the median)}, each after the import.
         import_s: `import kernelwright` (median).
         numpy_import_s: `import numpy` (median).
+        parts: of each call: (what compilers took with the empty directory, what loading took with the other).
     """
 
     calls: dict[str, tuple[float, float]]
     import_s: float
     numpy_import_s: float
+    parts: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def import_ratio(self) -> float:
@@ -120,7 +125,9 @@ class FirstCall:
 
     def to_json(self) -> dict[str, Any]:
         calls = [
-            {"call": told, "empty_s": empty, "warm_s": warm} for told, (empty, warm) in self.calls.items()
+            {"call": told, "empty_s": empty, "warm_s": warm}
+            | dict(zip(("compile_s", "load_s"), self.parts.get(told, ()), strict=False))
+            for told, (empty, warm) in self.calls.items()
         ]
         return {
             "calls": calls,
@@ -134,15 +141,21 @@ class FirstCall:
         """Reads what `to_json` made; documents of schema 2 and before have one call alone."""
         listed = record["calls"] if "calls" in record else [{**record, "call": EXAMPLES["matmul"][0].told}]
         calls = {one["call"]: (one["empty_s"], one["warm_s"]) for one in listed}
-        return cls(calls, record["import_s"], record["numpy_import_s"])
+        parts = {o["call"]: (o["compile_s"], o["load_s"]) for o in listed if "compile_s" in o}
+        return cls(calls, record["import_s"], record["numpy_import_s"], parts)
 
     def lines(self) -> list[str]:
         """Sentences for the report."""
-        lines = [
-            f"First call of {told}: {empty:.2f} s with an empty cache (it compiles), {warm:.3f} s with a "
-            "warm one."
-            for told, (empty, warm) in self.calls.items()
-        ]
+        lines = []
+        for told, (empty, warm) in self.calls.items():
+            compiling, loading = "it compiles", ""
+            if told in self.parts:
+                compile_s, load_s = self.parts[told]
+                compiling, loading = f"compilers {compile_s:.2f} s", f" (loading {load_s:.3f} s)"
+            lines.append(
+                f"First call of {told}: {empty:.2f} s with an empty cache ({compiling}), {warm:.3f} s with a "
+                f"warm one{loading}."
+            )
         return [
             *lines,
             f"import kernelwright takes {1e3 * self.import_s:.0f} ms, {self.import_ratio:.2f} times import "
@@ -171,14 +184,15 @@ def fresh(code: str, environment: dict[str, str], timeout_s: float) -> dict[str,
 
 def _call(
     example: Example, environment: dict[str, str], repeats: int, timeout_s: float
-) -> tuple[float, float]:
-    """Seconds with an empty cache directory, and the median with the one that this filled."""
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Seconds with an empty cache directory, and the median with the one that this filled; their parts."""
     code = _TIME_CALL.format(shapes=example.shapes, call=example.call)
     with tempfile.TemporaryDirectory(prefix="kernelwright-first-call-") as directory:
         here = {**environment, CACHE_VARIABLE: directory}
-        empty = fresh(code, here, timeout_s)["call_s"]
-        warm = [fresh(code, here, timeout_s)["call_s"] for _ in range(repeats)]
-    return empty, statistics.median(warm)
+        empty = fresh(code, here, timeout_s)
+        warm = [fresh(code, here, timeout_s) for _ in range(repeats)]
+    call_s, load_s = (statistics.median(one[name] for one in warm) for name in ("call_s", "load_s"))
+    return (empty["call_s"], call_s), (empty["compile_s"], load_s)
 
 
 def measure(
@@ -201,11 +215,11 @@ def measure(
     tell = progress or (lambda text: None)
     ours = ("NUMBA_CACHE_DIR", "PYTHONDONTWRITEBYTECODE")
     environment = {name: value for name, value in os.environ.items() if name not in ours}
-    calls = {}
+    calls, parts = {}, {}
     for op in ops:
         for example in EXAMPLES.get(op, ()):
             tell(f"first call of {example.told}, in fresh processes")
-            calls[example.told] = _call(example, environment, repeats, timeout_s)
+            calls[example.told], parts[example.told] = _call(example, environment, repeats, timeout_s)
     imports: dict[str, list[float]] = {"numpy": [], "kernelwright": []}
     for _ in range(repeats):
         for module, seconds in imports.items():
@@ -214,4 +228,5 @@ def measure(
         calls=calls,
         import_s=statistics.median(imports["kernelwright"]),
         numpy_import_s=statistics.median(imports["numpy"]),
+        parts=parts,
     )

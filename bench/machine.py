@@ -30,6 +30,8 @@ ROOF_DTYPES = ("float32", "float64", "bfloat16")
 # The largest buffer that a thread reads for the roof. A virtual machine may claim the whole host's last-level
 # cache (480 MB is common); its share of it is unknown, so "far" means this much and not "more than L3".
 FAR_BYTES = 128 << 20
+# The largest buffer that is tried to find out how much the last-level cache really holds.
+LAST_LEVEL_MOST = 512 << 20
 TELLING_FLAGS = [
     "sse4_2",
     "avx",
@@ -65,12 +67,15 @@ class Roof:
         read: {threads: {bytes in each thread: bytes/s of all threads}}.
         triad: {threads: bytes/s}, three words an element, at FAR_BYTES.
         measured_at: when, UTC.
+        last_level: bytes that the last-level cache was found to hold; 0 where no such cache was found, None
+            before it was looked for.
     """
 
     fma: dict[int, dict[str, float]] = field(default_factory=dict)
     read: dict[int, dict[int, float]] = field(default_factory=dict)
     triad: dict[int, float] = field(default_factory=dict)
     measured_at: str = ""
+    last_level: int | None = None
 
     def bandwidth(self, footprint: int, threads: int) -> float:
         """Bytes/s that `threads` threads read from the level that holds `footprint` bytes."""
@@ -94,6 +99,7 @@ class Roof:
             "fma": {str(t): dict(rates) for t, rates in self.fma.items()},
             "read": {str(t): {str(n): rate for n, rate in rates.items()} for t, rates in self.read.items()},
             "triad": {str(t): rate for t, rate in self.triad.items()},
+            "last_level": self.last_level,
             "measured_at": self.measured_at,
         }
 
@@ -103,6 +109,7 @@ class Roof:
             fma={int(t): dict(rates) for t, rates in record["fma"].items()},
             read={int(t): {int(n): r for n, r in rates.items()} for t, rates in record["read"].items()},
             triad={int(t): rate for t, rate in record["triad"].items()},
+            last_level=record.get("last_level"),  # older versions did not look for it
             measured_at=record["measured_at"],
         )
 
@@ -131,7 +138,12 @@ def measured_roof(
         if progress is not None:
             progress(f"measuring the roof of {count} thread{'s' if count > 1 else ''}")
         _measure(roof, count)
-    if missing:
+    unknown = roof.last_level is None
+    if unknown:
+        if progress is not None:
+            progress("measuring the last-level cache")
+        roof.last_level = _measure_last_level()
+    if missing or unknown:
         # An unwritable cache costs two seconds a run; the tuning cache warns about it already.
         with contextlib.suppress(OSError):
             write_atomically(roof_file(), json.dumps(roof.to_json(), indent=1))
@@ -164,6 +176,15 @@ def _measure(roof: Roof, threads: int) -> None:
     roof.fma[threads] = {dtype: rate for dtype, rate in rates.items() if rate is not None}
     roof.read[threads] = {size: measure.read_rate(size, threads) for size in sizes}
     roof.triad[threads] = measure.triad_rate(FAR_BYTES // 2, threads)
+
+
+def _measure_last_level() -> int:
+    """About two seconds."""
+    from ..kernels.cpu import roof as measure
+
+    here, free = hardware.machine(), free_memory()
+    most = LAST_LEVEL_MOST if free is None else min(LAST_LEVEL_MOST, free // 8)
+    return measure.last_level(here.l2, here.l3, most) or 0
 
 
 def facts() -> dict[str, Any]:
@@ -227,6 +248,18 @@ def _memory_bytes() -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, AttributeError):
         return None
+
+
+def free_memory() -> int | None:
+    """Bytes that could be had without swapping; None where the system does not tell."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
 
 
 def _load_average() -> float | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
@@ -18,6 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from ..kernels import dispatch, registry
+from ..kernels.compiling import spent
 from ..kernels.errors import (
     KernelwrightError,
     NoKernelError,
@@ -31,10 +32,13 @@ from ..kernels.settings import using
 from .baselines import Baseline
 from .baselines.base import usable
 from .honest.check import Checker, Prover, reason
-from .machine import Roof
+from .honest.finding import REFUSED, status_of, told
+from .honest.inspector import Inspector, Visit
+from .honest.seal import Seal
+from .machine import Roof, free_memory
 from .ours import Ours
 from .problems import Inputs, Problem
-from .store import Case, RaceRecord
+from .store import Case, CaseKey, RaceRecord
 from .timing import Lane, Outputs, Probe, Race, Timing, race
 
 ITSELF = "itself"
@@ -48,10 +52,12 @@ class Contender:
     Attributes:
         kernel: its id; None for whatever `choose` picks, as a user's call would.
         argument: what `--kernel` was given, for the line that reproduces a case.
+        seal: of before its file was loaded; None for a kernel of the package.
     """
 
     kernel: str | None = None
     argument: str | None = None
+    seal: Seal | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,20 @@ class Request:
     def cases(self) -> int:
         return len(self.problems) * len(self.threads) * len(self.contenders) * len(self.caches)
 
+    def plan(self, problem: Problem) -> list[tuple[int, Contender, str]]:
+        """The cases of a problem, in order: threads, kernel, cache."""
+        return [
+            (threads, contender, cache)
+            for threads in self.threads
+            for contender in self.contenders
+            for cache in self.caches
+        ]
+
+    @property
+    def order(self) -> list[CaseKey]:
+        """The keys of all cases, in order."""
+        return [case_key(problem, *each) for problem in self.problems for each in self.plan(problem)]
+
     def command(self, case: Case, contender: Contender) -> str:
         """The shell command that runs one case again."""
         words = ["kernelwright", "bench", self.suite, "--problem", case.problem.name]
@@ -97,6 +117,11 @@ class Request:
         elif not self.baselines:
             words.append("--no-vendor")
         return shlex.join(words)
+
+
+def case_key(problem: Problem, threads: int, contender: Contender, cache: str) -> CaseKey:
+    """What the case will be known by when it is finished: its `key`."""
+    return (problem.name, threads, cache, contender.kernel or "")
 
 
 @dataclass(frozen=True)
@@ -117,6 +142,9 @@ class Watcher(Protocol):
     def end(self, case: Case) -> None:
         """A case is finished."""
 
+    def resume(self, kept: int, words: str) -> None:
+        """So many cases are there already, from a run that was interrupted; told before the first."""
+
 
 class Runner:
     """Runs the cases of a request, one after the other.
@@ -125,48 +153,60 @@ class Runner:
         request: what to run.
         probe: clock and disturbance counters.
         roof: the machine's roof, or None to leave shares out.
+        done: cases that are there already.
     """
 
-    def __init__(self, request: Request, probe: Probe, roof: Roof | None = None):
+    def __init__(
+        self,
+        request: Request,
+        probe: Probe,
+        roof: Roof | None = None,
+        done: Collection[CaseKey] = frozenset(),
+    ):
         self._request = request
         self._probe = probe
         self._roof = roof
+        self._done = done
         self._prover = Prover()
         self._rng = np.random.default_rng(request.seed)
+        self._last_level = (None if roof is None else roof.last_level) or machine().l3
 
     def cases(self, watcher: Watcher) -> Iterator[Case]:
         """Yields each case when it is finished. What a case raises is kept as its message; Ctrl-C is not."""
         request = self._request
         for problem in request.problems:
+            todo = [each for each in request.plan(problem) if case_key(problem, *each) not in self._done]
+            if not todo:
+                continue
             inputs = problem.draw()
-            checker: Checker | None = None
-            for threads in request.threads:
-                for contender in request.contenders:
-                    for cache in request.caches:
-                        watcher.begin(problem, threads, cache)
-                        checker = checker or Checker(problem, inputs)
-                        case = self._case(problem, inputs, checker, threads, contender, cache)
-                        yield case
-                        # After the caller has kept the case: telling of it may be interrupted.
-                        watcher.end(case)
+            inspector: Inspector | None = None
+            for threads, contender, cache in todo:
+                watcher.begin(problem, threads, cache)
+                inspector = inspector or self._inspector(problem, inputs)
+                case = self._case(inspector, threads, contender, cache)
+                yield case
+                # After the caller has kept the case: telling of it may be interrupted.
+                watcher.end(case)
 
-    def _case(
-        self,
-        problem: Problem,
-        inputs: Inputs,
-        checker: Checker,
-        threads: int,
-        contender: Contender,
-        cache: str,
-    ) -> Case:
+    def _inspector(self, problem: Problem, inputs: Inputs) -> Inspector:
+        checker = Checker(problem, inputs)
+        return Inspector(problem, inputs, checker, self._probe, self._request.timing)
+
+    def _case(self, inspector: Inspector, threads: int, contender: Contender, cache: str) -> Case:
+        problem, inputs = inspector.problem, inspector.inputs
         case = Case(problem, threads, cache, asked=contender.kernel or "")
         case.reproduce = self._request.command(case, contender)
+        refusal = inspector.refusal()
+        if refusal is not None:
+            case.status, case.message = REFUSED, refusal
+            return case
         self._put_under_roof(case)
         with using(threads=threads, backend=contender.kernel, strict=contender.kernel is not None):
             try:
                 trials = self._try_rivals(case, inputs)
-                if self._prove(case, inputs, checker, trials):
-                    self._race_all(case, inputs, checker, self._worth_racing(case, trials))
+                visit = self._prove(case, inspector, contender, trials)
+                if visit is not None:
+                    self._race_all(case, inspector, visit, self._worth_racing(case, trials))
             except NoKernelError:
                 case.status, case.message = "unsupported", self._refusal(problem, contender)
             except WrongResultError as error:
@@ -183,7 +223,8 @@ class Runner:
         if self._roof is None:
             return
         cost = problem.cost
-        footprint = problem.footprint if case.cache == WARM else self._request.timing.cold_bytes
+        timing = self._request.timing
+        footprint = problem.footprint if case.cache == WARM else cold_size(timing, self._last_level)
         ceiling = self._roof.ceiling(cost.flops, cost.bytes, footprint, problem.dtype, case.threads)
         if ceiling is not None:
             case.roof_s, case.bound = ceiling.seconds, ceiling.bound
@@ -209,68 +250,82 @@ class Runner:
                 case.not_raced[trial.baseline.name] = f"{1e3 * trial.seconds:.3g} ms in a trial"
         return [t.baseline for t in right if t.seconds <= limit]
 
-    def _prove(self, case: Case, inputs: Inputs, checker: Checker, trials: Sequence[Trial]) -> bool:
-        """Fills in the choice and the errors; False when the case is not to be timed."""
-        problem, ours = case.problem, Ours(case.problem)
+    def _prove(
+        self, case: Case, inspector: Inspector, contender: Contender, trials: Sequence[Trial]
+    ) -> Visit | None:
+        """Fills in the choice and the errors; None when the case is not to be timed."""
+        problem, ours, inputs, checker = case.problem, Ours(case.problem), inspector.inputs, inspector.checker
         choices = [dispatch.choose(op, specs, attrs) for op, specs, attrs in ours.calls(inputs)]
         names = [c.kernel.id if c.kernel else dispatch.REFERENCE for c in choices]
         case.kernel, case.why = " + ".join(names), "; ".join(c.why for c in choices)
         case.config = dict(choices[0].config)
         case.fallback = next((c.fallback for c in choices if c.fallback is not None), None)
+        kernels = [c.kernel for c in choices if c.kernel is not None]
+        visit = inspector.visit(kernels, case.threads, contender.seal)
         lane = ours.lane([inputs], in_place=True)
-        start = time.perf_counter()
+        case.tuned = any(map(_was_measured, choices))
+        before, start = spent(), time.perf_counter()
         outputs = lane.compute()
         case.first_call_s = time.perf_counter() - start
+        once = spent() - before
+        case.compile_s, case.compiled, case.load_s, case.loaded = (
+            once.compile_s,
+            once.compiled,
+            once.load_s,
+            once.loaded,
+        )
         case.not_raced = checker.accept_vendors({t.baseline.name: t.outputs for t in trials})
-        # What several ops compute together is no kernel's own result.
-        only = choices[0].kernel if len(choices) == 1 else None
-        verdict = checker.judge(outputs, None if only is None else only.error)
+        verdict = checker.judge(outputs, visit.extra)
         case.error, case.budget = verdict.error.norm_rel, verdict.budget
         wrong = None if verdict.ok else reason(verdict)
         if wrong is None and not checker.inputs_unchanged():
             wrong = "the kernel wrote into its inputs"
-        for kernel in (c.kernel for c in choices if wrong is None and c.kernel is not None):
+        for kernel in kernels if wrong is None else ():
             wrong = wrong or self._prover.why_wrong(kernel, problem.dtype, case.threads)
         if wrong is not None:
             case.status, case.message = "wrong", wrong
         elif not self._request.time_them:
             case.status = "checked"
-        return case.status == "timed"
+        return visit if case.status == "timed" else None
 
-    def _race_all(self, case: Case, inputs: Inputs, checker: Checker, rivals: Sequence[Baseline]) -> None:
+    def _race_all(self, case: Case, inspector: Inspector, visit: Visit, rivals: Sequence[Baseline]) -> None:
         problem, ours, cold = case.problem, Ours(case.problem), case.cache == COLD
+        inputs, checker = inspector.inputs, inspector.checker
         timing = self._request.timing
-        sets = self._input_sets(problem, inputs, cold, timing)
+        sets = self._input_sets(problem, inputs, cold)
         if cold:
-            case.cache_note = cold_note(problem, len(sets), timing)
-        others = self._input_sets(problem, inputs, cold, timing) if cold else sets
+            case.cache_note = cold_note(problem, len(sets), timing, self._last_level)
+        others = self._input_sets(problem, inputs, cold) if cold else sets
+        lane = ours.lane(sets, True)
         if not rivals:
-            found = self._race(ours.lane(sets, True), ours.lane(others, True), checker)
+            found = self._race(lane, ours.lane(others, True), visit)
             case.races.append(record(ITSELF, found, None))
-            return
         for baseline in rivals:
             with baseline.session(case.threads):
                 theirs = baseline.lane(problem, others)
-                found = self._race(ours.lane(sets, theirs.in_place), theirs, checker)
+                lane = ours.lane(sets, theirs.in_place)
+                found = self._race(lane, theirs, visit)
             case.races.append(record(baseline.name, found, checker.vendor_errors.get(baseline.name)))
-        if not checker.inputs_unchanged():
-            raise WrongResultError("the inputs were changed while the calls were timed")
+        seconds = min(min(race.ours) for race in case.races)
+        findings = visit.after(lane, seconds, self._roof)
+        if findings:
+            # What was measured is of no use, and must not be shown as if it were.
+            case.status, case.message, case.races = status_of(findings), told(findings), []
 
-    def _race(self, ours: Lane, theirs: Lane, checker: Checker) -> Race:
+    def _race(self, ours: Lane, theirs: Lane, visit: Visit) -> Race:
         return race(
             ours,
             theirs,
             probe=self._probe,
             options=self._request.timing,
             rng=self._rng,
-            verify=checker.verify,
+            verify=visit.verify(ours),
         )
 
-    @staticmethod
-    def _input_sets(problem: Problem, inputs: Inputs, cold: bool, timing: Timing) -> list[Inputs]:
+    def _input_sets(self, problem: Problem, inputs: Inputs, cold: bool) -> list[Inputs]:
         if not cold:
             return [inputs]
-        count = cold_sets(problem, timing)
+        count = cold_sets(problem, self._request.timing, self._last_level)
         return [problem.copy_of(inputs) for _ in range(count)]
 
     @staticmethod
@@ -286,6 +341,11 @@ class Runner:
         return reasons[0] if reasons else f"no kernel is called {contender.kernel}"
 
 
+def _was_measured(choice: dispatch.Choice) -> bool:
+    """Whether a time of the kernel that was picked decided on its configuration."""
+    return any(c.tuned_s is not None and c.kernel is choice.kernel for c in choice.candidates)
+
+
 def record(baseline: str, found: Race, error: float | None) -> RaceRecord:
     """A race as it is stored."""
     return RaceRecord(
@@ -297,26 +357,45 @@ def record(baseline: str, found: Race, error: float | None) -> RaceRecord:
         noisy=found.noisy,
         verified=found.verified,
         error=error,
+        faults=found.faults,
+        neighbours=found.neighbours,
     )
 
 
-def cold_sets(problem: Problem, timing: Timing) -> int:
-    """How many copies of the operands a cold race rotates over."""
-    return max(2, min(timing.cold_sets, -(-timing.cold_bytes // max(1, problem.footprint))))
+def cold_size(timing: Timing, last_level: int) -> int:
+    """Bytes that a cold race rotates over, memory permitting."""
+    return max(timing.cold_bytes, int(timing.cold_caches * last_level))
 
 
-def cold_note(problem: Problem, sets: int, timing: Timing) -> str:
+def cold_sets(problem: Problem, timing: Timing, last_level: int = 0) -> int:
+    """How many copies of the operands a cold race rotates over.
+
+    Args:
+        problem: whose operands.
+        timing: the rules.
+        last_level: bytes that the last-level cache holds: as measured, or as the machine claims.
+    """
+    wanted, free = cold_size(timing, last_level), free_memory()
+    if free is not None:
+        wanted = min(wanted, int(timing.cold_memory * free))
+    return max(2, min(timing.cold_sets, -(-wanted // max(1, problem.footprint))))
+
+
+def cold_note(problem: Problem, sets: int, timing: Timing, last_level: int = 0) -> str:
     """What "cold" meant, for the reader of a result."""
     here, rotated = machine(), sets * problem.footprint
+    held = last_level or here.l3
     beyond = [
-        name for name, size in (("L1", here.l1d), ("L2", here.l2), ("L3", here.l3)) if size and rotated > size
+        name for name, size in (("L1", here.l1d), ("L2", here.l2), ("L3", held)) if size and rotated > size
     ]
     reach = f"larger than {beyond[-1]}" if beyond else "no larger than L1: as good as warm"
-    unsure = (
-        ""
-        if "L3" in beyond or not here.l3
-        else f", not than the L3 of {here.l3 >> 20} MiB that the machine claims"
-    )
+    unsure = "" if "L3" in beyond or not held else f", not than the L3 of {held >> 20} MiB"
+    if held and held != here.l3:
+        unsure += f" (measured: {held >> 20} MiB, claimed: {here.l3 >> 20})"
+    if rotated < cold_size(timing, last_level):
+        unsure += (
+            f"; the rules ask for {cold_size(timing, last_level) >> 20} MiB, but memory or copies ran out"
+        )
     return f"each contestant rotates over {sets} copies, {rotated / 2**20:.0f} MiB, {reach}{unsure}"
 
 
@@ -330,13 +409,14 @@ def contenders_for(arguments: Sequence[str], op: str, device: str = "cpu") -> tu
     found: list[Contender] = []
     for argument in arguments:
         if argument.endswith(".py"):
+            seal = Seal.now()
             kernels = [k for k in load_file(argument) if k.op == op and k.device == device]
             if not kernels:
                 raise NoKernelError(
                     f"{argument} registers no kernel for {op} on {device}; write @kw.kernel({op!r}) above "
                     "the function."
                 )
-            found += [Contender(kernel.id, argument) for kernel in kernels]
+            found += [Contender(kernel.id, argument, seal) for kernel in kernels]
             continue
         known = registry.kernels_for(op, device)
         match = [k for k in known if argument in (k.id, k.name)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -21,7 +20,9 @@ from .baselines import Baseline, baselines, get_baselines
 from .machine import Roof, environment, facts, git_state, measured_roof, versions
 from .problems import Selection, select
 from .runner import COLD, WARM, Request, Runner, Watcher, contenders_for, now
-from .store import Run, timing_record
+from .store import Run, store_path, timing_record
+from .sweep.identity import request_key
+from .sweep.keeping import Keeper
 from .timing import Probe, Timing
 from .whole import overhead
 
@@ -37,8 +38,11 @@ class Exit(IntEnum):
 
     OK = 0
     PROBLEM = 1
+    REGRESSED = 1
     USAGE = 2
+    INCONCLUSIVE = 3
     WRONG = 4
+    MISSING = 5
     NOTHING = 6
     INTERRUPTED = 130
 
@@ -64,6 +68,8 @@ class Options:
     no_vendor: bool = False
     fresh_roof: bool = False
     extras: bool | None = None
+    fresh: bool = False
+    store: Path | None = None
 
     @property
     def suite_name(self) -> str:
@@ -89,7 +95,9 @@ class Session:
         return options.suite_name in WITH_EXTRAS and options.problem is None and not options.check
 
     def run(self, probe: Probe, watcher: Watcher, tell: Tell) -> Run:
-        """Measures everything, saving after each case. Ctrl-C ends it with status "interrupted".
+        """Measures everything, keeping each case when it is done. Ctrl-C ends it with status "interrupted".
+
+        What the same request left unfinished within a day is taken over, unless `fresh` was asked for.
 
         Args:
             probe: clock and disturbance counters.
@@ -99,23 +107,35 @@ class Session:
         Raises:
             ConfigError: the results can't be written; found out before anything is measured.
         """
-        run = self._empty_run()
-        self._save(run)
-        started = time.monotonic()
+        keeper = self._keeper(tell)
+        run, status = keeper.run, "complete"
+        if keeper.kept:
+            watcher.resume(keeper.kept, keeper.resuming(self.request))
         try:
             roof = self._roof(run, tell)
-            for case in Runner(self.request, probe, roof).cases(watcher):
-                run.results.append(case)
-                run.seconds = time.monotonic() - started
-                self._save(run)
+            for case in Runner(self.request, probe, roof, keeper.done).cases(watcher):
+                keeper.add(case)
             if self.with_extras:
-                self._extras(run, probe, tell)
-            run.status = "complete"
+                self._extras(keeper, probe, tell)
         except KeyboardInterrupt:
-            run.status = "interrupted"
-        run.finished, run.seconds = now(), time.monotonic() - started
-        self._save(run)
+            status = "interrupted"
+        keeper.close(status, self.request.order)
         return run
+
+    def _keeper(self, tell: Tell) -> Keeper:
+        options, run = self.options, self._empty_run()
+        keeper = Keeper(
+            run,
+            request_key(self.request, run),
+            self.json,
+            chosen=options.json is not None,
+            store=store_path(options.store),
+            fresh=options.fresh,
+            tell=tell,
+        )
+        self.json = keeper.json
+        self.html = options.html or keeper.json.with_suffix(".html")
+        return keeper
 
     def _empty_run(self) -> Run:
         options, request = self.options, self.request
@@ -146,24 +166,16 @@ class Session:
         run.roof = roof.to_json()
         return roof
 
-    def _extras(self, run: Run, probe: Probe, tell: Tell) -> None:
+    def _extras(self, keeper: Keeper, probe: Probe, tell: Tell) -> None:
+        run = keeper.run
         tell("the cost of a call on 8x8 matrices")
         try:
             run.overhead = overhead.measure(probe, self.request.timing)
-            self._save(run)
+            keeper.save()
             ops = dict.fromkeys(problem.op for problem in self.selection.problems)
             run.first_call = first_call.measure(ops, progress=tell).to_json()
         except Exception as error:  # these are beside the point of a run, and must not cost it its results
             tell(f"not measured: {type(error).__name__}: {error}")
-
-    def _save(self, run: Run) -> None:
-        try:
-            run.save(self.json)
-        except OSError as problem:
-            raise ConfigError(
-                f"results can't be written to {self.json} ({problem.strerror}): write --json PATH with a "
-                "path that can."
-            ) from None
 
 
 def prepare(options: Options) -> Session:
@@ -234,7 +246,7 @@ def exit_code(run: Run) -> Exit:
     """What a finished run means for a script."""
     if run.status == "interrupted":
         return Exit.INTERRUPTED
-    if any(case.status in ("wrong", "failed") for case in run.results):
+    if any(case.status in ("wrong", "suspect", "refused", "failed") for case in run.results):
         return Exit.WRONG
     if not any(case.status in ("timed", "checked") for case in run.results):
         return Exit.NOTHING

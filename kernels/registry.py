@@ -10,6 +10,7 @@ KERNELWRIGHT_KERNELS with paths of files, or an installed package's entry point 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from threading import RLock
 from typing import Any, TypeVar
@@ -136,6 +137,13 @@ def unregister(kernel: Kernel) -> None:
         key = (kernel.op, kernel.device)
         _KERNELS[key] = tuple(known for known in _KERNELS.get(key, ()) if known is not kernel)
         _changed()
+
+
+def put_in_place(kernel: Kernel, **changes: Any) -> Kernel:
+    """Register, in the place of a kernel, one that differs in some of its fields; it is returned."""
+    made = replace(kernel, **changes)
+    _add(made)
+    return made
 
 
 def _changed() -> None:

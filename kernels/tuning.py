@@ -21,6 +21,7 @@ from typing import Any
 
 from . import registry
 from .cache import Entry, TuningCache, config_key, generation
+from .compiling import Spent, spent
 from .errors import ConfigError
 from .explain import config_text, duration_text
 from .kernel import Config, Kernel, Launch
@@ -62,6 +63,8 @@ class TuningResult:
         rejected: configurations that computed something wrong or failed, with the reason.
         untried: configurations for which the budget did not suffice.
         entries: what was measured now, as it was kept.
+        seconds: what the search took.
+        compiling: the part of it that went into compiling and loading.
     """
 
     problem: str
@@ -70,6 +73,8 @@ class TuningResult:
     rejected: tuple[tuple[Kernel, Config, str], ...] = ()
     untried: tuple[tuple[Kernel, Config], ...] = ()
     entries: tuple[Entry, ...] = field(default=(), repr=False)
+    seconds: float = 0.0
+    compiling: Spent = field(default_factory=Spent)
 
     @property
     def best(self) -> Timing | None:
@@ -231,6 +236,7 @@ def tune(
     """
     if not budget_s > 0:
         raise ConfigError(f"tune(budget_s=...) takes a positive number of seconds, got {budget_s!r}.")
+    started, before = time.perf_counter(), spent()
     cache = default_cache() if cache is None else cache
     problem = _Problem.of(op, specs, attrs, threads)
     options, rejected = problem.options()
@@ -256,6 +262,8 @@ def tune(
         rejected=(*rejected, *search.rejected),
         untried=tuple(search.untried),
         entries=tuple(problem.entry(timing) for timing in fresh),
+        seconds=time.perf_counter() - started,
+        compiling=spent() - before,
     )
 
 

@@ -1,4 +1,4 @@
-"""The command line: `kernelwright bench | tune | explain | list | doctor`, a file for each or for a few."""
+"""The command line, `kernelwright bench | compare | tune | ...`: a file for each command or for a few."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
 
 # Each of these modules puts its commands into `app`, in the order that --help shows.
 from ..session import Exit
-from . import bench, inspect, tune  # noqa: F401
+from . import bench, compare, inspect, lab, tune  # noqa: F401
 from .app import app
 
 

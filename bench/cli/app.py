@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, ParamSpec
 
 import typer
@@ -30,6 +31,10 @@ Threads = Annotated[
 ]
 ProblemName = Annotated[str | None, typer.Option(help="One problem, or a pattern such as 'square-*'.")]
 MaxGflop = Annotated[float | None, typer.Option(help="Leave out larger problems.")]
+StorePath = Annotated[
+    Path | None,
+    typer.Option(help="The store. Default: $KERNELWRIGHT_STORE, or kernelwright-results/results.sqlite."),
+]
 DType = Annotated[str | None, typer.Option(help="Keep problems of this dtype, such as float32.")]
 
 

@@ -11,7 +11,7 @@ from ..report import print_run, write_page
 from ..report.terminal import console_for
 from ..session import Exit, Options, exit_code, prepare
 from ..timing import SystemProbe
-from .app import DType, MaxGflop, ProblemName, SuiteName, Threads, app, reporting
+from .app import DType, MaxGflop, ProblemName, StorePath, SuiteName, Threads, app, reporting
 from .progress import Progress
 
 # Suites of whole networks; their modules load all of the engine.
@@ -51,9 +51,15 @@ def bench(
         bool | None,
         typer.Option(help="First call and call overhead. Default: with the suites quick, tiny and all."),
     ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Don't go on with an interrupted run: measure everything anew.")
+    ] = False,
+    store: StorePath = None,
 ) -> None:
     """Race the kernels against the vendors' libraries; or, as the suites steps, inference, overhead and
     memory, whole networks (--problem NAME for one).
+
+    The same command again, after an interruption and within a day, goes on where it stopped.
 
     Exit codes: 0 done, 2 wrong usage, 4 a kernel was wrong or failed, 6 nothing was measured, 130
         interrupted.
@@ -84,6 +90,8 @@ def bench(
         no_vendor=no_vendor,
         fresh_roof=fresh_roof,
         extras=extras,
+        fresh=fresh,
+        store=store,
     )
     if options.suite_name in WHOLE:
         from ..whole import command as whole
@@ -100,6 +108,7 @@ def bench(
     console.print(f"Results: {session.json}\nPage:    {session.html}", markup=False, soft_wrap=True)
     if run.status == "interrupted":
         console.print(
-            f"Interrupted: {len(run.results)} of {session.request.cases} cases were measured and kept."
+            f"Interrupted: {len(run.results)} of {session.request.cases} cases were measured and kept; the "
+            "same command goes on from there."
         )
     raise typer.Exit(exit_code(run))

@@ -55,6 +55,11 @@ class Progress:
         if not self._console.is_terminal:
             self._print(case_line(case))
 
+    def resume(self, kept: int, words: str) -> None:
+        """So many cases are there already."""
+        self._bar.advance(self._task, kept)
+        self._print(words)
+
     def line(self, words: str) -> None:
         """Something finished that is worth a line of its own."""
         self._bar.advance(self._task)

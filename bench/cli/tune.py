@@ -39,6 +39,7 @@ def tune(
             "say what to tune: a suite, such as `kernelwright tune quick`, or --problem NAME."
         )
     check_device(device)
+    counts: tuple[int, ...]
     if device != "cpu":
         cases, counts = _on_gpu(device, suite, problem, dtype, max_gflop), (1,)
     else:
@@ -107,5 +108,5 @@ def _tuned_line(name: str, result: tuning.TuningResult) -> str:
     return (
         f"{head}: {duration_text(best.seconds)}, {best.kernel.id} {config_text(best.config)}; "
         f"{len(result.timings)} configurations timed, {known} of them known before, "
-        f"{len(result.untried)} untried"
+        f"{len(result.untried)} untried; took {result.seconds:.1f} s: {result.compiling}"
     )

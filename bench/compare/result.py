@@ -86,6 +86,7 @@ class Duel:
         again: a second one, all afresh: made when the first said slower; the verdict then needs both.
         verdict: None when nothing could be timed.
         control: of A against itself.
+        note: what the verdict leaves unsaid, in words: that it was slower at first, for one.
         reproduce: the command that repeats it.
     """
 
@@ -98,7 +99,13 @@ class Duel:
     again: list[Round] = field(default_factory=list)
     verdict: Verdict | None = None
     control: Verdict | None = None
+    note: str = ""
     reproduce: str = ""
+
+    @property
+    def timed(self) -> bool:
+        """Whether both sides could be timed so far."""
+        return self.a.status == OK == self.b.status
 
     @property
     def name(self) -> str:
@@ -130,7 +137,7 @@ class Duel:
             again=[_round(each) for each in record["again"]],
             verdict=verdict("verdict"),
             control=verdict("control"),
-            **{name: record[name] for name in ("threads", "cache", "reproduce")},
+            **{name: record[name] for name in ("threads", "cache", "note", "reproduce")},
         )
 
 

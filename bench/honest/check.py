@@ -33,6 +33,11 @@ class Checker:
         self._vendor: Outputs | None = None
         self._extra: ExtraError | None = None
 
+    @property
+    def truth(self) -> accuracy.Truth:
+        """About the inputs' contents."""
+        return self._truth
+
     def accept_vendors(self, results: Mapping[str, Outputs]) -> dict[str, str]:
         """Measures the vendors' own errors; the first one that is right is what ours is judged beside.
 

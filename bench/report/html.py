@@ -29,6 +29,8 @@ VERDICTS = {
     "alone": "no rival",
     "checked": "checked",
     "wrong": "wrong",
+    "suspect": "suspect",
+    "refused": "refused",
     "failed": "failed",
     "unsupported": "unsupported",
 }
@@ -301,6 +303,7 @@ def _behind_the_figures(case: Case) -> str:
         ("Error", f"{text.error(case.error)} relative to the norm, {text.error(case.budget)} allowed"),
         ("Cold cache", case.cache_note),
         ("First call", text.seconds(case.first_call_s)),
+        ("Compiling", f"{text.seconds(case.compile_s)} of the first call" if case.compiled else ""),
         ("Bound by", case.bound or ""),
     ]
     facts += [(f"Not raced: {name}", why) for name, why in case.not_raced.items()]

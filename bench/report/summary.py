@@ -116,7 +116,12 @@ def _not_timed_sentence(cases: Sequence[Case]) -> str:
     counts: dict[str, int] = defaultdict(int)
     for case in cases:
         counts[case.status] += 1
-    words = {"wrong": "gave a wrong result", "failed": "failed", "unsupported": "not supported by the kernel"}
+    words = {
+        "wrong": "gave a wrong result",
+        "suspect": "not to be believed",
+        "refused": "would prove nothing",
+        "unsupported": "not supported by the kernel",
+    }
     said = [f"{text.plural(n, 'case')} {words.get(status, status)}" for status, n in counts.items()]
     return f"Not timed: {', '.join(said)}."
 

@@ -12,6 +12,7 @@ from rich.text import Text
 from ..first_call import FirstCall
 from ..store import Case, Run
 from . import text
+from .once import once_lines
 from .summary import Group, Summary, some, summarise, verdict
 
 STYLES = {
@@ -20,6 +21,8 @@ STYLES = {
     "even": "",
     "disturbed": "dim",
     "wrong": "bold red",
+    "suspect": "bold red",
+    "refused": "red",
     "failed": "red",
     "unsupported": "yellow",
 }
@@ -209,8 +212,8 @@ def _width(table: Table) -> int:
 
 
 def extras(run: Run) -> list[str]:
-    """First call and call overhead, a line each."""
-    lines = []
+    """What was paid once, first calls in fresh processes and call overhead, a line each."""
+    lines = once_lines(run.results)
     if run.first_call is not None:
         lines += FirstCall.from_json(run.first_call).lines()
     for row in run.overhead or ():

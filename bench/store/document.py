@@ -1,9 +1,9 @@
 """Results as files: one JSON document a run, written whole or not at all.
 
 A file holds everything that a reader needs to judge or repeat the run: the machine, versions, commit,
-settings, every pair of times, and for each case a command that reproduces it. It is written again after every
-case, so that a run cut short, by Ctrl-C or by a power cut, keeps what it had measured: its `status` then says
-"interrupted" or "running".
+settings, every pair of times, and for each case a command that reproduces it. While a run goes on its cases
+are kept in the store (`database.py`), each when it is finished; the document is written again from time to
+time, and its `status` says "running" until the end.
 """
 
 from __future__ import annotations
@@ -22,12 +22,20 @@ from ..compare.intervals import Interval, ratio_interval
 from ..problems import Problem
 
 KIND = "kernelwright-bench"
-SCHEMA = 3
-# Schema 1 had no inputs left out, packed operands or baselines not raced, 2 the first call of one op alone;
-# what they have means the same.
-READABLE = (1, 2, 3)
+SCHEMA = 4
+# Schema 1 had no inputs left out, packed operands or baselines not raced, 2 the first call of one op alone, 3
+# no id of the run, other machines and resuming, no seconds of compilation, page faults and neighbours; what
+# they have means the same.
+READABLE = (1, 2, 3, 4)
+LATER = ("not_raced", "machine", "compile_s", "compiled", "load_s", "loaded", "tuned")
+LATER_OF_RACE = ("faults", "neighbours")
+LATER_OF_RUN = ("id", "machines", "resumed")
 # The median of pairs and its interval stand a few outliers; with more than this share nothing is concluded.
 NOISY_SHARE = 0.25
+
+
+# Problem, threads, cache, and the id of the kernel asked for ("" when it was chosen).
+CaseKey = tuple[str, int, str, str]
 
 
 class ResultFileError(KernelwrightError, ValueError):
@@ -46,6 +54,8 @@ class RaceRecord:
         noisy: disturbed pairs that were kept since the repeats were used up.
         verified: timed calls whose output was checked (ours, theirs).
         error: the vendor's own error, relative to the norm.
+        faults: page faults a timed call (ours, theirs).
+        neighbours: how many CPUs' worth of work other processes did meanwhile, where the system tells.
     """
 
     baseline: str
@@ -56,6 +66,8 @@ class RaceRecord:
     noisy: int = 0
     verified: tuple[int, int] = (0, 0)
     error: float | None = None
+    faults: tuple[float, float] = (0.0, 0.0)
+    neighbours: float | None = None
 
     @property
     def pairs(self) -> list[tuple[float, float]]:
@@ -99,8 +111,11 @@ class RaceRecord:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> RaceRecord:
-        known = {f.name: record[f.name] for f in fields(cls)}
-        known["batches"], known["verified"] = tuple(record["batches"]), tuple(record["verified"])
+        missing = set(LATER_OF_RACE) - set(record)
+        known = {f.name: record[f.name] for f in fields(cls) if f.name not in missing}
+        for name in ("batches", "verified", "faults"):
+            if name in known:
+                known[name] = tuple(known[name])
         return cls(**known)
 
 
@@ -110,16 +125,21 @@ class Case:
 
     Attributes:
         status: "timed"; "checked" when only correctness was asked for; "wrong" when the result failed the
-            check and was not timed; "failed" when the call raised.
+            check, timed or not; "suspect" when its times are not to be believed; "refused" for a problem
+            whose result proves nothing; "failed" when the call raised.
         message: why it was not timed, or "".
         kernel: the kernel's id, "reference" for the fallback; `config` and `why` as `explain` shows them.
         asked: the kernel's id when it was asked for, "" when `choose` picked it.
         fallback: what was fallen back from and to; None when the kernel is the one asked for.
         error, budget: relative to the norm; `error` is of the untimed first call.
         first_call_s: the first call of this problem in the process: choice, and compilation or loading.
+        compile_s, compiled: the part of it that compilers took, and for how many functions.
+        load_s, loaded: the part of it that went into loading machine code from the cache.
+        tuned: whether the configuration was chosen by a measured time.
         not_raced: {baseline: why}: far slower than the fastest in a trial, or wrong.
         roof_s, bound: the least time the measured machine could take, and whether compute or memory sets it.
         reproduce: a shell command.
+        machine: the digest of the machine that it ran on, a key of `Run.machines`; "" for the run's own.
     """
 
     problem: Problem
@@ -135,12 +155,23 @@ class Case:
     error: float | None = None
     budget: float | None = None
     first_call_s: float | None = None
+    compile_s: float | None = None
+    compiled: int = 0
+    load_s: float | None = None
+    loaded: int = 0
+    tuned: bool = False
     roof_s: float | None = None
     bound: str | None = None
     cache_note: str = ""
     not_raced: dict[str, str] = field(default_factory=dict)
     races: list[RaceRecord] = field(default_factory=list)
     reproduce: str = ""
+    machine: str = ""
+
+    @property
+    def key(self) -> CaseKey:
+        """What tells it from its run's other cases: problem, threads, cache, and the kernel asked for."""
+        return (self.problem.name, self.threads, self.cache, self.asked)
 
     @property
     def group(self) -> tuple[str, int, str, str]:
@@ -188,7 +219,7 @@ class Case:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Case:
-        skip = {"problem", "races"} | ({"not_raced"} - set(record))
+        skip = {"problem", "races"} | (set(LATER) - set(record))
         known = {f.name: record[f.name] for f in fields(cls) if f.name not in skip}
         races = [RaceRecord.from_json(race) for race in record["races"]]
         return cls(problem=Problem.from_json(record["problem"]), races=races, **known)
@@ -204,6 +235,9 @@ class Run:
         left_out: {problem: reason}.
         baselines: {name: version, or what to install}.
         first_call, overhead: measurements apart from the races; None when not made.
+        id: what the store knows the run by.
+        machines: {digest: {"machine": ..., "versions": ...}} of the other machines that cases ran on.
+        resumed: when the run was taken up again after an interruption.
     """
 
     suite: str
@@ -222,15 +256,17 @@ class Run:
     left_out: dict[str, str] = field(default_factory=dict)
     first_call: dict[str, Any] | None = None
     overhead: list[dict[str, Any]] | None = None
+    id: str = ""
+    machines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    resumed: list[str] = field(default_factory=list)
     results: list[Case] = field(default_factory=list)
 
+    def head_json(self) -> dict[str, Any]:
+        """The document without its cases."""
+        return {"kind": KIND, "schema": SCHEMA, **_fields(self, skip=("results",))}
+
     def to_json(self) -> dict[str, Any]:
-        head = {"kind": KIND, "schema": SCHEMA}
-        return {
-            **head,
-            **_fields(self, skip=("results",)),
-            "results": [case.to_json() for case in self.results],
-        }
+        return {**self.head_json(), "results": [case.to_json() for case in self.results]}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Run:
@@ -247,7 +283,8 @@ class Run:
                 f"version of kernelwright that wrote them ({record.get('versions', {}).get('kernelwright')})."
             )
         try:
-            known = {f.name: record[f.name] for f in fields(cls) if f.name != "results"}
+            skip = {"results"} | (set(LATER_OF_RUN) - set(record))
+            known = {f.name: record[f.name] for f in fields(cls) if f.name not in skip}
             return cls(results=[Case.from_json(case) for case in record["results"]], **known)
         except (KeyError, TypeError, AttributeError) as problem:
             raise ResultFileError(f"the results are damaged: {problem!r} in the document.") from None
@@ -277,14 +314,15 @@ def dumps(record: Mapping[str, Any]) -> str:
     lines = []
     for name, value in record.items():
         if name == "results":
-            cases = ",\n".join(f"  {_compact(case)}" for case in value)
+            cases = ",\n".join(f"  {compact(case)}" for case in value)
             lines.append(f' "results": [\n{cases}\n ]' if value else ' "results": []')
         else:
-            lines.append(f" {json.dumps(name)}: {_compact(value)}")
+            lines.append(f" {json.dumps(name)}: {compact(value)}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def _compact(value: Any) -> str:
+def compact(value: Any) -> str:
+    """A value as JSON in one line; NaN and infinity become null."""
     return json.dumps(_finite(value), allow_nan=False, ensure_ascii=False)
 
 

@@ -12,6 +12,7 @@ from ...kernels.op import AnyArray
 from ..problems.problem import poison
 from .probe import Probe
 from .rules import Timing
+from .signs import Own, Signs
 
 Args = tuple[Any, ...]
 Outputs = tuple[AnyArray, ...]
@@ -57,6 +58,9 @@ class Lane:
         self.call_s = 0.0
         self.idle_s = 0.0
         self.verified = 0
+        self.timed = 0
+        self.faults = 0
+        self.own = Own()
         self._calls = list(calls)
         self._spare = spare or calls[0]
         self._read = read
@@ -111,23 +115,26 @@ class Lane:
 
     def measure_batch(self, probe: Probe, options: Timing) -> None:
         """Finds how many calls a batch needs."""
-        n = 1
+        n, least = 1, max(options.min_batch_s, options.min_batch_steps * probe.step())
         while True:
-            took = self._best_of_three(n, probe, options)
-            if took >= options.min_batch_s or n >= 1_000_000:
+            took = self._best_of_three(n, probe, options, least)
+            if took >= least or n >= 1_000_000:
                 break
             # Two tenths on top: the first calls are slower than the rest.
-            n = max(2 * n, min(100 * n, math.ceil(1.2 * n * options.min_batch_s / took)))
+            n = max(2 * n, min(100 * n, math.ceil(1.2 * n * least / took)))
         self.batch, self.call_s = n, took / n
 
-    def _best_of_three(self, n: int, probe: Probe, options: Timing) -> float:
+    def _best_of_three(self, n: int, probe: Probe, options: Timing, least: float) -> float:
         """Seconds of n calls. On a busy machine one run may be far too long; long calls run once."""
         best = math.inf
         for _ in range(3):
             calls = self.some(n)
-            start = probe.now()
+            signs, start = Signs.before(probe), probe.now()
             self.run(calls)
-            best = min(best, max(probe.now() - start, 1e-9))
+            took = max(probe.now() - start, 1e-9)
+            if took >= least:
+                self.own.learn(Signs.after(probe).since(signs), took)
+            best = min(best, took)
             if best > options.long_call_s:
                 break
         return best

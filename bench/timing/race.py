@@ -6,15 +6,14 @@
         warm up     untimed calls: caches, branch predictors and thread teams as in a steady loop
         time        at once, before threads go to sleep: a batch of calls, at least a millisecond
         check       what that call wrote or returned
-    calibrate before and after, and repeat the pair if anything else disturbed it
+    calibrate before and after, and repeat the pair if anything else disturbed it (`signs.py`)
 
-Every rule is a named option with its reason, in `Timing`.
+Every rule is a named option with its reason, in `Timing`; docs/timing.md tells them in order.
 """
 
 from __future__ import annotations
 
 import gc
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -24,6 +23,7 @@ from ...kernels.errors import WrongResultError
 from .lane import Lane, Outputs
 from .probe import Probe
 from .rules import Timing
+from .signs import Signs, changed, disturbance
 
 
 @dataclass
@@ -33,10 +33,12 @@ class Race:
     Attributes:
         pairs: (ours, theirs) in seconds a call.
         batches: calls in one batch, (ours, theirs).
-        rejected: pairs repeated, by reason: "switches", "stolen", "drift".
+        rejected: pairs repeated, by reason: those of `signs.py`.
         noisy: pairs kept although disturbed, once the repeats were used up.
         verified: timed calls whose output was checked, (ours, theirs).
         seconds: what the race took.
+        faults: page faults a timed call, (ours, theirs): near 0 where a call writes into given outputs.
+        neighbours: how many CPUs' worth of work other processes did meanwhile; None where nobody tells.
     """
 
     pairs: list[tuple[float, float]] = field(default_factory=list)
@@ -45,6 +47,8 @@ class Race:
     noisy: int = 0
     verified: tuple[int, int] = (0, 0)
     seconds: float = 0.0
+    faults: tuple[float, float] = (0.0, 0.0)
+    neighbours: float | None = None
 
     @property
     def ours_s(self) -> float:
@@ -70,13 +74,6 @@ def settle(probe: Probe, options: Timing) -> None:
         probe.wait(options.settle_blind_s)
 
 
-def disturbance(switches: int, stolen_s: float, seconds: float, options: Timing) -> str | None:
-    """Why a batch of that many seconds can't be trusted; None when it can."""
-    if switches * options.switch_cost_s > options.tolerance * seconds:
-        return "switches"
-    return "stolen" if stolen_s > options.tolerance * seconds else None
-
-
 def race(
     ours: Lane,
     theirs: Lane,
@@ -99,7 +96,7 @@ def race(
         WrongResultError: a verified output was wrong.
     """
     result = Race()
-    started = probe.now()
+    started, others = probe.now(), probe.others()
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -117,6 +114,10 @@ def race(
     result.batches = (ours.batch, theirs.batch)
     result.verified = (ours.verified, theirs.verified)
     result.seconds = probe.now() - started
+    result.faults = (ours.faults / max(1, ours.timed), theirs.faults / max(1, theirs.timed))
+    until = probe.others()
+    if others is not None and until is not None and result.seconds > 0:
+        result.neighbours = max(0.0, until - others) / result.seconds
     return result
 
 
@@ -142,24 +143,47 @@ def _run_pairs(
     wanted = wanted_pairs(lanes, options)
     repeats = int(options.most_rejects * wanted)
     first = int(rng.integers(2))
+    clocks: list[float] = []
     while len(result.pairs) < wanted:
         order = (first + len(result.pairs)) % 2
-        times, reason = [0.0, 0.0], None
-        clock = probe.calibrate()
-        for i in (order, 1 - order):
-            times[i], disturbed = _timed(lanes[i], probe, options, rng, verify)
-            reason = reason or disturbed
-        if abs(math.log(probe.calibrate() / clock)) > options.drift:
-            reason = reason or "drift"
+        times, reason = timed_pair(lanes, order, clocks, probe, options, rng, verify)
         if reason is not None and repeats > 0:
             repeats -= 1
             result.rejected[reason] = result.rejected.get(reason, 0) + 1
             continue
         result.noisy += reason is not None
-        result.pairs.append((times[0], times[1]))
+        result.pairs.append(times)
 
 
-def _timed(
+def timed_pair(
+    lanes: tuple[Lane, Lane],
+    first: int,
+    clocks: list[float],
+    probe: Probe,
+    options: Timing,
+    rng: np.random.Generator,
+    verify: Verify | None = None,
+) -> tuple[tuple[float, float], str | None]:
+    """Seconds a call of both lanes in a batch each, and what disturbed them.
+
+    Args:
+        lanes: the contestants.
+        first: which of them is timed first, 0 or 1.
+        clocks: the calibrations of this race so far; those around this pair are added.
+        probe, options, rng, verify: as those of `race`.
+    """
+    times, reason = [0.0, 0.0], None
+    before = probe.calibrate()
+    for i in (first, 1 - first):
+        times[i], disturbed = timed(lanes[i], probe, options, rng, verify)
+        reason = reason or disturbed
+    after = probe.calibrate()
+    reason = reason or changed(clocks, before, after, options)
+    clocks += (before, after)
+    return (times[0], times[1]), reason
+
+
+def timed(
     lane: Lane, probe: Probe, options: Timing, rng: np.random.Generator, verify: Verify | None
 ) -> tuple[float, str | None]:
     """Seconds a call in one batch, and what disturbed it."""
@@ -171,17 +195,20 @@ def _timed(
     stolen = probe.stolen()
     settle(probe, options)
     lane.run(warmup)
-    switches = probe.switches()
+    signs = Signs.before(probe)
     start = probe.now()
     result = lane.run(first)
     if rest:
         lane.run(rest)
     took = probe.now() - start
-    switches = probe.switches() - switches
+    signs = Signs.after(probe).since(signs)
     stolen = probe.stolen() - stolen
+    lane.timed += lane.batch
+    lane.faults += signs.faults
+    lane.own.learn(signs, took)
     if checked is not None and verify is not None:
         lane.verified += 1
         wrong = verify(lane.name, lane.outputs(checked, result))
         if wrong is not None:
             raise WrongResultError(f"a timed call of {lane.name} gave a wrong result: {wrong}")
-    return took / lane.batch, disturbance(switches, stolen, took, options)
+    return took / lane.batch, disturbance(signs.switches, stolen, took, options, signs, lane.own)

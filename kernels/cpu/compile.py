@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import compiling
 from ..collection import paused_collection
 from ..errors import ConfigError
 from . import kept
@@ -76,14 +77,19 @@ def _prepare_numba() -> None:
     from numba.core import event
 
     class Notices(event.Listener):  # type: ignore[misc]
-        """Starts and stops the notices. Numba tells of the end of a compilation also when it failed."""
+        """Starts and stops the notices, and takes the time.
+
+        Numba tells of the end of a compilation also when it failed.
+        """
 
         def on_start(self, told: Any) -> None:
+            compiling.begin()
             held = getattr(told.data["dispatcher"], "_cache", None)
             if isinstance(held, DiskCache):
                 held.notice.start()
 
         def on_end(self, told: Any) -> None:
+            compiling.end(compiled=1)
             held = getattr(told.data["dispatcher"], "_cache", None)
             if isinstance(held, DiskCache):
                 held.notice.stop()
@@ -179,8 +185,9 @@ class DiskCache:
             payload = kept.read(path)
             if payload is None:
                 return None
-            _prepare_run_time(target_context, payload)
-            result = compiler.CompileResult._rebuild(target_context, *pickle.loads(payload))
+            with compiling.loading():
+                _prepare_run_time(target_context, payload)
+                result = compiler.CompileResult._rebuild(target_context, *pickle.loads(payload))
         except Exception as problem:
             kept.set_aside(path, problem)
             return None

@@ -22,6 +22,7 @@ from typing import Any
 
 from llvmlite import binding, ir
 
+from .. import compiling
 from ..collection import paused_collection
 from ..errors import ConfigError
 from ..machine import vector_bytes
@@ -173,12 +174,14 @@ def found(
         try:
             code = kept.read(path) if keep else None
             if code is not None:
-                address = _addresses[symbol] = host.load(code, symbol)
+                with compiling.loading():
+                    address = _addresses[symbol] = host.load(code, symbol)
                 counts["loaded"] += 1
                 return address
         except (ValueError, RuntimeError) as problem:
             kept.set_aside(path, problem)
-        code = host.compiled(write(symbol), effort)
+        with compiling.compiling():
+            code = host.compiled(write(symbol), effort)
         counts["compiled"] += 1
         if keep:  # what was typed at a prompt has no name that would hold in another process
             kept.keep(path, code)

@@ -5,6 +5,8 @@
                 of tiles, where AMX has proven itself (kernels/matmul/amx_proof.py)
     read_rate   sums over a buffer; its size picks the cache level that answers
     triad_rate  a = b + s * c over three buffers (McCalpin's STREAM), 3 words moved an element
+    last_level  loads that each wait for the one before, over ever larger buffers: how much the last-level
+                cache really holds
 
 Threads are Python threads inside compiled code that holds no interpreter lock, started together by a barrier;
 the rate is all work over the time from the first start to the last end. Each figure is the best of several
@@ -271,12 +273,102 @@ def triad_rate(nbytes: int, threads: int) -> float:
     return _best_rate(work, 3 * steps * STREAMS * vector_bytes(), threads)
 
 
+LINE_BYTES = 64
+# Of the chase: loads before the time is taken, and loads that are timed. Two million lines are 128 MB: enough
+# to fill what there is of a cache with the end of a larger buffer.
+CHASE_WARM, CHASE_TIMED = 2_000_000, 50_000
+# Memory answers at least this many times as slowly as the last level of cache.
+CHASE_RISE = 1.5
+
+
+@cache
+def chase_loop() -> Kernel:
+    """The compiled loop `chase(following, start, count)`: count times at = following[at]; the last place."""
+    from numba import types
+
+    from .compile import compiled
+
+    def chase(following, start, count):
+        at = start
+        for _ in range(count):
+            at = following[at]
+        return at
+
+    made = compiled(chase, name="roof chase", key=("chase",))
+    return made.entry((types.int64[::1], types.int64, types.int64))
+
+
+def load_seconds(nbytes: int, rng: np.random.Generator) -> float:
+    """Seconds of a load that waits for the one before, on lines of `nbytes` bytes in a random order.
+
+    The order is one cycle through all lines, so that no prefetcher can guess the next. NumPy asks Linux for
+    huge pages for arrays this large; where it gets none, part of the time is that of the page tables.
+    """
+    words = LINE_BYTES // 8
+    order = rng.permutation(nbytes // LINE_BYTES) * words
+    following = np.zeros(nbytes // 8, np.int64)
+    following[order] = np.roll(order, -1)
+    chase = chase_loop()
+    at = chase(following, 0, min(len(order), CHASE_WARM))
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        at = chase(following, at, CHASE_TIMED)
+        times.append(time.perf_counter() - start)
+    return sorted(times)[1] / CHASE_TIMED
+
+
+def last_level(
+    nearer: int, claimed: int, most: int, seconds: Callable[[int], float] | None = None
+) -> int | None:
+    """Bytes that the last-level cache really holds for us: the buffer of which half the loads miss it.
+
+    A virtual machine may claim its host's whole cache, of which neighbours hold a part. Sizes grow by the
+    root of 2; where loads take the mean (of their logarithms) of the cache's time and the memory's, the
+    buffer is as large as the cache if that forgets strictly by age, and 1.4 times as large if at random.
+
+    Args:
+        nearer: bytes of the level before it.
+        claimed: what the system says that it holds.
+        most: the largest buffer to try.
+        seconds: of a load, by the buffer's size; `load_seconds` unless given.
+
+    Returns:
+        None where no size up to `most` shows a step: there is no such cache, or it holds all of them.
+    """
+    rng = np.random.default_rng(0)
+    take = seconds or (lambda nbytes: load_seconds(nbytes, rng))
+    first, last = 4 * nearer, min(max(8 * claimed, 16 * nearer), most)
+    count = max(2, round(2 * np.log2(last / first)) + 1) if last > first else 0
+    sizes = [int(first * 2 ** (i / 2)) // 4096 * 4096 for i in range(count)]
+    times = [take(size) for size in sizes]
+    if not times or times[-1] < CHASE_RISE * times[0]:
+        return None
+    middle = np.sqrt(times[0] * times[-1])
+    return next(size for size, taken in zip(sizes, times, strict=True) if taken > middle)
+
+
 def calibration_chain() -> Callable[[], None]:
     """About 25 us of multiply-adds that wait for each other: its time follows the core's clock alone."""
     kernel = loop("chain")
 
     def run() -> None:
         kernel(20_000, 0, 0, 0)
+
+    run()
+    return run
+
+
+def calibration_ports() -> Callable[[], None]:
+    """About 15 us of multiply-adds that fill the vector units: slower also beside a neighbour on the core.
+
+    A chain that waits for its own results leaves the units mostly idle, and another thread of the same core
+    (simultaneous multithreading) would find room beside it.
+    """
+    kernel = loop("fma")
+
+    def run() -> None:
+        kernel(10_000, 0, 0, 0)
 
     run()
     return run

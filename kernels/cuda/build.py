@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..compiling import compiling
 from .step import ALIGNMENT, Variant
 
 
@@ -23,7 +24,8 @@ def compile_variant(variant: Variant, capability: int) -> Any:
         constexprs={(place,): value for place, value in variant.constants},
         attrs={(place,): [["tt.divisibility", ALIGNMENT]] for place in variant.multiples},
     )
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=dict(variant.options))
+    with compiling():  # or loading, which Triton does not tell apart
+        return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=dict(variant.options))
 
 
 def is_interpreted(fn: Any) -> bool:

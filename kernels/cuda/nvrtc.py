@@ -25,6 +25,7 @@ from pathlib import Path
 from threading import RLock
 
 from ..atomic import write_atomically
+from ..compiling import compiling
 from ..errors import CacheWarning, KernelwrightError
 from ..paths import CACHE_VARIABLE, cache_dir
 from .source import Code
@@ -107,7 +108,8 @@ def compile_now(code: Code, arch: str) -> Binary:
 
     program = nvrtc.createProgram(code.text, f"{code.name}.cu", (), ())
     try:
-        nvrtc.compileProgram(program, (f"--gpu-architecture={arch}", *OPTIONS))
+        with compiling():
+            nvrtc.compileProgram(program, (f"--gpu-architecture={arch}", *OPTIONS))
         log = nvrtc.getProgramLog(program)
         cubin = _whole(nvrtc.getCUBIN(program))
     except nvrtc.NVRTCError as error:

@@ -18,7 +18,7 @@ from kernelwright.bench.store import Case, RaceRecord, Run
 class FakeProbe:
     """A clock that moves only when told, with disturbances at will.
 
-    `spinning` is how many more pauses the process will look busy.
+    `spinning` is how many more pauses the process will look busy, `idle_s` how long it was off the cores.
     """
 
     time: float = 0.0
@@ -26,10 +26,30 @@ class FakeProbe:
     stolen_s: float = 0.0
     spinning: int | None = 0
     chain: Callable[[], float] = lambda: 25e-6
+    step_s: float = 1e-8
+    idle_s: float = 0.0
+    waited_s: float = 0.0
+    faulted: int = 0
+    others_s: float | None = 0.0
     waits: list[float] = field(default_factory=list)
 
     def now(self) -> float:
         return self.time
+
+    def step(self) -> float:
+        return self.step_s
+
+    def cpu(self) -> float:
+        return self.time - self.idle_s
+
+    def waited(self) -> float:
+        return self.waited_s
+
+    def faults(self) -> int:
+        return self.faulted
+
+    def others(self) -> float | None:
+        return self.others_s
 
     def busy_threads(self) -> int | None:
         return self.spinning
@@ -48,6 +68,12 @@ class FakeProbe:
 
     def calibrate(self) -> float:
         return self.chain()
+
+
+@pytest.fixture(autouse=True)
+def store_of_the_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test goes on with another's run, or leaves its own in the user's store."""
+    monkeypatch.setenv("KERNELWRIGHT_STORE", str(tmp_path / "kernelwright-results" / "results.sqlite"))
 
 
 @pytest.fixture

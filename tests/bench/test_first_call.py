@@ -21,6 +21,13 @@ def test_the_record_comes_back_and_speaks() -> None:
     assert "1.20 times import numpy" in said
 
 
+def test_what_compilers_took_is_told_apart() -> None:
+    found = FirstCall({"matmul": (2.5, 0.08)}, 0.12, 0.1, parts={"matmul": (1.9, 0.013)})
+    assert FirstCall.from_json(found.to_json()) == found
+    (line, _) = found.lines()
+    assert "2.50 s with an empty cache (compilers 1.90 s), 0.080 s with a warm one (loading 0.013 s)" in line
+
+
 def test_a_record_of_one_call_is_read() -> None:
     old = {"empty_s": 2.5, "warm_s": 0.08, "import_s": 0.12, "numpy_import_s": 0.1, "import_ratio": 1.2}
     assert list(FirstCall.from_json(old).calls.values()) == [(2.5, 0.08)]

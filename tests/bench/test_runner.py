@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kernelwright.bench import runner
 from kernelwright.bench import session as sessions
 from kernelwright.bench.machine import Roof
 from kernelwright.bench.problems import select
@@ -27,13 +28,18 @@ KERNEL = """
 import numpy as np
 import kernelwright as kw
 
+def product(a, b):
+    x, y = np.atleast_2d(a.astype(np.float64)), b.astype(np.float64)
+    # Without np.matmul, which is OpenBLAS's work.
+    return np.einsum("...ij,...jk->...ik", x, y[:, None] if y.ndim == 1 else y)
+
 @kw.kernel("matmul", dtypes=("float32", "float64"), name="{name}", rank=-3, binds=True{more})
 def {name}(specs, attrs, config, threads):
     def launch(a, b, out):
         {body}
     return launch
 """
-RIGHT = "out[...] = np.matmul(a.astype(np.float64), b.astype(np.float64))"
+RIGHT = "out[...] = product(a, b).reshape(out.shape)"
 
 
 class Silent:
@@ -141,7 +147,7 @@ def test_checking_only_times_nothing(write_kernel: Any) -> None:
 
 
 def test_cold_cases_rotate_over_copies_and_say_how_far(write_kernel: Any) -> None:
-    timing = Timing(min_pairs=6, max_pairs=6, budget_s=0.01, cold_bytes=1 << 16)
+    timing = Timing(min_pairs=6, max_pairs=6, budget_s=0.01, cold_bytes=1 << 16, cold_caches=0)
     request = Request(
         "all",
         select(problem="tiny-8").problems,
@@ -161,6 +167,20 @@ def test_cold_notes_do_not_promise_more_than_the_machine_gives() -> None:
     note = cold_note(problem, sets, Timing())
     assert sets * problem.footprint >= 256 << 20
     assert "larger than L" in note
+
+
+def test_cold_races_leave_the_measured_cache_three_times_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    (problem,) = select(problem="square-256").problems
+    monkeypatch.setattr(runner, "free_memory", lambda: 1 << 40)
+    small, large = (cold_sets(problem, Timing(), held) for held in (16 << 20, 400 << 20))
+    assert small * problem.footprint >= 256 << 20
+    assert large * problem.footprint >= 3 * (400 << 20)
+    assert "measured: 400 MiB" in cold_note(problem, large, Timing(), 400 << 20)
+    monkeypatch.setattr(runner, "free_memory", lambda: 1 << 30)
+    short = cold_sets(problem, Timing(), 400 << 20)
+    assert short * problem.footprint <= 0.21 * (1 << 30)
+    assert "not than the L3" in cold_note(problem, short, Timing(), 400 << 20)
+    assert "memory or copies ran out" in cold_note(problem, short, Timing(), 400 << 20)
 
 
 def test_unknown_kernels_are_answered_with_those_there_are() -> None:

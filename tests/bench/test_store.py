@@ -24,7 +24,7 @@ def test_a_run_survives_its_file(made_up_run: Run, tmp_path: Path) -> None:
 
 def test_the_document_is_plain_json_with_the_figures_worked_out(made_up_run: Run) -> None:
     record = json.loads(dumps(made_up_run.to_json()))
-    assert (record["kind"], record["schema"]) == ("kernelwright-bench", 3)
+    assert (record["kind"], record["schema"]) == ("kernelwright-bench", 4)
     case = record["results"][0]
     race = case["races"][0]
     assert case["gflops"] == pytest.approx(case["flops"] / case["seconds"] / 1e9)
@@ -33,6 +33,20 @@ def test_the_document_is_plain_json_with_the_figures_worked_out(made_up_run: Run
     assert case["reproduce"].startswith("kernelwright bench quick --problem square-64")
     for field in ("machine", "versions", "git", "settings", "environment", "roof"):
         assert field in record
+
+
+def test_a_document_of_schema_3_is_read_without_what_was_added_since(made_up_run: Run) -> None:
+    record = json.loads(dumps(made_up_run.to_json()))
+    record["schema"] = 3
+    for case in record["results"]:
+        for name in ("compile_s", "compiled", "load_s", "loaded", "tuned"):
+            del case[name]
+        for race in case["races"]:
+            del race["faults"], race["neighbours"]
+    again = Run.from_json(record)
+    assert again.results[0].compiled == 0
+    assert again.results[0].races[0].neighbours is None
+    assert again == made_up_run
 
 
 def test_a_race_with_many_noisy_pairs_has_no_verdict() -> None:
