@@ -21,7 +21,7 @@ Tell = Callable[[str], None]
 
 
 def compiled(todo: Sequence[Job], tell: Tell, seconds: float = inf) -> int:
-    """Compile what jobs launch, the first ones first.
+    """Compile what jobs launch: what is timed before what is only proven, of which there is most.
 
     Args:
         todo: the jobs.
@@ -35,7 +35,8 @@ def compiled(todo: Sequence[Job], tell: Tell, seconds: float = inf) -> int:
     from multiprocessing import get_context
 
     started = time.time()
-    parts = [(job, part) for job in todo for part in range(_PARTS if job.kind in _CUT else 1)]
+    ordered = sorted(todo, key=lambda job: job.kind == "proof")
+    parts = [(job, part) for job in ordered for part in range(_PARTS if job.kind in _CUT else 1)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with ProcessPoolExecutor(max(1, cores - 1), get_context("spawn")) as pool:
         done = [pool.submit(compile_job, job, part, facts()) for job, part in parts]

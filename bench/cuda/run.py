@@ -26,7 +26,18 @@ from ...kernels.errors import ConfigError, DeviceError, KernelwrightError
 from ...kernels.registry import kernels_for
 from .ahead import COMPILE_SECONDS, Tell, compiled
 from .cases import FAMILIES, Job, jobs
-from .record import FOLDER, Record, groups, head_of, records, stale, table, times_beside, write_tables
+from .record import (
+    FOLDER,
+    Record,
+    RecordError,
+    groups,
+    head_of,
+    records,
+    stale,
+    table,
+    times_beside,
+    write_tables,
+)
 from .sanitizer import sanitized
 from .worker import LOST
 
@@ -46,6 +57,7 @@ class Wanted:
         minutes: after which no new job is begun.
         json: where the record goes; under `bench/records/` unless given.
         out: a folder into which the record and the table of its times are copied too.
+        resume: a record to go on with: its suite, and the jobs that it has not; a new one unless given.
         seed: of the random numbers; new ones in each run unless given.
     """
 
@@ -55,6 +67,7 @@ class Wanted:
     json: Path | None = None
     seed: int | None = None
     out: Path | None = None
+    resume: Path | None = None
 
 
 def run(wanted: Wanted, tell: Tell = print, spawn: Spawn | None = None, root: Path = FOLDER) -> Record:
@@ -69,6 +82,7 @@ def run(wanted: Wanted, tell: Tell = print, spawn: Spawn | None = None, root: Pa
     Raises:
         ConfigError: for a suite that is none.
         DeviceError: when there is no GPU.
+        RecordError: when the record to go on with is of another device, commit or version of a library.
     """
     if wanted.suite not in SUITES:
         raise ConfigError(f"on a GPU there are the suites {' and '.join(SUITES)}, not {wanted.suite!r}.")
@@ -76,30 +90,45 @@ def run(wanted: Wanted, tell: Tell = print, spawn: Spawn | None = None, root: Pa
         raise DeviceError(f"there is no GPU here: {missing_reason()}.")
     started = time.time()
     until = started + 60 * wanted.minutes
-    seed = int(started) % 100_000 if wanted.seed is None else wanted.seed
-    record = Record(head_of(wanted.suite, wanted.check, seed), {})
-    stamp = datetime.now(UTC).strftime("%Y-%m-%d-%H%M%S")
-    path = wanted.json or root / f"{stamp}-{record.head['device'].lower().replace(' ', '-')}.json"
-    todo = jobs(wanted.suite, wanted.check)
-    tell(f"{facts()}: {len(todo)} jobs, at most {wanted.minutes:g} minutes; seed {seed}")
+    record, path = _begun(wanted, root, int(started) % 100_000)
+    suite, check = record.head["suite"], record.head["check"]
+    todo = [job for job in jobs(suite, check) if job.name not in record.results]
+    tell(f"{facts()}: {len(todo)} jobs, at most {wanted.minutes:g} minutes; seed {record.head['seed']}")
     if spawn is None:
         compiled(todo, tell, min(COMPILE_SECONDS, 30 * wanted.minutes))
     paths = [path, *([] if wanted.out is None else [wanted.out / path.name])]
     _work(record, todo, until, paths, tell, spawn or _process)
-    if wanted.check:
-        record.sanitizer = sanitized(wanted.suite, tell, until + 60)
+    if check and record.sanitizer["status"] not in ("clean", "errors"):
+        record.sanitizer = sanitized(suite, tell, until + 60)
     left = [job.name for job in todo if job.name not in record.results]
     record.status = "out of time" if left else "complete"
-    record.seconds = time.time() - started
+    record.seconds += time.time() - started
     _save(record, paths)
     if left:
-        tell(f"out of time: {len(left)} jobs were not begun, from {left[0]!r} on")
+        tell(f"out of time: {len(left)} jobs were not begun, from {left[0]!r} on; --resume {path} does them")
     for line in told(record):
         tell(line)
     tell(f"record: {path}")
     if record.times is not None:
         tell(f"times: {times_beside(path)}; python -m kernelwright.bench.cuda --ship {path} puts them to use")
     return record
+
+
+def _begun(wanted: Wanted, root: Path, seed: int) -> tuple[Record, Path]:
+    """The record of a run, and its file: a new one, or the one to go on with."""
+    head = head_of(wanted.suite, wanted.check, seed if wanted.seed is None else wanted.seed)
+    if wanted.resume is None:
+        stamp = datetime.now(UTC).strftime("%Y-%m-%d-%H%M%S")
+        path = wanted.json or root / f"{stamp}-{head['device'].lower().replace(' ', '-')}.json"
+        return Record(head, {}), path
+    record = Record.load(wanted.resume)
+    for word in ("device", "commit", "versions"):
+        if record.head[word] != head[word]:
+            raise RecordError(
+                f"{wanted.resume} has the {word} {record.head[word]!r}, and here it is {head[word]!r}: a "
+                "record is of one of each. Leave --resume out for a new one."
+            )
+    return record, wanted.resume
 
 
 def _save(record: Record, paths: Sequence[Path]) -> None:
@@ -206,6 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--tables", action="store_true", help="only bring the documents' tables up to date")
     parser.add_argument("--stale", action="store_true", help="only tell which records speak of older kernels")
+    parser.add_argument("--resume", type=Path, help="go on with a record that ran out of time")
     parser.add_argument("--out", type=Path, help="a folder for copies of the record and its times")
     parser.add_argument(
         "--ship",
@@ -223,7 +253,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _tell_stale()
         if given.ship is not None:
             return ship(Path(given.ship) if given.ship else None)
-        wanted = Wanted(given.suite, given.check, given.minutes, given.json, given.seed, given.out)
+        wanted = Wanted(
+            given.suite, given.check, given.minutes, given.json, given.seed, given.out, given.resume
+        )
         return exit_code(run(wanted))
     except KernelwrightError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -29,7 +29,7 @@ from .contest import contest, host_seconds
 from .vendors import NAMES, settings, vendor
 
 Result = dict[str, Any]
-SEARCH_SECONDS = 10.0  # of one search, for what was compiled ahead
+SEARCH_SECONDS = 6.0  # of one search, for what was compiled ahead
 
 
 class Place:

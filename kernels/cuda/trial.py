@@ -48,6 +48,9 @@ class CudaTrial:
         timer: takes it instead, `timer(launch, tensors) -> seconds`.
         seed: of the random inputs.
         inputs: tensors on the device; drawn by the op unless given.
+
+    Raises:
+        DeviceError: when there is no such GPU.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class CudaTrial:
         inputs: Sequence[Any] | None = None,
     ) -> None:
         self.op, self.specs, self.attrs = op, specs, attrs
+        runtime().number(next(spec.device for spec in specs if spec.present))  # raises where there is none
         self.clock: Clock = clock or runtime().clock()
         self.timer, self.seed = timer, seed
         self.inputs = list(inputs) if inputs is not None else self._drawn()

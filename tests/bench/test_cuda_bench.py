@@ -289,6 +289,27 @@ def test_a_run_that_is_interrupted_keeps_what_was_done(
     kept = record.Record.load(tmp_path / "r.json")
     assert kept.status == "interrupted"
     assert list(kept.results) == ["launch"]
+    _resumed(tmp_path / "r.json", [job.name for job in jobs("all", False)][1:])
+
+
+def _resumed(path: Path, left: list[str]) -> None:
+    """A record is gone on with by the jobs that it has not, and by a run of the same kind alone."""
+    orders: list[str] = []
+
+    def spawn(given: dict[str, Any], results: Path, seconds: float) -> int:
+        orders.extend(given["names"])
+        lines = [{"name": name, "result": {"status": "right"}} for name in given["names"]]
+        results.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return 0
+
+    made = run.run(run.Wanted("quick", resume=path), lambda line: None, spawn)
+    assert orders == left
+    assert list(made.results) == ["launch", *left]
+    assert record.Record.load(path).status == "complete"
+    made.head["device"] = "NVIDIA A100"
+    made.save(path)
+    with pytest.raises(record.RecordError, match="'NVIDIA A100', and here it is 'NVIDIA H200'"):
+        run.run(run.Wanted(resume=path), lambda line: None, spawn)
 
 
 def test_what_the_sanitizer_finds_is_wrong() -> None:

@@ -20,7 +20,7 @@ from kernelwright.kernels import dispatch, tuning  # noqa: E402
 from kernelwright.kernels.cache import Entry  # noqa: E402
 from kernelwright.kernels.cuda import device, tables  # noqa: E402
 from kernelwright.kernels.cuda.tables import Table  # noqa: E402
-from kernelwright.kernels.errors import CacheWarning, ConfigError  # noqa: E402
+from kernelwright.kernels.errors import CacheWarning, ConfigError, DeviceError  # noqa: E402
 from kernelwright.kernels.kernel import Kernel  # noqa: E402
 from kernelwright.kernels.op import get_op  # noqa: E402
 
@@ -103,7 +103,19 @@ def test_tuning_measures_what_only_a_table_knows() -> None:
             launch.set_runtime(before)
 
 
+def test_without_a_gpu_nothing_is_tuned_and_the_reason_is_told() -> None:
+    from kernelwright.kernels.cuda.device import available
+
+    if available():
+        pytest.skip("there is a GPU")
+    with toy_cuda.toy_on_cuda(), pytest.raises(DeviceError, match="there is no 'cuda' here: torch"):
+        tuning.tune(get_op("toy"), (SPEC, SPEC), {"scale": 2.0})
+
+
 class _NoGpu:
+    def number(self, device: str) -> int:
+        return 0
+
     def clock(self) -> None:
         return None
 
