@@ -260,6 +260,8 @@ def table(found: Sequence[Record]) -> str:
         rate = max(row["bytes"] / row["ours_s"] for row in rows) / 1e9
         cells = (group, len(rows), f"{geometric_mean(ratios):.2f}", f"{min(ratios):.2f}")
         lines.append(f"| {' | '.join(map(str, cells))} | {tflops:.0f} | {rate:.0f} |")
+    tuned = sum(bool(row.get("tuned")) for _, rows in groups(record) for row in rows)
+    lines += ["", f"{tuned or 'None'} of these races ran a configuration that had been tuned before the run."]
     launch = record.results.get("launch", {})
     if "launch_s" in launch:
         lines += [

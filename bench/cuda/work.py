@@ -161,6 +161,7 @@ def _race(job: Job, place: Place) -> Result:
             "kernel": kernel.id,
             "config": choice.config,
             "why": choice.why,
+            "tuned": any(c.kernel is kernel and c.tuned_s is not None for c in choice.candidates),
             "judged": judged.to_json(),
             "codes": code_of(choice),
             "status": "right" if judged.ok else "wrong",

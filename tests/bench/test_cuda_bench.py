@@ -82,6 +82,7 @@ def test_a_race_judges_ours_and_times_both(name: str, place: Place) -> None:
     assert result["judged"]["norm"] <= result["judged"]["allowed"]
     assert result["vendor"]["ok"]
     assert result["sets"] == 2
+    assert not result["tuned"]
 
 
 def _off_by_one(attrs: object, tensors: Any, seed: int) -> Any:

@@ -54,6 +54,17 @@ def test_stale_records_are_told() -> None:
             warnings.warn(f"{record.file} speaks of older kernels ({names}); run make gpu", stacklevel=1)
 
 
+def test_stale_times_that_are_shipped_are_told() -> None:
+    sources = {k.id: k.source_digest() for name in FAMILIES for k in kernels_for(name, "cuda")}
+    for table in tables.tables():
+        old = {entry.kernel for entry in table.entries if sources.get(entry.kernel) != entry.source}
+        if old:
+            warnings.warn(
+                f"{table.file} has times of older kernels ({', '.join(sorted(old))}); run make gpu",
+                stacklevel=1,
+            )
+
+
 def test_without_a_record_the_tables_say_so() -> None:
     assert records.table([]) == NONE_YET
     assert records.table([Record(HEAD, {"wide": {"status": "right"}})]) == NONE_YET
@@ -96,6 +107,7 @@ def test_a_table_has_a_line_for_each_group() -> None:
     text = records.table([_made_record()])
     assert "NVIDIA H200, driver 580, torch 2.11; commit 000000000000, 2026-01-01 (complete)" in text
     assert "| square-bf16 | 3 | 1.50 | 1.50 |" in text
+    assert "None of these races ran a configuration that had been tuned before the run." in text
 
 
 def test_a_file_that_is_no_record_is_refused(tmp_path: Path) -> None:
