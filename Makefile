@@ -14,6 +14,8 @@ ARGS ?=
 JOBS ?= 2
 # Triton and CuPy, for the proofs of the CUDA kernels, which need no GPU:   make test GPU= leaves them out
 GPU ?= gpu
+# A folder for copies of what `make gpu` records, such as one that comes back from the machine with the GPU
+OUT ?=
 # A Python that has torch with CUDA, triton and cupy already, for `make gpu` on a machine without a network
 GPU_PYTHON ?=
 
@@ -54,7 +56,7 @@ gate: $(STAMP)
 # One run of less than nine minutes; `kernelwright bench --device cuda --suite all --check` is the same.
 gpu: $(if $(GPU_PYTHON),,$(STAMP)) | $(LINK)
 	@PYTHONPATH='$(CURDIR)/$(dir $(LINK))' $(or $(GPU_PYTHON),$(BIN)/python) -m kernelwright.bench.cuda \
-		--suite all --check $(ARGS)
+		--suite all --check $(if $(OUT),--out '$(OUT)') $(ARGS)
 
 tables: $(STAMP)
 	@$(BIN)/python -m kernelwright.bench.cuda --tables

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from ..engine.profile import VARIABLE as PROFILE_VARIABLE
 from ..kernels import machine as hardware
 from ..kernels import registry
+from ..kernels.cuda.device import TARGET_VARIABLE
 from ..kernels.discovery import KERNELS_VARIABLE
 from ..kernels.errors import ConfigError, did_you_mean
 from ..kernels.machine import VECTOR_VARIABLE
@@ -32,8 +34,8 @@ from .store.database import VARIABLE as STORE_VARIABLE
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 OUR_VARIABLES = (
-    *(AMX_VARIABLE, CACHE_VARIABLE, EXTRA_ERROR_VARIABLE, KERNELS_VARIABLE, STRICT_VARIABLE),
-    *(STORE_VARIABLE, THREADS_VARIABLE, VECTOR_VARIABLE),
+    *(TARGET_VARIABLE, AMX_VARIABLE, CACHE_VARIABLE, EXTRA_ERROR_VARIABLE, KERNELS_VARIABLE, STRICT_VARIABLE),
+    *(PROFILE_VARIABLE, STORE_VARIABLE, THREADS_VARIABLE, VECTOR_VARIABLE),
 )
 POOL_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 # (extra, a module that it brings, what it is for)
@@ -71,6 +73,7 @@ def examine() -> list[Finding]:
             _baselines,
             _extras,
             _kernels,
+            _gpu,
             _noise,
         )
         for finding in part()
@@ -118,6 +121,28 @@ def _tiles() -> Iterator[Finding]:
             NOTE,
             "tiles",
             f"there is AMX, but bfloat16 goes by vectors: the kernel {reason}; its peak is not measured",
+        )
+
+
+def _gpu() -> Iterator[Finding]:
+    """The GPU that calls on `"cuda"` go to, and what is known of times on it; nothing where there is none."""
+    from ..kernels import tuning
+    from ..kernels.cuda import device, tables
+    from ..kernels.cuda.problem_class import on_device
+
+    if find_spec("torch") is None or not device.available():
+        return
+    ending, found = on_device("cuda"), device.facts()
+    table = tables.of_device(ending)
+    own = sum(entry.problem.endswith(ending) for entry in tuning.default_cache())
+    shipped = "no times of it are shipped" if table is None else f"times are shipped: {table}"
+    yield Finding(OK, "gpu", f"{found}; {shipped}, and {own or 'none'} were measured here")
+    if table is None and not own:
+        yield Finding(
+            NOTE,
+            "gpu",
+            "which configuration runs is the model's choice",
+            "kernelwright tune tuned --device cuda",
         )
 
 

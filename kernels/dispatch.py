@@ -114,7 +114,11 @@ def complete_specs(op: Op, specs: Sequence[TensorSpec], attrs: Attrs) -> Specs:
 
 
 def choose(
-    op: Op, specs: Sequence[TensorSpec], attrs: Attrs | None = None, settings: Settings | None = None
+    op: Op,
+    specs: Sequence[TensorSpec],
+    attrs: Attrs | None = None,
+    settings: Settings | None = None,
+    tuned: bool = True,
 ) -> Choice:
     """Decide which kernel and configuration run a call.
 
@@ -123,6 +127,7 @@ def choose(
         specs: of the inputs; or of the inputs and then the outputs, when the outputs are not row-major.
         attrs: the op's attributes; defaults are filled in.
         settings: threads, backend and strictness; those in force unless given.
+        tuned: whether measured times count; without them it is what an untuned call runs.
 
     Raises:
         ShapeError, DTypeError: by the op, when the inputs do not fit.
@@ -134,7 +139,7 @@ def choose(
     if on_cuda(specs):  # there, the settings' number of threads says nothing
         under = Settings(1, under.backend, under.strict, under.extra_error)
     kernels = registry.kernels_for(op.name, device_of(specs))
-    candidates = _candidates(op, kernels, specs, attrs, under)
+    candidates = _candidates(op, kernels, specs, attrs, under, tuned)
     draft = Choice(op, specs, attrs, under.threads, None, {}, "", tuple(candidates))
     if under.backend == REFERENCE:
         return replace(draft, why="the reference was asked for")
@@ -184,10 +189,10 @@ def _pick(draft: Choice, able: list[Candidate], lead: str) -> Choice:
 
 
 def _candidates(
-    op: Op, kernels: Sequence[Kernel], specs: Specs, attrs: Attrs, under: Settings
+    op: Op, kernels: Sequence[Kernel], specs: Specs, attrs: Attrs, under: Settings, with_times: bool
 ) -> list[Candidate]:
     """All kernels beside the call, the best first."""
-    measured = tuning.known(op, specs, attrs, under.threads, kernels)
+    measured = tuning.known(op, specs, attrs, under.threads, kernels) if with_times else {}
     plain = sorted((_consider(kernel, specs, attrs, under, {}) for kernel in kernels), key=_order)
     if not measured:
         return plain
@@ -228,7 +233,7 @@ def _best_option(
 ) -> Candidate:
     options = []
     for place, config in enumerate(kernel.configurations(specs, attrs, threads)):
-        tuned = measured.get((kernel.id, tuning.config_key(config)))
+        tuned = measured.get(tuning.time_key(kernel, config))
         predicted = kernel.predict(specs, attrs, config, threads)
         option = Candidate(kernel, config, predicted_s=predicted, tuned_s=tuned)
         options.append((_order(option), place, option))

@@ -89,8 +89,20 @@ class Kernel:
         return f"{self.source_file}:{self.line}"
 
     def source_digest(self) -> str:
-        """The SHA-256 of the kernel's file as it was at registration: times are kept under it."""
-        return self.digest
+        """The SHA-256 of the kernel's file as it was at registration: times are kept under it.
+
+        On a GPU also of the other files that its code is in: `cuda.provenance`.
+        """
+        return self.digest if self.device == "cpu" else self._device_digest
+
+    @cached_property
+    def _device_digest(self) -> str:
+        from .cuda import provenance
+
+        try:
+            return provenance.digest(Path(self.source_file), self.stamp)
+        except (OSError, SyntaxError):  # typed at a prompt, or gone
+            return self.digest
 
     def why_not(self, specs: Specs, attrs: Attrs) -> str | None:
         """The reason why this kernel cannot run the call, or None when it can."""

@@ -10,7 +10,7 @@ import typer
 from ...kernels.errors import ConfigError
 from ..report import print_run, write_page
 from ..report.terminal import console_for
-from ..session import Options, exit_code, prepare
+from ..session import Exit, Options, exit_code, prepare
 from ..timing import SystemProbe
 from .app import DType, MaxGflop, ProblemName, StorePath, SuiteName, Threads, app, reporting
 from .progress import Progress
@@ -81,7 +81,10 @@ def bench(
             raise ConfigError("--ray spreads problems of the CPU: leave out --ray or --device cuda.")
 
         wanted = gpu.Wanted(whole_suite or suite or "all", check, json=json)
-        raise typer.Exit(gpu.exit_code(gpu.run(wanted)))
+        try:
+            raise typer.Exit(gpu.exit_code(gpu.run(wanted)))
+        except KeyboardInterrupt:  # the run has said what it keeps
+            raise typer.Exit(Exit.INTERRUPTED) from None
     options = Options(
         suite=whole_suite or suite,
         op=op,

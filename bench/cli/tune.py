@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from typing import Annotated
 
 import typer
 
 from ...kernels import tuning
 from ...kernels.errors import KernelwrightError
+from ...kernels.spec import check_device
 from ..problems import select
+from ..problems.problem import Problem
 from ..report.terminal import console_for
 from ..session import parse_threads
 from .app import DType, MaxGflop, ProblemName, SuiteName, Threads, app, reporting
@@ -20,6 +24,9 @@ from .progress import Progress
 def tune(
     suite: SuiteName = None,
     problem: ProblemName = None,
+    device: Annotated[
+        str, typer.Option(help="cpu; or cuda, whose suites are tuned (what `make gpu` tunes), quick and all.")
+    ] = "cpu",
     threads: Threads = None,
     dtype: DType = None,
     max_gflop: MaxGflop = None,
@@ -31,24 +38,69 @@ def tune(
         raise KernelwrightError(
             "say what to tune: a suite, such as `kernelwright tune quick`, or --problem NAME."
         )
-    chosen = select(suite, problem=problem, dtype=dtype, most_gflop=max_gflop)
-    counts = parse_threads(threads)
+    check_device(device)
+    counts: tuple[int, ...]
+    if device != "cpu":
+        cases, counts = _on_gpu(device, suite, problem, dtype, max_gflop), (1,)
+    else:
+        cases = list(select(suite, problem=problem, dtype=dtype, most_gflop=max_gflop).problems)
+        counts = parse_threads(threads)
     console = console_for()
-    with Progress(console, len(chosen.problems) * len(counts)) as progress:
-        for case in chosen.problems:
+    with Progress(console, len(cases) * len(counts)) as progress:
+        for case in cases:
             for count in counts:
                 progress.begin(case, count, "")
-                result = tuning.tune(
-                    case.operation, case.specs, case.attrs, threads=count, budget_s=budget, force=force
-                )
+                result = _tuned(case, device, count, budget, force)
                 progress.line(_tuned_line(case.name, result))
     console.print(f"Kept in {tuning.default_cache().file}", markup=False, soft_wrap=True)
+
+
+def _tuned(case: Problem, device: str, threads: int, budget: float, force: bool) -> tuning.TuningResult:
+    specs = case.specs
+    if device != "cpu":
+        from ..cuda.cases import specs_on
+
+        specs = specs_on(case, device)
+    return tuning.tune(case.operation, specs, case.attrs, threads=threads, budget_s=budget, force=force)
+
+
+def _on_gpu(
+    device: str, suite: str | None, problem: str | None, dtype: str | None, max_gflop: float | None
+) -> list[Problem]:
+    """The problems to tune on a GPU; what their configurations run is compiled first, on all cores."""
+    from ...kernels.cuda.launch import runtime
+    from ..cuda import ahead
+    from ..cuda.cases import Job, races, searches
+
+    runtime().number(device)  # raises where there is no such GPU
+    wanted: Iterable[tuple[Problem, bool | None]]
+    if suite == "tuned":
+        wanted = searches("all")
+    elif suite in (None, "quick", "all"):
+        wanted = races(suite or "all")
+    else:
+        wanted = ((case, None) for case in select(suite).problems)
+    found = [
+        (case, extra)
+        for case, extra in wanted
+        if (problem is None or fnmatchcase(case.name, problem))
+        and dtype in (None, case.dtype)
+        and (max_gflop is None or case.cost.flops <= max_gflop * 1e9)
+    ]
+    if not found:
+        raise KernelwrightError(
+            "nothing matches; `kernelwright tune tuned --device cuda` tunes what `make gpu` tunes."
+        )
+    jobs = [Job("search", f"search {case.name}", case, extra) for case, extra in found]
+    ahead.compiled(jobs, typer.echo)
+    return [case for case, _ in found]
 
 
 def _tuned_line(name: str, result: tuning.TuningResult) -> str:
     from ...kernels.explain import config_text, duration_text
 
-    head = f"{name} on {result.threads} thread{'s' if result.threads > 1 else ''}"
+    place = f"{result.threads} thread{'s' if result.threads > 1 else ''}"
+    head = f"{name} on {place if '@cuda' not in result.problem else result.problem.rpartition(' on ')[2]}"
     if result.best is None:
         why = result.rejected[0][2] if result.rejected else "no kernel supports it"
         return f"{head}: nothing ran right: {why}"

@@ -10,11 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from ...kernels.conv.geometry import output_size
+from ...kernels.cuda.check import moved
+from ...kernels.op import Specs
+from ...kernels.spec import TensorSpec, row_major
 from ..problems.problem import Operand, Problem, matmul
 
 PROBLEMS = Path(__file__).parent.parent / "problems"
 HALF = ("bfloat16", "float16")
-FAMILIES = ("matmul", "linear", "scaled_matmul", "conv", "conv_input_grad", "conv_weight_grad")
+FAMILIES = (
+    *("matmul", "linear", "scaled_matmul"),
+    *("conv", "conv_input_grad", "conv_weight_grad", "conv_bias_grad"),
+)
+"""Every op that has CUDA kernels; a test holds it to that."""
 RESNET = "ResNet-50 (He et al. 2015), 224x224 images"
 MOBILENET = "MobileNetV2 (Sandler et al. 2018), depthwise layers, 224x224 images"
 
@@ -29,6 +36,7 @@ _DEPTHWISE = ((32, 112, 1), (96, 112, 2), (144, 56, 1), (192, 28, 2), (384, 14, 
 # The linear layers of Llama 3 8B: width 4096, 14336 inside, 1024 keys and values.
 _DECODE = ((4096, 4096), (14336, 4096), (4096, 14336), (4096, 1024))
 LLAMA = "Llama 3 8B's linear layers (Dubey et al. 2024)"
+_SUFFIXES = {"conv": "", "conv_input_grad": "-dx", "conv_weight_grad": "-dw"}
 BERT = "BERT-base (Devlin et al. 2018) and GPT-2 XL (Radford et al. 2019), sequences of 512 and 1024"
 
 
@@ -122,27 +130,71 @@ def conv(
 ) -> Problem:
     """A layer, or one of its gradients, on NHWC images: (filter, channels in, out, size, stride)."""
     taps, cin, cout, size, stride = layer
-    pad = taps // 2
-    places = output_size(size, taps, stride, (pad, pad), 1)
-    x, grad = (batch, size, size, cin), (batch, places, places, cout)
-    w = (cout, cin // groups, taps, taps)
-    attrs: dict[str, Any] = {"stride": (stride,) * 2, "padding": ((pad, pad),) * 2, "layout": "NHWC"}
+    x, w = (batch, size, size, cin), (cout, cin // groups, taps, taps)
+    name = f"{group}-{taps}x{taps}-{cin}-{cout}-{size}-s{stride}-b{batch}"
+    return _conv(name, op, x, w, (stride, stride), (taps // 2, taps // 2), group, source, dtype, groups)
+
+
+def _conv(
+    name: str,
+    op: str,
+    x: tuple[int, ...],
+    w: tuple[int, ...],
+    stride: tuple[int, int],
+    pads: tuple[int, int],
+    group: str,
+    source: str,
+    dtype: str = "bfloat16",
+    groups: int = 1,
+) -> Problem:
+    """A convolution of x: [N, H, W, C] by w: [O, C / groups, R, S], or one of its gradients."""
+    sizes = [output_size(x[i + 1], w[i + 2], stride[i], (pads[i], pads[i]), 1) for i in (0, 1)]
+    grad = (x[0], *sizes, w[0])
+    attrs: dict[str, Any] = {"stride": stride, "padding": tuple((p, p) for p in pads), "layout": "NHWC"}
     if groups > 1:
         attrs["groups"] = groups
     inputs: tuple[Operand | None, ...]
     if op == "conv":
         inputs = (Operand(x, dtype), Operand(w, dtype), None, None)
     elif op == "conv_input_grad":
-        inputs, attrs["input_size"] = (Operand(grad, dtype), Operand(w, dtype), None), (size, size)
+        inputs, attrs["input_size"] = (Operand(grad, dtype), Operand(w, dtype), None), x[1:3]
     else:
-        inputs, attrs["kernel_size"] = (Operand(x, dtype), Operand(grad, dtype)), (taps, taps)
-    name = f"{group}-{taps}x{taps}-{cin}-{cout}-{size}-s{stride}-b{batch}"
+        inputs, attrs["kernel_size"] = (Operand(x, dtype), Operand(grad, dtype)), w[2:]
     return Problem(name, op, inputs, group, source, attrs=attrs)
+
+
+def deepbench_convs(op: str) -> Iterator[Problem]:
+    """DeepBench's training convolutions on NHWC images, every sixth: the list repeats layers by batch."""
+    data = _deepbench("deepbench_conv.json")
+    source = f"DeepBench {data['file']} at {data['commit'][:12]}"
+    group = "deepbench-conv" + _SUFFIXES[op]
+    for n, c, h, w, k, r, s, *(ph, pw, sh, sw) in data["problems"]["deepbench-train"][::6]:
+        if op != "conv_input_grad" or c > 3:
+            name = f"{group}-{r}x{s}-{c}-{k}-{h}x{w}-s{sh}x{sw}-b{n}"
+            yield _conv(name, op, (n, h, w, c), (k, c, r, s), (sh, sw), (ph, pw), group, source)
+
+
+def weight_place(problem: Problem) -> int | None:
+    """Which input is a weight that lies channels last, as torch has it beside NHWC images; None for none."""
+    layout = problem.complete.get("layout")
+    return 1 if problem.op in ("conv", "conv_input_grad") and layout == "NHWC" else None
+
+
+def specs_on(problem: Problem, device: str = "cuda") -> Specs:
+    """The inputs of a problem as they lie on a GPU: what `work.Place.inputs` draws."""
+    found = [moved(spec, device) for spec in problem.specs]
+    place = weight_place(problem)
+    if place is not None:
+        spec = found[place]
+        outs, ins, *taps = spec.shape
+        *last, step = row_major((outs, *taps, ins), spec.itemsize)
+        found[place] = TensorSpec(spec.shape, spec.dtype, device, (last[0], step, *last[1:]))
+    return tuple(found)
 
 
 def resnet(op: str, batch: int) -> Iterator[Problem]:
     """ResNet-50's layers, those alike once. The stem's input is an image, which needs no gradient."""
-    group = {"conv": "resnet", "conv_input_grad": "resnet-dx", "conv_weight_grad": "resnet-dw"}[op]
+    group = "resnet" + _SUFFIXES[op]
     for layer in _RESNET:
         if op != "conv_input_grad" or layer[1] > 3:
             yield conv(f"{group}-{batch}", op, batch, layer, RESNET)
@@ -187,7 +239,11 @@ def races(suite: str) -> Iterator[tuple[Problem, bool | None]]:
         yield from ((p, None) for p in list(resnet(op, 32))[:: 8 if small else 1])
     if not small:
         yield from ((p, None) for p in deepbench_gemms())
+        yield from ((p, None) for p in deepbench_convs("conv"))
         yield from ((p, None) for p in resnet("conv", 256))
+        for op in ("conv_input_grad", "conv_weight_grad"):
+            yield from ((p, None) for p in list(resnet(op, 256))[::2])
+            yield from ((p, None) for p in deepbench_convs(op))
 
 
 def jobs(suite: str, check: bool) -> list[Job]:
@@ -205,15 +261,43 @@ def jobs(suite: str, check: bool) -> list[Job]:
         proofs += [
             Job("proof", f"proof {op} {dtype}", op=op, dtype=dtype) for dtype in DTYPES for op in FAMILIES
         ]
-    searched = [job for job in raced if job.problem and job.problem.group in _SEARCHED][::3]
-    # The races that tell most, the proofs, the others; searches last, which refine what the races have shown.
-    found += [*raced[:_FIRST_RACES], *proofs, *raced[_FIRST_RACES:]]
-    found += [
-        Job("search", f"search {j.problem.name}", j.problem, j.extra_error) for j in searched if j.problem
-    ]
-    return found
+    tuned = [Job("search", f"search {p.name}", p, extra) for p, extra in searches(suite)]
+    # The races that tell most, the proofs, some of the searches, and then what is left of both.
+    found += [*raced[:_FIRST_RACES], *proofs, *tuned[:_FIRST_SEARCHES]]
+    return [*found, *raced[_FIRST_RACES:], *tuned[_FIRST_SEARCHES:]]
 
 
-_FIRST_RACES = 48
-DTYPES = ("bfloat16", "float16", "float32", "float8_e4m3fn")
-_SEARCHED = ("square-bf16", "decode", "transformers", "resnet-32", "resnet-dx-32", "resnet-dw-32")
+def searches(suite: str) -> Iterator[tuple[Problem, bool | None]]:
+    """The problems of a suite that are tuned, in the order in which time is spent on them.
+
+    A third of some groups of races, and all of short ones: what is found for them is shipped, and says how
+    far an untuned call is from a tuned one.
+    """
+    seen: dict[str, int] = {}
+    later = []
+    for problem, extra in races(suite):
+        group = problem.group
+        if group in _SEARCHED:
+            seen[group] = place = seen.get(group, -1) + 1
+            if place % _SEARCHED[group] == 0:
+                later.append((place, problem, extra))
+    # The first of each group before the second of any.
+    yield from ((problem, extra) for _, problem, extra in sorted(later, key=lambda row: row[0]))
+
+
+_FIRST_RACES, _FIRST_SEARCHES = 48, 14
+DTYPES = ("bfloat16", "float16", "float32", "float64", "float8_e4m3fn")
+# Every how many of a group's problems one is tuned.
+_SEARCHED = {
+    "square-bf16": 2,
+    "square-fp16": 4,
+    "square-tf32": 2,
+    "fp8": 2,
+    "decode": 3,
+    "transformers": 3,
+    "deepbench": 5,
+    "resnet-32": 4,
+    "resnet-dx-32": 4,
+    "resnet-dw-32": 4,
+    "depthwise": 3,
+}

@@ -11,7 +11,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -19,11 +19,14 @@ from statistics import geometric_mean
 from typing import Any
 
 from ...kernels.atomic import write_atomically
+from ...kernels.cache import Entry
+from ...kernels.cuda.tables import Table
 from ...kernels.errors import KernelwrightError
 from ..machine import git_state
-from .cases import Job, jobs
+from .cases import Job, jobs, specs_on
 
-KIND, SCHEMA = "kernelwright-gpu-record", 1
+KIND, SCHEMA = "kernelwright-gpu-record", 2
+TIMES = ".times.json"  # how the table of a record ends, which lies beside it
 FOLDER = Path(__file__).parent.parent / "records"
 BEGIN, END = "<!-- made of bench/records: {} -->", "<!-- end of what is made of bench/records -->"
 NONE_YET = "No record yet: nothing has been measured on a GPU, and nothing is estimated."
@@ -41,13 +44,14 @@ class Record:
     Attributes:
         head: device, driver, versions, commit, date, seed, suite, whether everything was proven.
         results: the result of each job by its name, in the order in which they were done.
-        sanitizer: what compute-sanitizer said, or why it did not run.
+        sanitizer: what compute-sanitizer said: its status ("clean", "errors", "not run" or "out of time"), a
+            line, and how many calls it watched.
         status: "running", "complete", "out of time" or "interrupted".
     """
 
     head: dict[str, Any]
     results: dict[str, dict[str, Any]]
-    sanitizer: str = "not run"
+    sanitizer: dict[str, Any] = field(default_factory=lambda: {"status": "not run", "text": "", "calls": 0})
     status: str = "running"
     seconds: float = 0.0
     file: Path | None = None
@@ -61,10 +65,13 @@ class Record:
             "status": self.status,
             "seconds": self.seconds,
             "sanitizer": self.sanitizer,
+            "untuned_over_tuned": self.untuned_over_tuned,
             "results": self.results,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(document, indent=1, default=str) + "\n")
+        if (times := self.times) is not None:
+            write_atomically(times_beside(path), times.text)
 
     @classmethod
     def load(cls, path: Path) -> Record:
@@ -89,6 +96,26 @@ class Record:
         )
 
     @property
+    def untuned_over_tuned(self) -> dict[str, Any] | None:
+        """How many times as long untuned calls took as tuned ones; None where none were tuned."""
+        losses = {name: r["loss"] for name, r in self.results.items() if r.get("loss")}
+        if not losses:
+            return None
+        worst = max(losses, key=lambda name: losses[name])
+        mean = geometric_mean(losses.values())
+        return {"problems": len(losses), "geometric_mean": mean, "worst": losses[worst], "worst_of": worst}
+
+    @property
+    def times(self) -> Table | None:
+        """What the searches measured, as a table to ship; None where there were none."""
+        entries = [Entry(**entry) for r in self.results.values() for entry in r.get("entries", ())]
+        if not entries:
+            return None
+        head = {word: self.head.get(word) for word in ("driver", "versions", "commit", "started")}
+        head["untuned_over_tuned"] = self.untuned_over_tuned
+        return Table(self.head["device"], self.head["capability"], tuple(entries), head)
+
+    @property
     def title(self) -> str:
         """Device, driver, versions, commit and date in a line."""
         head = self.head
@@ -97,6 +124,11 @@ class Record:
             f"{head['device']}, driver {head['driver']}, {versions}; commit {str(head['commit'])[:12]}, "
             f"{head['started'][:10]}"
         )
+
+
+def times_beside(path: Path) -> Path:
+    """Where the table of a record's times is."""
+    return path.with_name(path.stem + TIMES)
 
 
 def head_of(suite: str, check: bool, seed: int) -> dict[str, Any]:
@@ -145,7 +177,8 @@ def records(folder: Path = FOLDER) -> list[Record]:
     Raises:
         RecordError: for a file that is none.
     """
-    found = [Record.load(path) for path in sorted(folder.glob("*.json"))]
+    paths = [path for path in sorted(folder.glob("*.json")) if not path.name.endswith(TIMES)]
+    found = [Record.load(path) for path in paths]
     return sorted(found, key=lambda record: str(record.head["started"]))
 
 
@@ -169,14 +202,13 @@ def sources_now(record: Record) -> dict[str, list[str] | None]:
 
 def _sources(job: Job | None, result: Mapping[str, Any]) -> list[str] | None:
     from ...kernels import dispatch
-    from ...kernels.cuda.check import moved
     from ...kernels.registry import kernels_for
 
     if job is None or job.problem is None:
         return None
     problem = job.problem
     kernel = next((k for k in kernels_for(problem.op, "cuda") if k.id == result["kernel"]), None)
-    specs = dispatch.complete_specs(problem.operation, [moved(s) for s in problem.specs], problem.complete)
+    specs = dispatch.complete_specs(problem.operation, specs_on(problem), problem.complete)
     if kernel is None or kernel.why_not(specs, problem.complete) is not None:
         return None
     try:
@@ -227,6 +259,8 @@ def table(found: Sequence[Record]) -> str:
         rate = max(row["bytes"] / row["ours_s"] for row in rows) / 1e9
         cells = (group, len(rows), f"{geometric_mean(ratios):.2f}", f"{min(ratios):.2f}")
         lines.append(f"| {' | '.join(map(str, cells))} | {tflops:.0f} | {rate:.0f} |")
+    tuned = sum(bool(row.get("tuned")) for _, rows in groups(record) for row in rows)
+    lines += ["", f"{tuned or 'None'} of these races ran a configuration that had been tuned before the run."]
     launch = record.results.get("launch", {})
     if "launch_s" in launch:
         lines += [
@@ -234,9 +268,12 @@ def table(found: Sequence[Record]) -> str:
             f"A warm launch takes {launch['launch_s'] * 1e6:.1f} µs of the host, a whole call "
             f"{launch['call_s'] * 1e6:.1f} µs, torch.mm {launch['torch_s'] * 1e6:.1f} µs.",
         ]
-    losses = [r["loss"] for r in record.results.values() if r.get("loss")]
-    if losses:
-        lines += ["", f"An untuned call takes {geometric_mean(losses):.3f} times as long as a tuned one."]
+    if (ratio := record.untuned_over_tuned) is not None:
+        lines += [
+            "",
+            f"An untuned call takes {ratio['geometric_mean']:.3f} times as long as a tuned one, in the "
+            f"geometric mean over {ratio['problems']} problems; at worst {ratio['worst']:.2f} times.",
+        ]
     if old:
         lines += ["", f"Stale, the kernel has changed since: {len(old)} of its races."]
     return "\n".join(lines)

@@ -10,32 +10,40 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ...kernels.cuda.device import Device, available, facts, missing_reason
+from ...kernels.cuda import tables
+from ...kernels.cuda.device import available, facts, missing_reason
 from ...kernels.errors import ConfigError, DeviceError, KernelwrightError
-from .cases import Job, jobs
-from .record import FOLDER, Record, groups, head_of, records, stale, table, write_tables
+from ...kernels.registry import kernels_for
+from .ahead import COMPILE_SECONDS, Tell, compiled
+from .cases import FAMILIES, Job, jobs
+from .record import (
+    FOLDER,
+    Record,
+    RecordError,
+    groups,
+    head_of,
+    records,
+    stale,
+    table,
+    times_beside,
+    write_tables,
+)
+from .sanitizer import sanitized
 from .worker import LOST
 
 # With what the sanitizer may take, and the job that is at work when time is up, less than nine.
 MINUTES = 7.0
 SUITES = ("all", "quick")
-_SANITIZED = ("proof matmul bfloat16", "proof conv bfloat16")
-_SANITIZER_SECONDS = 75
-_COMPILE_SECONDS = 120.0
-_PARTS = 4  # into which the compilation of a proof is cut
-Tell = Callable[[str], None]
 Spawn = Callable[[dict[str, Any], Path, float], int]
 
 
@@ -48,6 +56,8 @@ class Wanted:
         check: prove every kernel too.
         minutes: after which no new job is begun.
         json: where the record goes; under `bench/records/` unless given.
+        out: a folder into which the record and the table of its times are copied too.
+        resume: a record to go on with: its suite, and the jobs that it has not; a new one unless given.
         seed: of the random numbers; new ones in each run unless given.
     """
 
@@ -56,6 +66,8 @@ class Wanted:
     minutes: float = MINUTES
     json: Path | None = None
     seed: int | None = None
+    out: Path | None = None
+    resume: Path | None = None
 
 
 def run(wanted: Wanted, tell: Tell = print, spawn: Spawn | None = None, root: Path = FOLDER) -> Record:
@@ -70,6 +82,7 @@ def run(wanted: Wanted, tell: Tell = print, spawn: Spawn | None = None, root: Pa
     Raises:
         ConfigError: for a suite that is none.
         DeviceError: when there is no GPU.
+        RecordError: when the record to go on with is of another device, commit or version of a library.
     """
     if wanted.suite not in SUITES:
         raise ConfigError(f"on a GPU there are the suites {' and '.join(SUITES)}, not {wanted.suite!r}.")
@@ -77,30 +90,55 @@ def run(wanted: Wanted, tell: Tell = print, spawn: Spawn | None = None, root: Pa
         raise DeviceError(f"there is no GPU here: {missing_reason()}.")
     started = time.time()
     until = started + 60 * wanted.minutes
-    seed = int(started) % 100_000 if wanted.seed is None else wanted.seed
-    record = Record(head_of(wanted.suite, wanted.check, seed), {})
-    stamp = datetime.now(UTC).strftime("%Y-%m-%d-%H%M%S")
-    path = wanted.json or root / f"{stamp}-{record.head['device'].lower().replace(' ', '-')}.json"
-    todo = jobs(wanted.suite, wanted.check)
-    tell(f"{facts()}: {len(todo)} jobs, at most {wanted.minutes:g} minutes; seed {seed}")
+    record, path = _begun(wanted, root, int(started) % 100_000)
+    suite, check = record.head["suite"], record.head["check"]
+    todo = [job for job in jobs(suite, check) if job.name not in record.results]
+    tell(f"{facts()}: {len(todo)} jobs, at most {wanted.minutes:g} minutes; seed {record.head['seed']}")
     if spawn is None:
-        compiled(todo, tell, until)
-    _work(record, todo, until, path, tell, spawn or _process)
-    if wanted.check and spawn is None:
-        record.sanitizer = sanitized(record.head, tell, until + 60)
+        compiled(todo, tell, min(COMPILE_SECONDS, 30 * wanted.minutes))
+    paths = [path, *([] if wanted.out is None else [wanted.out / path.name])]
+    _work(record, todo, until, paths, tell, spawn or _process)
+    if check and record.sanitizer["status"] not in ("clean", "errors"):
+        record.sanitizer = sanitized(suite, tell, until + 60)
     left = [job.name for job in todo if job.name not in record.results]
     record.status = "out of time" if left else "complete"
-    record.seconds = time.time() - started
-    record.save(path)
+    record.seconds += time.time() - started
+    _save(record, paths)
     if left:
-        tell(f"out of time: {len(left)} jobs were not begun, from {left[0]!r} on")
+        tell(f"out of time: {len(left)} jobs were not begun, from {left[0]!r} on; --resume {path} does them")
     for line in told(record):
         tell(line)
     tell(f"record: {path}")
+    if record.times is not None:
+        tell(f"times: {times_beside(path)}; python -m kernelwright.bench.cuda --ship {path} puts them to use")
     return record
 
 
-def _work(record: Record, todo: Sequence[Job], until: float, path: Path, tell: Tell, spawn: Spawn) -> None:
+def _begun(wanted: Wanted, root: Path, seed: int) -> tuple[Record, Path]:
+    """The record of a run, and its file: a new one, or the one to go on with."""
+    head = head_of(wanted.suite, wanted.check, seed if wanted.seed is None else wanted.seed)
+    if wanted.resume is None:
+        stamp = datetime.now(UTC).strftime("%Y-%m-%d-%H%M%S")
+        path = wanted.json or root / f"{stamp}-{head['device'].lower().replace(' ', '-')}.json"
+        return Record(head, {}), path
+    record = Record.load(wanted.resume)
+    for word in ("device", "commit", "versions"):
+        if record.head[word] != head[word]:
+            raise RecordError(
+                f"{wanted.resume} has the {word} {record.head[word]!r}, and here it is {head[word]!r}: a "
+                "record is of one of each. Leave --resume out for a new one."
+            )
+    return record, wanted.resume
+
+
+def _save(record: Record, paths: Sequence[Path]) -> None:
+    for path in paths:
+        record.save(path)
+
+
+def _work(
+    record: Record, todo: Sequence[Job], until: float, paths: Sequence[Path], tell: Tell, spawn: Spawn
+) -> None:
     """Let workers do the jobs; one that dies costs the job it was at."""
     left = [job.name for job in todo]
     head = record.head
@@ -111,13 +149,20 @@ def _work(record: Record, todo: Sequence[Job], until: float, path: Path, tell: T
             lines = Path(folder) / f"results-{turn}"
             lines.touch()
             orders = {"suite": head["suite"], "check": head["check"], "seed": head["seed"]}
-            code = spawn({**orders, "names": left, "until": until}, lines, until + 30 - time.time())
+            try:
+                code = spawn({**orders, "names": left, "until": until}, lines, until + 30 - time.time())
+            except KeyboardInterrupt:
+                _read(lines, record, tell)
+                record.status = "interrupted"
+                _save(record, paths)
+                tell(f"interrupted: {len(record.results)} jobs were done and are kept in {paths[0]}")
+                raise
             begun = _read(lines, record, tell)
             if begun is not None:
                 how = "ran past the end of the run" if code == -1 else f"ended the worker (exit code {code})"
                 record.results[begun] = {"status": "failed", "message": how}
                 tell(f"  failed {begun}: {how}")
-            record.save(path)
+            _save(record, paths)
             if code == 0:
                 break
             left = [name for name in left if name not in record.results]
@@ -152,124 +197,11 @@ def _process(orders: dict[str, Any], results: Path, seconds: float) -> int:
         return -1
 
 
-def compiled(todo: Sequence[Job], tell: Tell, until: float) -> int:
-    """Compile what the jobs launch, on all cores, so that no time on the device is spent on it.
-
-    Returns:
-        How many jobs were looked at.
-    """
-    from concurrent.futures import ProcessPoolExecutor, wait
-    from multiprocessing import get_context
-
-    started = time.time()
-    parts = [(job, part) for job in todo for part in range(_PARTS if job.kind == "proof" else 1)]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ProcessPoolExecutor(max(1, cores - 1), get_context("spawn")) as pool:
-        done = [pool.submit(compile_job, job, part, facts()) for job, part in parts]
-        wait(done, timeout=max(1.0, min(_COMPILE_SECONDS, until - time.time())))
-        left = sum(job.cancel() for job in done)
-    failed = [job.exception() for job in done if job.done() and not job.cancelled() and job.exception()]
-    tell(f"compiled ahead in {time.time() - started:.0f} s on {cores} cores; {left} of {len(done)} left out")
-    for error in failed[:5]:
-        tell(f"  not compiled: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
-    return len(todo)
-
-
-def compile_job(job: Job, part: int, chip: Device) -> None:
-    """Compile what a job will launch into the caches on disk; in a process that leaves the GPU alone.
-
-    What is chosen here has to be what is chosen there, so the facts are those of the very device.
-    """
-    from ...kernels import dispatch
-    from ...kernels.cuda import device
-    from ...kernels.cuda.check import moved
-    from ...kernels.settings import using
-
-    with using(extra_error=job.extra_error), device.taken_for(chip):
-        if job.kind == "proof":
-            _compile_proof(job, part, chip)
-        if job.kind == "race" and job.problem is not None:
-            specs = [moved(spec, "cuda:0") for spec in job.problem.specs]
-            choice = dispatch.choose(job.problem.operation, specs, job.problem.attrs)
-            codes = None if choice.kernel is None else getattr(choice.bind(), "codes", None)
-            if codes is not None:
-                codes(chip.capability)
-
-
-def _compile_proof(job: Job, part: int, chip: Device) -> None:
-    """One of `_PARTS` parts of what a proof launches."""
-    import numpy as np
-
-    from ...kernels.cuda.build import compile_variant
-    from ...kernels.cuda.check import cuda_specs
-    from ...kernels.cuda.launch import CudaLaunch
-    from ...kernels.cuda.step import ALIGNMENT, variant
-    from ...kernels.op import get_op
-    from ...kernels.registry import kernels_for
-    from .work import config_for
-
-    op = get_op(job.op)
-    if job.dtype not in op.dtypes:
-        return
-    for turn, sample in enumerate(op.samples(np.random.default_rng(0), job.dtype)):
-        for kernel in kernels_for(job.op, "cuda") if turn % _PARTS == part else ():
-            config = config_for(kernel, sample, turn)
-            if config is None:
-                continue
-            specs = cuda_specs(kernel, sample)
-            launch = kernel.bind(specs, op.complete(sample.attrs), config, 1)
-            if not isinstance(launch, CudaLaunch):
-                continue  # CUDA C compiles a few variants for all shapes
-            at = [0 if array is None else array.ctypes.data % ALIGNMENT for array in sample.inputs]
-            aligned = tuple(not place for place in at) + (True,) * (len(specs) - len(at))
-            for step in launch.chosen(aligned):
-                compile_variant(variant(step, specs, aligned), chip.capability)
-
-
-def sanitized(head: dict[str, Any], tell: Tell, until: float) -> str:
-    """What compute-sanitizer says of the kernels over their op's samples; why it did not run, otherwise."""
-    tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
-    if not Path(tool).exists():
-        return "not run: compute-sanitizer is not installed"
-    with tempfile.TemporaryDirectory() as folder:
-        orders, lines = Path(folder) / "orders", Path(folder) / "results"
-        orders.write_text(
-            json.dumps(
-                {
-                    "suite": head["suite"],
-                    "check": True,
-                    "seed": 1,
-                    "names": _SANITIZED,
-                    "until": time.time() + 45,
-                }
-            ),
-            "utf-8",
-        )
-        command = [tool, "--tool", "memcheck", "--error-exitcode", "9", sys.executable]
-        command += ["-m", "kernelwright.bench.cuda.worker", str(orders), str(lines)]
-        environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-        try:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                timeout=max(5.0, min(_SANITIZER_SECONDS, until - time.time())),
-                env=environment,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return f"out of time after {_SANITIZER_SECONDS} s: it says nothing"
-        found = [line for line in done.stdout.splitlines() if "ERROR SUMMARY" in line or "Invalid" in line]
-        text = "; ".join(line.strip("= ") for line in found[-4:]) or f"exit code {done.returncode}"
-    tell(f"compute-sanitizer: {text}")
-    return text
-
-
 def told(record: Record) -> list[str]:
     """The run in lines: what failed, what is wrong, and the ratios of each group last."""
     proofs = {n: r for n, r in record.results.items() if n.startswith(("proof", "wide"))}
     lines = [f"proven: {sum(r.get('checked', 0) for r in proofs.values())} calls in {len(proofs)} jobs"]
-    lines.append(f"compute-sanitizer: {record.sanitizer}")
+    lines.append(f"compute-sanitizer: {record.sanitizer['status']}: {record.sanitizer['text']}")
     bad = {n: r for n, r in record.results.items() if r["status"] != "right"}
     lines.append(
         f"{len(record.results) - len(bad)} of {len(record.results)} jobs right" + (":" if bad else "")
@@ -282,7 +214,12 @@ def told(record: Record) -> list[str]:
 
 
 def exit_code(record: Record) -> int:
-    """0 when everything was right, 4 when something was wrong or failed, 6 when nothing was done."""
+    """0 when everything was right, 4 when something was wrong or failed, 6 when nothing was done.
+
+    What compute-sanitizer finds counts as wrong; that it is not there does not.
+    """
+    if record.sanitizer["status"] == "errors":
+        return 4
     if any(result["status"] != "right" for result in record.results.values()):
         return 4
     return 0 if record.results else 6
@@ -298,8 +235,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--tables", action="store_true", help="only bring the documents' tables up to date")
     parser.add_argument("--stale", action="store_true", help="only tell which records speak of older kernels")
+    parser.add_argument("--resume", type=Path, help="go on with a record that ran out of time")
+    parser.add_argument("--out", type=Path, help="a folder for copies of the record and its times")
     parser.add_argument(
-        "--ship", action="store_true", help="only ship the times that the newest record found"
+        "--ship",
+        nargs="?",
+        const="",
+        metavar="RECORD",
+        help="only put the times of a record (the newest unless named) into kernels/cuda/tables/",
     )
     given = parser.parse_args(arguments)
     try:
@@ -308,13 +251,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if given.stale:
             return _tell_stale()
-        if given.ship:
-            return _ship()
-        wanted = Wanted(given.suite, given.check, given.minutes, given.json, given.seed)
+        if given.ship is not None:
+            return ship(Path(given.ship) if given.ship else None)
+        wanted = Wanted(
+            given.suite, given.check, given.minutes, given.json, given.seed, given.out, given.resume
+        )
         return exit_code(run(wanted))
     except KernelwrightError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 def _tell_stale() -> int:
@@ -327,14 +274,30 @@ def _tell_stale() -> int:
     return 0
 
 
-def _ship() -> int:
-    from ...kernels.cache import Entry
-    from ...kernels.cuda import tables
+def ship(path: Path | None = None, tell: Tell = print) -> int:
+    """Put the times of a record (the newest unless given) to use: write them into `kernels/cuda/tables/`.
 
-    newest = next(iter(records()[::-1]), None)
-    entries = [] if newest is None else [e for r in newest.results.values() for e in r.get("entries", ())]
-    if newest is None or not entries:
-        print("no record has times to ship")
+    Times of kernels that have changed since are left out.
+
+    Returns:
+        0; 1 when there is nothing to ship.
+
+    Raises:
+        RecordError: when the file is no record.
+        ConfigError: when its times are no table.
+    """
+    record = next(iter(records()[::-1]), None) if path is None else Record.load(path)
+    times = None if record is None else record.times
+    if times is None:
+        tell("no record has times to ship" if path is None else f"{path} has no times to ship")
         return 1
-    print(tables.write(newest.head["device"], [Entry(**entry) for entry in entries]))
+    sources = {k.id: k.source_digest() for op in FAMILIES for k in kernels_for(op, "cuda")}
+    current = tuple(entry for entry in times.entries if sources.get(entry.kernel) == entry.source)
+    old = len(times.entries) - len(current)
+    if old:
+        tell(f"{old} of {len(times.entries)} times are left out: their kernels have changed since")
+    if not current:
+        return 1
+    checked = tables.Table.parsed(replace(times, entries=current).text)
+    tell(f"{tables.write(checked)}: {len(current)} times")
     return 0

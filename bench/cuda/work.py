@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from math import inf
 from statistics import geometric_mean
 from typing import Any
 
@@ -11,21 +12,24 @@ import numpy as np
 
 from ...engine.cuda import CudaArray, run
 from ...kernels import dispatch, registry, tuning
+from ...kernels.cache import TuningCache
 from ...kernels.cuda.check import check, cuda_specs, untakeable
+from ...kernels.cuda.clock import Calls, Clock, sets_for
 from ...kernels.cuda.device import facts
 from ...kernels.cuda.launch import runtime, torch_dtype
+from ...kernels.cuda.trial import is_lost
+from ...kernels.cuda.truth import DeviceTruth
 from ...kernels.dispatch import Choice
 from ...kernels.kernel import Config, Kernel
 from ...kernels.op import Sample, get_op
 from ...kernels.settings import using
 from ..problems.problem import Operand, Problem
-from .cases import Job
-from .contest import Clock, contest, host_seconds, sets_for
-from .judge import judge
+from .cases import Job, weight_place
+from .contest import contest, host_seconds
 from .vendors import NAMES, settings, vendor
 
 Result = dict[str, Any]
-_MOST_SEARCHED = 24  # configurations of one search
+SEARCH_SECONDS = 6.0  # of one search, for what was compiled ahead
 
 
 class Place:
@@ -35,10 +39,20 @@ class Place:
         clock: takes the times.
         device: where torch makes tensors: "cuda", or "cpu" in tests, where the interpreter runs the kernels.
         seed: of all random numbers of the run.
+        until: when proofs end where they are, by `time.time`.
+        cache: where the times of searches are kept; the user's own unless given.
     """
 
-    def __init__(self, clock: Clock, device: str = "cuda", seed: int = 0) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        device: str = "cuda",
+        seed: int = 0,
+        until: float = inf,
+        cache: TuningCache | None = None,
+    ) -> None:
         self.clock, self.device, self.seed = clock, device, seed
+        self.until, self.cache = until, cache
 
     def draw(self, operand: Operand | None, salt: int) -> Any:
         """Fresh standard normal numbers as an operand lies in memory; factors, of one axis, near 1."""
@@ -56,8 +70,12 @@ class Place:
         return made.transpose(-1, -2) if operand.transposed else made
 
     def inputs(self, problem: Problem, salt: int = 0) -> list[Any]:
-        """Fresh operands of a problem."""
-        return [self.draw(o, 1000 * salt + place) for place, o in enumerate(problem.inputs)]
+        """Fresh operands of a problem, a convolution's weight channels last beside such images."""
+        drawn = [self.draw(o, 1000 * salt + place) for place, o in enumerate(problem.inputs)]
+        place = weight_place(problem)
+        if place is not None:
+            drawn[place] = drawn[place].movedim(1, -1).contiguous().movedim(-1, 1)
+        return drawn
 
     def sets(self, problem: Problem, first: list[Any]) -> list[list[Any]]:
         """`first`, and as many more operands as keep the cache from holding them."""
@@ -90,13 +108,13 @@ def code_of(choice: Choice) -> list[Result]:
     ]
 
 
-def chosen(problem: Problem, tensors: Sequence[Any]) -> Choice:
+def chosen(problem: Problem, tensors: Sequence[Any], tuned: bool = True) -> Choice:
     """What `choose` picks for a problem on the device, under the settings in force."""
     from ...engine.cuda import spec_of
     from ...kernels.spec import ABSENT
 
     specs = [ABSENT if t is None else spec_of(t) for t in tensors]
-    choice = dispatch.choose(problem.operation, specs, problem.attrs)
+    choice = dispatch.choose(problem.operation, specs, problem.attrs, tuned=tuned)
     if choice.kernel is None:
         choice.bind()  # raises, with every reason
     return choice
@@ -137,14 +155,17 @@ def _race(job: Job, place: Place) -> Result:
         try:
             results = [output._tensor, theirs()]
         except RuntimeError as error:
-            if "CUDA error" in str(error):
+            if is_lost(error):
                 raise
             results, absent = [output._tensor], str(error).splitlines()[0]
-        judged, *vendors = judge(problem, tensors, results, kernel.error, place.seed)
+        specs = (*problem.specs, *problem.outputs)
+        truth = DeviceTruth.of(problem.operation, specs, problem.complete, tensors, place.seed)
+        judged, *vendors = (truth.judge(result, kernel.error) for result in results)
         found: Result = {
             "kernel": kernel.id,
             "config": choice.config,
             "why": choice.why,
+            "tuned": any(c.kernel is kernel and c.tuned_s is not None for c in choice.candidates),
             "judged": judged.to_json(),
             "codes": code_of(choice),
             "status": "right" if judged.ok else "wrong",
@@ -154,7 +175,7 @@ def _race(job: Job, place: Place) -> Result:
         if not judged.ok or not vendors:
             return found
         found["vendor"] = vendors[0].to_json()
-        del output, results
+        del output, results, truth
         sets = place.sets(problem, tensors)
         times = contest(
             {"ours": _launches(problem, choice, sets), "theirs": [vendor(problem, s) for s in sets]},
@@ -180,7 +201,11 @@ def _proof(job: Job, place: Place) -> Result:
     if job.dtype not in op.dtypes:
         return {"status": "right", "checked": 0, "note": f"{job.op} takes no {job.dtype}"}
     checked, refused, wrong = 0, 0, []
+    cut = False
     for turn, sample in enumerate(op.samples(np.random.default_rng(place.seed), job.dtype)):
+        if time.time() > place.until:
+            cut = True
+            break
         for kernel in registry.kernels_for(job.op, "cuda"):
             config = config_for(kernel, sample, turn)
             if config is None:
@@ -192,12 +217,12 @@ def _proof(job: Job, place: Place) -> Result:
                 text = "" if verdict.ok else verdict.text
             except Exception as error:
                 text = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-                if "CUDA error" in text or "Triton Error" in text:
-                    raise  # the context is gone: nothing after this would mean anything
+                if is_lost(error):
+                    raise  # nothing after this would mean anything
             if text:
                 wrong.append(f"{kernel.id} {config} on {sample!r}: {text}")
     status = "wrong" if wrong else "right"
-    return {"status": status, "checked": checked, "refused": refused, "wrong": wrong[:20]}
+    return {"status": status, "checked": checked, "refused": refused, "wrong": wrong[:20], "cut": cut}
 
 
 def config_for(kernel: Kernel, sample: Sample, turn: int) -> Config | None:
@@ -212,30 +237,62 @@ def config_for(kernel: Kernel, sample: Sample, turn: int) -> Config | None:
     return known[turn % len(known)]
 
 
-# Rows and columns of a matrix of more than 2^31 elements (4.3 GB of bfloat16).
+# Rows and columns of a matrix, and images, pixels of their sides and channels, of more than 2^31 elements
+# (4.3 GB of bfloat16).
 _WIDE = (2**16 + 48, 2**15 + 64)
+_WIDE_IMAGES = (129, 512, 64)
 
 
 def _wide(job: Job, place: Place) -> Result:
-    """Products with an operand, and with a result, of more than 2^31 elements: some rows against float64."""
-    import torch
+    """Calls with an operand, and with a result, of more than 2^31 elements: parts of them against float64."""
+    done = dict((*_wide_products(place), *_wide_convs(place)))
+    wrong = [f"{name}: {largest:.2g}" for name, largest in done.items() if not largest <= 2**-6]
+    return {"status": "wrong" if wrong else "right", "checked": len(done), "wrong": wrong, "done": done}
 
+
+def _wide_products(place: Place) -> Iterator[tuple[str, float]]:
+    """Of products, the largest error of some rows."""
     rows, columns = _WIDE if place.device != "cpu" else (200, 136)
-    done, wrong = [], []
     at = sorted({0, rows // 2, rows - 1, *range(rows - 40, rows, 13)})
     for name, (m, k, n) in (("operand", (rows, columns, 64)), ("result", (rows, 64, columns))):
         a = place.draw(Operand((m, k), "bfloat16"), 1)
         b = place.draw(Operand((k, n), "bfloat16"), 2)
         (c,) = run(get_op("matmul"), [a, b], {})
         some = a[at].double()
-        exact, scale = some @ b.double(), some.abs() @ b.double().abs()
-        off = (c._tensor[at].double() - exact).abs()
-        largest = float((off / scale.clamp_min(1e-300)).max())
-        done.append(f"{name} {m}x{k}x{n}: {largest:.2g}")
-        if not largest <= 2**-6 or not bool(torch.isfinite(c._tensor[at]).all()):
-            wrong.append(done[-1])
+        yield f"{name} {m}x{k}x{n}", _largest(c._tensor[at], some @ b.double(), some.abs() @ b.double().abs())
         del a, b, c
-    return {"status": "wrong" if wrong else "right", "checked": len(done), "wrong": wrong, "done": done}
+
+
+def _wide_convs(place: Place) -> Iterator[tuple[str, float]]:
+    """Of 3 x 3 filters and of their gradient for images, the largest error in the first and last image."""
+    from torch.nn import functional
+
+    n, size, channels = _WIDE_IMAGES if place.device != "cpu" else (3, 12, 16)
+    x = place.draw(Operand((n, size, size, channels), "bfloat16"), 3)
+    w = place.draw(Operand((channels, channels, 3, 3), "bfloat16"), 4)
+    attrs: dict[str, Any] = {"padding": ((1, 1), (1, 1)), "layout": "NHWC"}
+    ways: dict[str, tuple[list[Any], dict[str, Any], Callable[..., Any]]] = {
+        "conv": ([x, w, None, None], attrs, functional.conv2d),
+        "conv_input_grad": ([x, w, None], attrs | {"input_size": (size, size)}, functional.conv_transpose2d),
+    }
+    for name, (inputs, given, exactly) in ways.items():
+        (y,) = run(get_op(name), inputs, given)
+        off = 0.0
+        for image in (0, n - 1):
+            one, filters = x[image : image + 1].movedim(-1, 1).double(), w.double()
+            exact, scale = (exactly(i, f, padding=1) for i, f in ((one, filters), (one.abs(), filters.abs())))
+            off = max(off, _largest(y._tensor[image : image + 1].movedim(-1, 1), exact, scale))
+        yield f"{name} {n}x{size}x{size}x{channels}", off
+        del y
+
+
+def _largest(result: Any, exact: Any, scale: Any) -> float:
+    """The largest error of an element against its sum of absolute terms; infinite where one is no number."""
+    import torch
+
+    if not bool(torch.isfinite(result).all()):
+        return inf
+    return float(((result.double() - exact).abs() / scale.clamp_min(1e-300)).max())
 
 
 def _launch(job: Job, place: Place) -> Result:
@@ -262,63 +319,54 @@ def _launch(job: Job, place: Place) -> Result:
 
 
 def _search(job: Job, place: Place) -> Result:
-    """Every configuration that may run the call: how far the model's choice is from the best."""
+    """Tune a problem, and race what an untuned call would have run against what was found."""
     problem = job.problem
     assert problem is not None
     with using(extra_error=job.extra_error), settings(tf32=job.extra_error is True):
         tensors = place.inputs(problem)
-        untuned = chosen(problem, tensors)
-        entries, times, options = [], {}, _options(untuned)
-        sets = place.sets(problem, tensors)
-        sides: dict[str, Any] = {}
-        for kernel, config in options:
-            choice = Choice(**{**untuned.__dict__, "kernel": kernel, "config": config})
-            key = f"{kernel.id} {tuning.config_key(config)}"
-            try:
-                calls = _launches(problem, choice, sets)
-                (judged,) = judge(problem, tensors, [calls[0]()], kernel.error, place.seed)
-            except Exception as error:
-                if "CUDA" in str(error):
-                    raise
-                continue  # one that this chip has no room for
-            if judged.ok:
-                sides[key] = calls
-        found = contest(sides, place.clock, rounds=5)
-        times = {name: found.seconds(name) for name in sides}
-        for kernel, config in options:
-            key = f"{kernel.id} {tuning.config_key(config)}"
-            if key in times:
-                entries.append(
-                    tuning.entry_of(
-                        problem.operation, untuned.specs, untuned.attrs, kernel, config, times[key]
-                    )
-                )
-        if place.device != "cpu":
-            tuning.default_cache().put(entries)
-    assert untuned.kernel is not None
-    own = times.get(f"{untuned.kernel.id} {tuning.config_key(untuned.config)}")
-    best = min(times, key=lambda name: times[name])
-    return {
-        "status": "right",
-        "untuned_s": own,
-        "best_s": times[best],
-        "best": best,
-        "loss": None if own is None else own / times[best],
-        "times": times,
-        "entries": [entry.__dict__ for entry in entries],
-    }
+        untuned = chosen(problem, tensors, tuned=False)
+        found = tuning.tune(
+            problem.operation,
+            untuned.specs,
+            untuned.attrs,
+            clock=place.clock,
+            budget_s=SEARCH_SECONDS,
+            force=True,
+            cache=place.cache,
+            seed=place.seed,
+            inputs=tensors,
+        )
+        may_run = {candidate.kernel for candidate in untuned.candidates if candidate.reason_not is None}
+        best = next((timing for timing in found.timings if timing.kernel in may_run), None)
+        wrong = [f"{k.id} {c}: {why}" for k, c, why in found.rejected if why.startswith("wrong")]
+        result: Result = {
+            "status": "wrong" if wrong or best is None else "right",
+            "wrong": wrong[:20],
+            "failed": [f"{k.id} {c}: {why}" for k, c, why in found.rejected if not why.startswith("wrong")],
+            "untried": len(found.untried),
+            "times": [[t.kernel.id, t.config, t.seconds, t.samples] for t in found.timings],
+            "entries": [entry.__dict__ for entry in found.entries],
+        }
+        if best is None:
+            return result
+        tuned = Choice(**{**untuned.__dict__, "kernel": best.kernel, "config": best.config})
+        loss, seconds = _loss(problem, untuned, tuned, place, tensors)
+        named = {"kernel": best.kernel.id, "config": best.config, "codes": code_of(tuned)}
+    return result | {"tuned": named, "loss": loss, "seconds_each": seconds}
 
 
-def _options(untuned: Choice) -> list[tuple[Kernel, Config]]:
-    """The kernels and configurations of a search, those predicted to be fast first."""
-    found: list[tuple[float, int, Kernel, Config]] = []
-    for candidate in untuned.candidates:
-        if candidate.reason_not is None:
-            kernel = candidate.kernel
-            for config in kernel.configurations(untuned.specs, untuned.attrs, 1):
-                predicted = kernel.predict(untuned.specs, untuned.attrs, config, 1)
-                found.append((float("inf") if predicted is None else predicted, len(found), kernel, config))
-    return [(kernel, config) for _, _, kernel, config in sorted(found)[:_MOST_SEARCHED]]
+def _loss(
+    problem: Problem, untuned: Choice, tuned: Choice, place: Place, tensors: list[Any]
+) -> tuple[float, dict[str, float]]:
+    """How many times as long an untuned call takes as a tuned one, timed in turns; 1 where it is the same."""
+    sets = place.sets(problem, tensors)
+    sides: dict[str, Calls] = {"tuned": _launches(problem, tuned, sets)}
+    same = untuned.kernel is tuned.kernel and untuned.config == tuned.config
+    if not same:
+        sides["untuned"] = _launches(problem, untuned, sets)
+    times = contest(sides, place.clock)
+    loss = 1.0 if same else times.ratio("untuned", "tuned")
+    return loss, {name: times.seconds(name) for name in sides}
 
 
 _KINDS: dict[str, Callable[[Job, Place], Result]] = {
@@ -345,7 +393,7 @@ def timed(job: Job, place: Place) -> Result:
     try:
         result = work(job, place)
     except Exception as error:
-        if "CUDA error" in str(error) or "Triton Error [CUDA]" in str(error):
+        if is_lost(error):
             raise
         first = str(error).splitlines()[0] if str(error) else ""
         result = {"status": "failed", "message": f"{type(error).__name__}: {first}"}

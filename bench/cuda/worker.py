@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...kernels.cache import TuningCache
+from ...kernels.cuda.clock import EventClock
 from .cases import jobs
-from .contest import EventClock
 from .work import Place, timed
 
 LOST = 70
@@ -54,4 +55,13 @@ def main(orders: Mapping[str, Any], results: Path, place: Place) -> int:
 
 if __name__ == "__main__":
     given = json.loads(Path(sys.argv[1]).read_text("utf-8"))
-    sys.exit(main(given, Path(sys.argv[2]), Place(EventClock(), seed=given["seed"])))
+    # What the searches find goes into the record and not into the user's cache: else the races after them
+    # would run something else than those before.
+    found = TuningCache(Path(sys.argv[2]).parent / "tuning")
+    sys.exit(
+        main(
+            given,
+            Path(sys.argv[2]),
+            Place(EventClock(), seed=given["seed"], until=given["until"], cache=found),
+        )
+    )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .. import tuning
 from ..explain import config_text, duration_text
-from . import device
+from . import device, tables
+from .problem_class import on_device
 
 if TYPE_CHECKING:
     from ..dispatch import Choice
@@ -21,7 +23,7 @@ def lines(choice: Choice, place: str) -> list[str]:
         place: its device, such as `"cuda:0"`.
     """
     facts = device.facts(place)
-    told = [f"  on {facts}"]
+    told = [f"  on {facts}", _times(choice, place)]
     if choice.kernel is None:
         return told
     try:
@@ -37,6 +39,19 @@ def lines(choice: Choice, place: str) -> list[str]:
         except Exception as error:
             told.append(f"  its code cannot be read here: {type(error).__name__}: {error}")
     return told + _others(choice)
+
+
+def _times(choice: Choice, place: str) -> str:
+    """How many times are known of calls like this one, and from where."""
+    key = tuning.key_of(choice.op, choice.specs, choice.attrs)
+    own = len(tuning.default_cache().find(key, 1))
+    table = tables.of_device(on_device(place))
+    shipped = len(tables.find(key))
+    if table is None:
+        there = "no table is shipped for this GPU"
+    else:
+        there = f"{shipped or 'none'} of such calls shipped in {table}"
+    return f"  times: {own or 'none'} measured here; {there}"
 
 
 def _grid(launch: Any, place: int) -> str:

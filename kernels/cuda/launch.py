@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DeviceError, LayoutError, RegistrationError
 from ..op import Specs
 from .build import compile_variant, is_interpreted
+from .clock import Clock, EventClock
 from .device import facts, missing_reason, number
 from .step import ALIGNMENT, Arg, Descriptor, Step, Variant, Workspace, variant
 
@@ -95,6 +96,10 @@ class TorchRuntime:
     def number(self, device: str) -> int:
         """The number of a device that a spec names."""
         return number(device)
+
+    def clock(self) -> Clock:
+        """What takes the time of calls on a device."""
+        return EventClock()
 
     def capability(self, index: int) -> int:
         """Its compute capability."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from kernelwright.bench import doctor
 from kernelwright.bench import session as sessions
 from kernelwright.bench.cli import app
 from kernelwright.bench.cli.call_words import parse_shape
@@ -56,6 +58,7 @@ def kernelwright(*words: str) -> Result:
         (["explain", "matmul", "3x4", "4x3", "--problem", "square-64"], "say what to explain"),
         (["tune"], "say what to tune"),
         (["tune", "quik"], "Did you mean 'quick'?"),
+        (["tune", "quick", "--device", "gpu"], "device 'gpu' is unknown"),
     ],
 )
 def test_what_makes_no_sense_is_answered_in_a_line_with_exit_code_2(words: list[str], said: str) -> None:
@@ -178,6 +181,33 @@ def test_doctor_reports_and_finds_misspelt_variables(monkeypatch: pytest.MonkeyP
     )
     for said in ("versions", "processor", "caches", "threads", "baseline", "numpy", "noise"):
         assert said in result.output
+
+
+def test_doctor_knows_every_variable_that_is_read() -> None:
+    root = Path(doctor.__file__).parents[1]
+    rooms = [root / room for room in ("kernels", "engine", "bench")]
+    read = {
+        name
+        for room in rooms
+        for path in room.rglob("*.py")
+        for name in re.findall(r"KERNELWRIGHT_[A-Z_]+", path.read_text("utf-8"))
+    }
+    assert read <= set(doctor.OUR_VARIABLES) | {"KERNELWRIGHT_"}
+
+
+def test_doctor_knows_the_gpu_and_what_is_known_of_times_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kernelwright.kernels.cuda import device
+
+    monkeypatch.setenv(device.TARGET_VARIABLE, "90")
+    without = kernelwright("doctor").output
+    assert device.TARGET_VARIABLE not in without
+    assert device.available() or "NVIDIA H200" not in without
+    monkeypatch.setattr(device, "available", lambda: True)
+    with device.assume(90):
+        there = kernelwright("doctor").output
+    assert "NVIDIA H200 (sm_90, 132 multiprocessors)" in there
+    assert "no times of it are shipped, and none were measured here" in there
+    assert "kernelwright tune tuned --device cuda" in there
 
 
 def test_doctor_finds_an_unwritable_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

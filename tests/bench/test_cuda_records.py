@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,18 @@ from gpu_extra import need
 
 need("triton")
 
+from kernelwright.bench.cuda import ahead, run  # noqa: E402
 from kernelwright.bench.cuda import record as records  # noqa: E402
-from kernelwright.bench.cuda import run  # noqa: E402
-from kernelwright.bench.cuda.cases import jobs, races  # noqa: E402
+from kernelwright.bench.cuda.cases import DTYPES, FAMILIES, jobs, races, searches, specs_on  # noqa: E402
 from kernelwright.bench.cuda.record import NONE_YET, Record, RecordError  # noqa: E402
-from kernelwright.kernels import dispatch  # noqa: E402
+from kernelwright.kernels import dispatch, tuning  # noqa: E402
+from kernelwright.kernels.cache import Entry  # noqa: E402
 from kernelwright.kernels.cuda import device, tables  # noqa: E402
-from kernelwright.kernels.cuda.check import moved  # noqa: E402
+from kernelwright.kernels.cuda.code_launch import CodeLaunch  # noqa: E402
+from kernelwright.kernels.op import get_op, ops  # noqa: E402
+from kernelwright.kernels.registry import kernels_for  # noqa: E402
 from kernelwright.kernels.settings import using  # noqa: E402
+from kernelwright.kernels.spec import TensorSpec  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAD = {
@@ -48,6 +53,17 @@ def test_stale_records_are_told() -> None:
             warnings.warn(f"{record.file} speaks of older kernels ({names}); run make gpu", stacklevel=1)
 
 
+def test_stale_times_that_are_shipped_are_told() -> None:
+    sources = {k.id: k.source_digest() for name in FAMILIES for k in kernels_for(name, "cuda")}
+    for table in tables.tables():
+        old = {entry.kernel for entry in table.entries if sources.get(entry.kernel) != entry.source}
+        if old:
+            warnings.warn(
+                f"{table.file} has times of older kernels ({', '.join(sorted(old))}); run make gpu",
+                stacklevel=1,
+            )
+
+
 def test_without_a_record_the_tables_say_so() -> None:
     assert records.table([]) == NONE_YET
     assert records.table([Record(HEAD, {"wide": {"status": "right"}})]) == NONE_YET
@@ -60,7 +76,7 @@ def _made_record(names: int = 3) -> Record:
         problem = job.problem
         assert problem is not None
         with device.assume(90), using(extra_error=job.extra_error):
-            specs = [moved(spec) for spec in problem.specs]
+            specs = specs_on(problem)
             choice = dispatch.choose(problem.operation, specs, problem.attrs)
             assert choice.kernel is not None
             sources = choice.bind().sources()  # type: ignore[attr-defined]
@@ -90,11 +106,12 @@ def test_a_table_has_a_line_for_each_group() -> None:
     text = records.table([_made_record()])
     assert "NVIDIA H200, driver 580, torch 2.11; commit 000000000000, 2026-01-01 (complete)" in text
     assert "| square-bf16 | 3 | 1.50 | 1.50 |" in text
+    assert "None of these races ran a configuration that had been tuned before the run." in text
 
 
 def test_a_file_that_is_no_record_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{}")
-    with pytest.raises(RecordError, match="schema 1; run `make gpu`"):
+    with pytest.raises(RecordError, match="schema 2; run `make gpu`"):
         records.records(tmp_path)
     with pytest.raises(RecordError, match="has no line"):
         records.with_table("no marks", "t", "table")
@@ -106,7 +123,7 @@ def test_every_race_of_the_suite_has_a_kernel_on_each_chip() -> None:
             if problem.op == "scaled_matmul" and chip < 90:
                 continue  # float8 came with Hopper
             with device.assume(chip), using(extra_error=extra):
-                specs = [moved(spec) for spec in problem.specs]
+                specs = specs_on(problem)
                 choice = dispatch.choose(problem.operation, specs, problem.attrs)
                 assert choice.kernel is not None, f"{problem} on sm_{chip}"
 
@@ -115,14 +132,48 @@ def test_what_jobs_launch_is_compiled_ahead(monkeypatch: pytest.MonkeyPatch) -> 
     made: list[int] = []
     monkeypatch.setattr("kernelwright.kernels.cuda.build.compile_variant", lambda v, chip: made.append(chip))
     monkeypatch.setattr("kernelwright.kernels.cuda.aot.read", lambda variant, chip: made.append(chip))
+    monkeypatch.setattr("kernelwright.kernels.cuda.nvrtc.compiled", lambda code, arch: made.append(90))
+    monkeypatch.setattr(CodeLaunch, "codes", lambda self, chip: made.append(chip))
     chip = device.chip(90)
-    raced = 0
+    compiling: dict[str, int] = {}
     for job in jobs("quick", True):
-        before = len(made)
-        run.compile_job(job, 0, chip)
-        raced += job.kind == "race" and len(made) > before
-    assert raced > 8  # CUDA C is compiled in a way of its own
+        for part in range(4 if job.kind == "search" else 1):
+            before = len(made)
+            ahead.compile_job(job, part, chip)
+            compiling[job.kind] = compiling.get(job.kind, 0) + (len(made) - before)
+    assert compiling["race"] > 8
+    assert compiling["search"] > compiling["race"]  # every configuration
     assert set(made) == {90}
+
+
+def test_every_op_that_has_cuda_kernels_is_proven_in_every_dtype_they_take() -> None:
+    kernels = {op.name: kernels_for(op.name, "cuda") for op in ops()}
+    assert set(FAMILIES) == {name for name, found in kernels.items() if found}
+    dtypes = {dtype for name in FAMILIES for kernel in kernels[name] for dtype in kernel.dtypes}
+    assert dtypes == set(DTYPES)
+    proven = {(job.op, job.dtype) for job in jobs("all", True) if job.kind == "proof"}
+    assert proven == {(name, dtype) for name in FAMILIES for dtype in DTYPES}
+
+
+def test_the_suite_has_what_speed_is_promised_for() -> None:
+    groups = {problem.group for problem, _ in races("all")}
+    for batch in (32, 256):
+        assert {f"resnet-{batch}", f"resnet-dx-{batch}", f"resnet-dw-{batch}"} <= groups
+    assert {"deepbench-conv", "deepbench-conv-dx", "deepbench-conv-dw"} <= groups
+    assert {"fp8", "square-tf32", "square-bf16", "square-fp16", "decode", "depthwise", "deepbench"} <= groups
+    sizes = [p.inputs[0].shape[0] for p, _ in races("all") if p.group == "square-bf16" and p.inputs[0]]
+    assert (min(sizes), max(sizes)) == (1024, 16384)
+
+
+def test_what_is_tuned_is_a_part_of_what_is_raced() -> None:
+    for suite in ("all", "quick"):
+        raced = {problem.name for problem, _ in races(suite)}
+        tuned = [problem.name for problem, _ in searches(suite)]
+        assert set(tuned) <= raced
+        assert len(tuned) == len(set(tuned))
+    assert {"scaled_matmul", "matmul", "linear", "conv", "conv_input_grad", "conv_weight_grad"} == {
+        problem.op for problem, _ in searches("all")
+    }
 
 
 def test_jobs_have_names_of_their_own() -> None:
@@ -131,12 +182,70 @@ def test_jobs_have_names_of_their_own() -> None:
         assert len(names) == len(set(names))
 
 
-def test_shipped_times_are_found_by_problem_and_gpu(tmp_path: Path) -> None:
-    from kernelwright.kernels.cache import Entry
+def _tuned_record(tmp_path: Path, losses: tuple[float, ...] = (1.0, 1.21)) -> Record:
+    """A record whose searches found a time for each configuration of a call."""
+    op, spec = get_op("matmul"), TensorSpec((4096, 4096), "bfloat16", "cuda")
+    with device.assume(90):
+        choice = dispatch.choose(op, (spec, spec))
+        problem = tuning.key_of(op, choice.specs, {})
+        assert choice.kernel is not None
+        configs = choice.kernel.configurations(choice.specs, {}, 1)
+    entries = [
+        asdict(Entry(choice.kernel.id, choice.kernel.source_digest(), problem, 1, config, 1e-3 / (place + 1)))
+        for place, config in enumerate(configs)
+    ]
+    results: dict[str, Any] = {
+        f"search {place}": {"status": "right", "loss": loss, "entries": [] if place else entries}
+        for place, loss in enumerate(losses)
+    }
+    record = Record(HEAD, results, status="complete")
+    record.save(tmp_path / "r.json")
+    return record
 
-    entry = Entry("matmul/x/y", "digest", "matmul(...) on NVIDIA H200", 1, {"bm": 64}, 1e-3, 5, "today")
-    path = tables.write("NVIDIA H200", [entry], tmp_path)
-    assert path.name == "nvidia-h200.json"
-    assert tables.find(entry.problem, tmp_path) == [entry]
-    assert tables.find("matmul(...) on NVIDIA A100", tmp_path) == []
-    assert list(tables.FOLDER.glob("*.json")) == []  # none is shipped before a record is kept
+
+def test_a_record_says_how_far_untuned_calls_are_from_tuned_ones(tmp_path: Path) -> None:
+    record = _tuned_record(tmp_path)
+    found = record.untuned_over_tuned
+    assert found == {
+        "problems": 2,
+        "geometric_mean": pytest.approx(1.1),
+        "worst": 1.21,
+        "worst_of": "search 1",
+    }
+    told = records.table([_made_record(), Record(HEAD, _made_record().results | record.results)])
+    assert "An untuned call takes 1.100 times as long as a tuned one, in the geometric mean over 2" in told
+    assert Record(HEAD, {}).untuned_over_tuned is None
+
+
+def test_times_of_a_record_are_shipped_but_for_those_of_older_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tables, "FOLDER", tmp_path / "tables")
+    record = _tuned_record(tmp_path)
+    entries = record.results["search 0"]["entries"]
+    entries[0]["source"] = "of another day"
+    record.save(tmp_path / "r.json")
+    assert run.main(["--ship", str(tmp_path / "r.json")]) == 0
+    said = capsys.readouterr().out
+    assert f"1 of {len(entries)} times are left out: their kernels have changed since" in said
+    (table,) = tables.tables()
+    assert len(table.entries) == len(entries) - 1
+    assert table.head["untuned_over_tuned"]["problems"] == 2
+    with device.assume(90):
+        spec = TensorSpec((4000, 4096), "bfloat16", "cuda")
+        weight = TensorSpec((4096, 4096), "bfloat16", "cuda")
+        choice = dispatch.choose(get_op("matmul"), (spec, weight))
+    assert choice.config == entries[-1]["config"]  # the fastest in the record, for a length of its class
+    tables.forget()
+
+
+def test_where_there_is_nothing_to_ship_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "records", list)
+    assert run.main(["--ship"]) == 1
+    assert "no record has times to ship" in capsys.readouterr().out
+    Record(HEAD, {}).save(tmp_path / "r.json")
+    assert not records.times_beside(tmp_path / "r.json").exists()
+    assert run.main(["--ship", str(tmp_path / "r.json")]) == 1
+    assert run.main(["--ship", str(tmp_path / "missing.json")]) == 2

@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from toy_op import SPECS, add_kernel, right
 
@@ -319,6 +320,16 @@ def test_the_fastest_configuration_is_found_kept_and_used(toy: Op) -> None:
     assert "1 ms  toy/toy_op/a n=2" in str(result)
 
 
+def test_a_cache_that_is_given_is_used_while_it_is_empty(toy: Op, tmp_path: Path) -> None:
+    clock = FakeClock(a1=1e-3)
+    clock.kernel("a", configs=[{"n": 1}])
+    own = TuningCache(tmp_path / "own")
+    result = tune(toy, SPECS, threads=1, timer=clock, cache=own)
+    assert list(own) == list(result.entries)
+    assert best(toy, SPECS, threads=1) is None
+    assert best(toy, SPECS, threads=1, cache=TuningCache(tmp_path / "none")) is None
+
+
 def test_candidates_are_timed_in_turns_and_the_clearly_slower_drop_out(toy: Op) -> None:
     clock = FakeClock(a1=1e-3, a2=1.1e-3, a3=9e-3)
     clock.kernel("a", configs=[{"n": 1}, {"n": 2}, {"n": 3}])
@@ -394,6 +405,33 @@ def test_an_interrupted_search_keeps_what_it_measured(toy: Op) -> None:
     with pytest.raises(KeyboardInterrupt):
         tune(toy, SPECS, threads=1, timer=timer)
     assert sorted(e.seconds for e in TuningCache()) == [1e-3, 2e-3]
+
+
+def test_what_was_measured_is_kept_before_the_search_ends(toy: Op) -> None:
+    kept: list[int] = []
+
+    class Looks(FakeClock):
+        def __call__(self, launch: Any, arrays: Any) -> float:
+            kept.append(len(tuning.default_cache()))
+            return super().__call__(launch, arrays)
+
+    clock = Looks(a1=1e-3, a2=1.1e-3)
+    clock.kernel("a", configs=[{"n": 1}, {"n": 2}])
+    tune(toy, SPECS, threads=1, timer=clock)
+    assert kept[:3] == [0, 0, 2]  # a process that is killed in the second round loses nothing of the first
+
+
+def test_inputs_can_be_given(toy: Op) -> None:
+    seen: list[Any] = []
+
+    def body(x: Any, y: Any, out: Any, scale: Any, config: Any) -> None:
+        seen.append(x)
+        right(x, y, out, scale, config)
+
+    add_kernel("a", body)
+    given = [np.full(spec.shape, 2.0, np.float32) for spec in SPECS]
+    assert tune(toy, SPECS, threads=1, inputs=given).timings
+    assert all((x == 2.0).all() for x in seen)
 
 
 def test_the_budget_is_kept_and_the_rest_is_named(toy: Op) -> None:

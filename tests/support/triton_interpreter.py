@@ -21,6 +21,7 @@ from kernelwright.kernels.accuracy import Verdict
 from kernelwright.kernels.cuda import check as cuda_check
 from kernelwright.kernels.cuda import device as cuda_device
 from kernelwright.kernels.cuda import launch as cuda_launch
+from kernelwright.kernels.cuda.clock import HostClock
 from kernelwright.kernels.cuda.step import Step, Workspace
 from kernelwright.kernels.kernel import Config, Kernel
 from kernelwright.kernels.op import Sample
@@ -204,6 +205,9 @@ class StandIn:
 
     def moved(self, tensor: Any, index: int) -> Any:
         return tensor.clone()
+
+    def clock(self) -> Any:
+        return HostClock()
 
     def workspace(self, piece: Workspace, index: int) -> Any:
         made = self.empty(piece.shape, cuda_launch.torch_dtype(piece.dtype), "cuda:0")

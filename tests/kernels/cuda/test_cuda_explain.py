@@ -22,7 +22,7 @@ from kernelwright.kernels.registry import kernels_for  # noqa: E402
 from kernelwright.kernels.settings import using  # noqa: E402
 from kernelwright.kernels.spec import ABSENT, TensorSpec  # noqa: E402
 
-OPS = ("matmul", "linear", "scaled_matmul", "conv", "conv_input_grad", "conv_weight_grad")
+OPS = ("matmul", "linear", "scaled_matmul", "conv", "conv_input_grad", "conv_weight_grad", "conv_bias_grad")
 NHWC: dict[str, Any] = {"layout": "NHWC", "padding": ((1, 1), (1, 1)), "stride": (1, 1)}
 ONE: dict[str, Any] = {"layout": "NHWC", "padding": ((0, 0), (0, 0)), "stride": (1, 1)}
 
@@ -42,6 +42,8 @@ def _calls(op: str, dtype: str) -> Iterator[tuple[list[TensorSpec], Mapping[str,
         b = TensorSpec((512, 512), dtype, "cuda", (1, 512))
         for out in ("bfloat16", "float32"):
             yield from (([spec(m, 512), b, one, one, ABSENT], {"out_dtype": out}) for m in (512, 1))
+    elif op == "conv_bias_grad":
+        yield [spec(8, 28, 28, 64)], {"layout": "NHWC"}
     else:
         for layout in ("NHWC", "NCHW"):
             for cin, cout, taps, groups in ((64, 64, 3, 1), (3, 64, 3, 1), (64, 64, 1, 1), (64, 64, 3, 64)):

@@ -1,7 +1,7 @@
 """Whether a result on a GPU is right: float64 on the same device, and the project's own budget.
 
 The same measure as `kernels.accuracy` (the errors against the sums of absolute terms), computed there, since
-the problems of the races are too large for the CPU.
+what is timed on a GPU may be too large for the CPU.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...kernels import accuracy
-from ...kernels.conv.reference import SLOPES
-from ...kernels.kernel import ExtraError
-from ..problems.problem import Problem
+from .. import accuracy
+from ..conv.reference import SLOPES
+from ..kernel import ExtraError
+from ..op import Attrs, Op, Specs
 
 MOST_IMAGES = 16
 """Images of a batch whose results are looked at: first, last, and some in between, different in each run."""
@@ -29,43 +29,68 @@ class Judged:
     allowed: float
 
     def to_json(self) -> dict[str, Any]:
+        """The same as a dict."""
         return {"ok": self.ok, "norm": self.norm, "element": self.element, "allowed": self.allowed}
 
+    def __str__(self) -> str:
+        word = "right" if self.ok else "wrong"
+        return f"{word}: error {self.norm:.3g}, of an element {self.element:.3g}; {self.allowed:.3g} allowed"
 
-def judge(
-    problem: Problem,
-    tensors: Sequence[Any],
-    results: Sequence[Any],
-    extra: ExtraError | None,
-    seed: int = 0,
-) -> list[Judged]:
-    """Judge results of one problem.
 
-    Args:
-        problem: one of the ops of `cases.FAMILIES`.
-        tensors: its inputs on the device, None for one that is left out.
-        results: what was computed, by us and by others.
-        extra: what the kernel declared, or None.
-        seed: chooses the images that are looked at.
+@dataclass(frozen=True)
+class DeviceTruth:
+    """What one call should give, worked out once on the device to judge any number of results.
+
+    Attributes:
+        exact: float64.
+        scale: the sums of absolute terms, which errors are measured against.
+        looked_at: the part of a result that is judged.
+        allowed: the standard budget.
     """
-    import torch
 
-    terms = problem.operation.reduction_length(problem.specs, **problem.complete)
-    allowed = accuracy.budget(problem.outputs[0].dtype, terms) * (1.0 if extra is None else extra.factor)
-    found = []
-    with torch.inference_mode():
-        exact, scale, looked_at = _TRUTHS[problem.op](problem.complete, tensors, seed)
-        whole, least = scale.norm().clamp_min(1e-300), scale.clamp_min(1e-300)
-        for result in results:
-            got = looked_at(result).double()
-            if tuple(got.shape) != tuple(exact.shape) or not bool(torch.isfinite(got).all()):
-                found.append(Judged(False, float("inf"), float("inf"), allowed))
-                continue
-            off = (got - exact).abs_()
-            norm, element = float(off.norm() / whole), float((off / least).max())
-            ok = norm <= allowed and element <= accuracy.ELEMENT_FACTOR * allowed
-            found.append(Judged(ok, norm, element, allowed))
-    return found
+    exact: Any
+    scale: Any
+    looked_at: Callable[[Any], Any]
+    allowed: float
+
+    @classmethod
+    def of(cls, op: Op, specs: Specs, attrs: Attrs, tensors: Sequence[Any], seed: int = 0) -> DeviceTruth:
+        """The truth about a call that `known` knows.
+
+        Args:
+            op, attrs: the call, its attributes complete.
+            specs: of its inputs, then its output.
+            tensors: its inputs on the device, None for one that is left out.
+            seed: chooses the images that are looked at.
+        """
+        import torch
+
+        terms = op.reduction_length(specs[: len(op.inputs)], **attrs)
+        with torch.inference_mode():
+            exact, scale, looked_at = _TRUTHS[op.name](attrs, tensors, seed)
+        return cls(exact, scale, looked_at, accuracy.budget(specs[-1].dtype, terms))
+
+    def judge(self, result: Any, extra: ExtraError | None = None) -> Judged:
+        """Judge one result; `extra` is what the kernel declared."""
+        import torch
+
+        allowed = self.allowed * (1.0 if extra is None else extra.factor)
+        with torch.inference_mode():
+            got = self.looked_at(result).double()
+            if tuple(got.shape) != tuple(self.exact.shape) or not bool(torch.isfinite(got).all()):
+                return Judged(False, float("inf"), float("inf"), allowed)
+            off = (got - self.exact).abs_()
+            norm = float(off.norm() / self.scale.norm().clamp_min(1e-300))
+            element = float((off / self.scale.clamp_min(1e-300)).max())
+        ok = norm <= allowed and element <= accuracy.ELEMENT_FACTOR * allowed
+        return Judged(ok, norm, element, allowed)
+
+
+def known(op: Op, attrs: Attrs) -> bool:
+    """Whether `DeviceTruth` can be had of a call; else the op's own reference has to serve, on the CPU."""
+    evenly = all(low == high for low, high in attrs.get("padding") or ())
+    sized = all(attrs.get(name, True) for name in ("input_size", "kernel_size"))
+    return op.name in _TRUTHS and evenly and sized and not attrs.get("w_format")
 
 
 Truth = tuple[Any, Any, Callable[[Any], Any]]
@@ -137,10 +162,9 @@ def _conv(attrs: Mapping[str, Any], tensors: Sequence[Any], seed: int) -> Truth:
     x, w, b, residual = tensors
     at = _some_images(x.shape[0], seed)
     x = _first(x[at].double(), attrs)
-    (low, _), *_ = pads = attrs["padding"] or ((0, 0),) * (x.ndim - 2)
-    assert all(pair == (low, low) for pair in pads), "the problems of the races are padded evenly"
+    padding = [low for low, _ in attrs["padding"] or ((0, 0),) * (x.ndim - 2)]
     function = (functional.conv1d, functional.conv2d, functional.conv3d)[x.ndim - 3]
-    rest = (attrs["stride"] or 1, low, attrs["dilation"] or 1, attrs["groups"])
+    rest = (attrs["stride"] or 1, padding, attrs["dilation"] or 1, attrs["groups"])
     z, total = function(x, w.double(), None, *rest), function(x.abs(), w.double().abs(), None, *rest)
     if b is not None:
         z, total = z + _column(b, z), total + _column(b, z).abs()
@@ -182,6 +206,8 @@ def _input_grad(attrs: Mapping[str, Any], tensors: Sequence[Any], seed: int) -> 
     grad = _first(grad[at].double(), attrs)
     x = grad.new_empty((len(at), w.shape[1] * attrs["groups"], *attrs["input_size"]))
     exact, scale = (_backward(attrs, g, x, v, 0) for g, v in ((grad, w), (grad.abs(), w.abs())))
+    if tensors[2] is not None:  # of a transposed convolution
+        exact, scale = exact + _column(tensors[2], exact), scale + _column(tensors[2], exact).abs()
     return _last(exact, attrs), _last(scale, attrs), lambda result: result[at]
 
 
