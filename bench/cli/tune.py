@@ -11,8 +11,10 @@ import typer
 from ...kernels import tuning
 from ...kernels.errors import KernelwrightError
 from ...kernels.spec import check_device
+from ..ours import Ours
 from ..problems import select
 from ..problems.problem import Problem
+from ..problems.training import training_op
 from ..report.terminal import console_for
 from ..session import parse_threads
 from .app import DType, MaxGflop, ProblemName, SuiteName, Threads, app, reporting
@@ -50,18 +52,24 @@ def tune(
         for case in cases:
             for count in counts:
                 progress.begin(case, count, "")
-                result = _tuned(case, device, count, budget, force)
-                progress.line(_tuned_line(case.name, result))
+                results = _tuned(case, device, count, budget, force)
+                progress.line("\n".join(_tuned_line(case.name, result) for result in results))
     console.print(f"Kept in {tuning.default_cache().file}", markup=False, soft_wrap=True)
 
 
-def _tuned(case: Problem, device: str, threads: int, budget: float, force: bool) -> tuning.TuningResult:
-    specs = case.specs
+def _tuned(case: Problem, device: str, threads: int, budget: float, force: bool) -> list[tuning.TuningResult]:
+    """What a search found, for each op that the problem calls: forward and backward are two."""
+    calls = [(case.operation, case.specs, case.attrs)]
     if device != "cpu":
         from ..cuda.cases import specs_on
 
-        specs = specs_on(case, device)
-    return tuning.tune(case.operation, specs, case.attrs, threads=threads, budget_s=budget, force=force)
+        calls = [(case.operation, specs_on(case, device), case.attrs)]
+    elif training_op(case.op) is not None:
+        calls = Ours(case).calls(case.draw())
+    return [
+        tuning.tune(op, specs, attrs, threads=threads, budget_s=budget / len(calls), force=force)
+        for op, specs, attrs in calls
+    ]
 
 
 def _on_gpu(

@@ -18,6 +18,7 @@ from typing import Any
 
 from ...kernels.cache import TuningCache
 from ...kernels.cuda.clock import EventClock
+from ..timing.gpu_device import Device, TorchDevice
 from .cases import jobs
 from .work import Place, timed
 
@@ -53,6 +54,15 @@ def main(orders: Mapping[str, Any], results: Path, place: Place) -> int:
     return 0
 
 
+def queue() -> Device | None:
+    """The device's queue; None, with a word on standard error, where torch or the driver lacks something."""
+    try:
+        return TorchDevice()
+    except Exception as error:  # races are then timed by plain events
+        print(f"no queue to time behind: {type(error).__name__}: {error}", file=sys.stderr)
+        return None
+
+
 if __name__ == "__main__":
     given = json.loads(Path(sys.argv[1]).read_text("utf-8"))
     # What the searches find goes into the record and not into the user's cache: else the races after them
@@ -62,6 +72,6 @@ if __name__ == "__main__":
         main(
             given,
             Path(sys.argv[2]),
-            Place(EventClock(), seed=given["seed"], until=given["until"], cache=found),
+            Place(EventClock(), seed=given["seed"], until=given["until"], cache=found, queue=queue()),
         )
     )

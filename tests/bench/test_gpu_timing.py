@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from kernelwright.bench.cuda.contest import contest_on
 from kernelwright.bench.timing.gpu import disturbed, gpu_race
 from kernelwright.bench.timing.gpu_device import State, from_smi, parsed, reasons_in
 from kernelwright.bench.timing.gpu_rules import GpuTiming
@@ -224,3 +226,54 @@ def test_every_rule_on_a_gpu_has_its_reason() -> None:
     assert GpuTiming.__doc__ is not None
     for name in GpuTiming.__dataclass_fields__:
         assert f"\n        {name}:" in GpuTiming.__doc__, f"{name} has no reason"
+
+
+class Plain:
+    """The clock of a contest without a queue: what it is asked for is noted."""
+
+    queued = 1
+
+    def __init__(self, gpu: FakeGpu) -> None:
+        self.gpu, self.asked = gpu, 0
+
+    def batch(self, calls: Sequence[Callable[[], Any]], count: int) -> Callable[[], None]:
+        return lambda: [calls[place % len(calls)]() for place in range(count)] and None
+
+    def time(self, batches: Sequence[Callable[[], None]], rounds: int) -> list[list[float]]:
+        self.asked += 1
+        return [[1.0] * rounds for _ in batches]
+
+    def wait(self) -> None:
+        self.gpu.synchronize()
+
+
+def test_a_race_on_a_gpu_is_timed_behind_a_block() -> None:
+    gpu = FakeGpu()
+    clock = Plain(gpu)
+    sides = {"ours": [gpu.kernel(2e-5)] * 2, "theirs": [gpu.kernel(4e-5)] * 2}
+    times = contest_on(gpu, sides, clock)
+    assert times.ratio("theirs", "ours") == pytest.approx(2, rel=0.02)
+    assert (times.sets, clock.asked) == (2, 0)
+    assert json.loads(json.dumps(times.how))["graphs"] == {"ours": True, "theirs": True}
+
+
+def test_a_race_whose_loop_breaks_off_is_timed_by_plain_events_and_says_so() -> None:
+    class Broken(FakeGpu):
+        def spin(self, seconds: float) -> None:
+            raise AttributeError("module 'torch.cuda' has no attribute '_sleep'")
+
+    gpu = Broken()
+    clock = Plain(gpu)
+    times = contest_on(gpu, {"ours": [gpu.kernel(2e-5)]}, clock)
+    assert clock.asked > 0
+    assert any("plain events" in note and "_sleep" in note for note in times.notes)
+
+
+def test_a_lost_device_is_not_timed_again() -> None:
+    class Lost(FakeGpu):
+        def spin(self, seconds: float) -> None:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    gpu = Lost()
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        contest_on(gpu, {"ours": [gpu.kernel(2e-5)]}, Plain(gpu))
