@@ -22,15 +22,14 @@ from ..kernels.compiling import spent
 from ..kernels.errors import (
     KernelwrightError,
     NoKernelError,
-    RegistrationError,
     WrongResultError,
     did_you_mean,
 )
-from ..kernels.kernel import Kernel
 from ..kernels.machine import machine
 from ..kernels.settings import using
 from .baselines import Baseline
 from .baselines.base import usable
+from .compare.contestant import load_file
 from .honest.check import Checker, Prover, reason
 from .honest.finding import REFUSED, Finding, status_of, told
 from .honest.inspector import Inspector, Visit
@@ -430,20 +429,6 @@ def contenders_for(arguments: Sequence[str], op: str, device: str = "cpu") -> tu
             )
         found.append(Contender(match[0].id if match else dispatch.REFERENCE, argument, seal))
     return tuple(found) or (Contender(),)
-
-
-def load_file(path: str) -> tuple[Kernel, ...]:
-    """The kernels of an extender's file.
-
-    Raises:
-        RegistrationError: it can't be loaded, whatever the reason.
-    """
-    try:
-        return registry.load_file(path)
-    except KernelwrightError:
-        raise
-    except Exception as error:
-        raise RegistrationError(f"{path} can't be loaded: {type(error).__name__}: {error}") from error
 
 
 def now() -> str:

@@ -64,7 +64,7 @@ def find(argument: str, op: str, device: str = "cpu") -> Kernel:
     """
     path, _, name = argument.partition(FILE_AND_NAME)
     if path.endswith(".py"):
-        match = [k for k in _loaded(path) if k.op == op and k.device == device]
+        match = [k for k in load_file(path) if k.op == op and k.device == device]
         names = [k.name for k in match]
         match = [k for k in match if name in ("", k.name)]
         if len(match) == 1:
@@ -90,7 +90,12 @@ def find(argument: str, op: str, device: str = "cpu") -> Kernel:
     return match[0]
 
 
-def _loaded(path: str) -> tuple[Kernel, ...]:
+def load_file(path: str) -> tuple[Kernel, ...]:
+    """The kernels of an extender's file.
+
+    Raises:
+        RegistrationError: it can't be loaded, whatever the reason.
+    """
     try:
         return registry.load_file(path)
     except KernelwrightError:

@@ -15,7 +15,6 @@ either, and what differed between the runs besides the code is in the result. Fr
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from ...kernels.errors import KernelwrightError
 from ..store import Case, RaceRecord, Run, dumps
 from ..store.document import KIND as RUN_KIND
 from ..store.keys import MachineKey
+from ..store.reading import read_json
 from .result import FAILED, REFUSED, SUSPECT, WRONG, Comparison, Duel
 from .result import KIND as COMPARISON_KIND
 from .statistics import CONFIDENCE, benjamini_hochberg, two_samples
@@ -158,12 +158,7 @@ def load(path: Path) -> Run | Comparison:
         UnlikeFilesError: it is of neither, or can't be read.
         ResultFileError, ComparisonFileError: it is one, but damaged or of another schema.
     """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise UnlikeFilesError(f"{path} can't be read: {problem.strerror}.") from None
-    except ValueError as problem:
-        raise UnlikeFilesError(f"{path} is no JSON: {problem}.") from None
+    record = read_json(path, UnlikeFilesError)
     kind = record.get("kind") if isinstance(record, Mapping) else None
     if kind == RUN_KIND:
         return Run.from_json(record)

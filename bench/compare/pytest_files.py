@@ -12,7 +12,6 @@ pytest plugin left are compared as one, by the ratios of their pairs.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -20,6 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from ..store.reading import read_json
 from .files import VENDOR, FileComparison, Row, UnlikeFilesError, corrected, matched
 from .statistics import CONFIDENCE, two_samples
 
@@ -112,12 +112,7 @@ def gathered(times: Sequence[float], most: int = GATHERED) -> list[float]:
 
 
 def _load(path: Path) -> Mapping[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise UnlikeFilesError(f"{path} can't be read: {problem.strerror}.") from None
-    except ValueError as problem:
-        raise UnlikeFilesError(f"{path} is no JSON: {problem}.") from None
+    record = read_json(path, UnlikeFilesError)
     if not isinstance(record, Mapping) or not isinstance(record.get("benchmarks"), list):
         raise UnlikeFilesError(f"{path} is no file of pytest-benchmark: it has no list of benchmarks.")
     return record

@@ -9,7 +9,6 @@ Comparison          A beside B over a list of problems
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -19,6 +18,7 @@ from ...kernels.atomic import write_atomically
 from ...kernels.errors import KernelwrightError
 from ..problems import Problem
 from ..store import dumps
+from ..store.reading import read_json
 from .verdict import Verdict
 
 KIND, SCHEMA = "kernelwright-comparison", 1
@@ -217,9 +217,4 @@ class Comparison:
         Raises:
             ComparisonFileError: there is none, or it can't be read.
         """
-        try:
-            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except OSError as problem:
-            raise ComparisonFileError(f"{path} can't be read: {problem.strerror}.") from None
-        except json.JSONDecodeError as problem:
-            raise ComparisonFileError(f"{path} is no JSON: {problem}.") from None
+        return cls.from_json(read_json(path, ComparisonFileError))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from ...kernels.errors import KernelwrightError
 from ..compare import result
 from ..compare.result import Comparison
 from ..store import ResultFileError, Run, document
+from ..store.reading import read_json
 from .view import Document
 
 # What `kernelwright gate --json` writes: its answer, and the comparison that it rests on.
@@ -23,12 +23,7 @@ def load(path: Path) -> Document:
     Raises:
         ResultFileError: there is none, or it is one that no report is made of; the message names the file.
     """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise ResultFileError(f"{path} can't be read: {problem.strerror}.") from None
-    except ValueError as problem:
-        raise ResultFileError(f"{path} is no JSON: {problem}.") from None
+    record = read_json(path, ResultFileError)
     kind = record.get("kind") if isinstance(record, Mapping) else None
     if kind == GATE and isinstance(record.get("comparison"), Mapping):
         kind, record = result.KIND, record["comparison"]

@@ -20,6 +20,7 @@ from ...kernels.atomic import write_atomically
 from ...kernels.errors import KernelwrightError
 from ..compare.intervals import Interval, ratio_interval
 from ..problems import Problem
+from .reading import read_json
 
 KIND = "kernelwright-bench"
 SCHEMA = 4
@@ -300,13 +301,7 @@ class Run:
         Raises:
             ResultFileError: there is none, or it can't be read.
         """
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as problem:
-            raise ResultFileError(f"{path} can't be read: {problem.strerror}.") from None
-        except ValueError as problem:
-            raise ResultFileError(f"{path} is no JSON: {problem}.") from None
-        return cls.from_json(record)
+        return cls.from_json(read_json(path, ResultFileError))
 
 
 def dumps(record: Mapping[str, Any]) -> str:
