@@ -99,7 +99,7 @@ $(STAMP):
 	@test -x $(BIN)/pip || { echo 'making $(VENV)'; $(PYTHON) -m venv $(VENV); }
 	@echo 'installing into $(VENV): the first time takes a few minutes'
 	@$(BIN)/python -m pip install $(if $(TORCH_INDEX),--extra-index-url '$(TORCH_INDEX)') \
-		$(if $(TORCH),'$(TORCH)') --editable '.[dev$(if $(TORCH),$(comma)torch$(if $(GPU),$(comma)gpu))]'
+		$(if $(TORCH),'$(TORCH)') --editable '.[dev,ray$(if $(TORCH),$(comma)torch$(if $(GPU),$(comma)gpu))]'
 	@rm -f $(VENV)/installed-* && touch $@
 
 comma := ,
