@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -215,9 +216,22 @@ def facts() -> dict[str, Any]:
         "memory_bytes": _memory_bytes(),
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "virtual": "hypervisor" in here.flags,
+        **_gpu(),
         "load_average": _load_average(),
         "stolen_share": stolen_share(),
     }
+
+
+def _gpu(proc: Path = Path("/proc/driver/nvidia")) -> dict[str, str]:
+    """The GPUs and their driver, as the driver tells without being loaded; nothing where there is none."""
+    models = []
+    for information in sorted(proc.glob("gpus/*/information")):
+        words = re.search(r"^Model:\s*(.+)$", _read(information) or "", re.MULTILINE)
+        models.append(words[1].strip() if words else "unknown GPU")
+    if not models:
+        return {}
+    version = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)", _read(proc / "version") or "")
+    return {"gpu": ", ".join(models), "driver": version[1] if version else "unknown"}
 
 
 def versions() -> dict[str, str | None]:
@@ -280,7 +294,7 @@ def _load_average() -> float | None:
         return None
 
 
-def _read(path: str) -> str | None:
+def _read(path: str | Path) -> str | None:
     try:
         return Path(path).read_text().strip()
     except OSError:

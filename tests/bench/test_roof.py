@@ -14,6 +14,7 @@ import pytest
 
 from kernelwright.bench import machine
 from kernelwright.bench.machine import Roof, facts, measured_roof, roof_file
+from kernelwright.bench.store import MachineKey
 from kernelwright.bench.timing import SystemProbe
 from kernelwright.kernels.cpu import roof
 from kernelwright.kernels.machine import vector_bytes
@@ -127,6 +128,23 @@ def test_facts_are_json_and_name_the_machine() -> None:
     assert found["cores"] >= 1
     assert found["cpu"]
     assert found["caches"]["l2"] > 0
+
+
+def test_gpus_and_their_driver_tell_machines_apart(tmp_path: Path) -> None:
+    assert machine._gpu(tmp_path) == {}
+    for place in ("0000:01:00.0", "0000:02:00.0"):
+        (tmp_path / "gpus" / place).mkdir(parents=True)
+        (tmp_path / "gpus" / place / "information").write_text("Model: \t\t NVIDIA H200\nIRQ:   \t\t 18\n")
+    (tmp_path / "version").write_text(
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (dvs)\n"
+        "GCC version:  gcc version 12.3.0\n"
+    )
+    found = machine._gpu(tmp_path)
+    assert found == {"gpu": "NVIDIA H200, NVIDIA H200", "driver": "580.65.06"}
+    keys = {
+        MachineKey.of({"cpu": "a CPU", **more}, {}).digest for more in ({}, found, {**found, "driver": "1"})
+    }
+    assert len(keys) == 3
 
 
 def test_the_probe_reads_the_system() -> None:
