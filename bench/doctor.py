@@ -29,13 +29,14 @@ from ..kernels.settings import (
 )
 from .baselines import baselines
 from .machine import facts, versions
+from .report.browser import VARIABLE as CHROMIUM_VARIABLE
 from .report.text import nbytes, percent
 from .store.database import VARIABLE as STORE_VARIABLE
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 OUR_VARIABLES = (
     *(TARGET_VARIABLE, AMX_VARIABLE, CACHE_VARIABLE, EXTRA_ERROR_VARIABLE, KERNELS_VARIABLE, STRICT_VARIABLE),
-    *(PROFILE_VARIABLE, STORE_VARIABLE, THREADS_VARIABLE, VECTOR_VARIABLE),
+    *(CHROMIUM_VARIABLE, PROFILE_VARIABLE, STORE_VARIABLE, THREADS_VARIABLE, VECTOR_VARIABLE),
 )
 POOL_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 # (extra, a module that it brings, what it is for)
@@ -43,6 +44,8 @@ EXTRAS = (
     ("torch", "torch", "the baseline that calls MKL and oneDNN"),
     ("gpu", "triton", "kernels for NVIDIA GPUs"),
     ("onnx", "onnx", "running ONNX models"),
+    ("report", "plotly", "the pictures of a page of results"),
+    ("ray", "ray", "sweeps over several machines"),
     ("dev", "pytest", "the tests"),
 )
 BUSY_LOAD_SHARE = 0.3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from kernelwright.bench.compare.verdict import Kind, Verdict
 from kernelwright.bench.machine import Roof
 from kernelwright.bench.problems import get_suite
 from kernelwright.bench.store import Case, RaceRecord, Run
+from kernelwright.kernels import registry
 
 
 @dataclass
@@ -77,6 +78,15 @@ class FakeProbe:
 def store_of_the_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test goes on with another's run, or leaves its own in the user's store."""
     monkeypatch.setenv("KERNELWRIGHT_STORE", str(tmp_path / "kernelwright-results" / "results.sqlite"))
+
+
+@pytest.fixture(autouse=True)
+def no_kernels_left_behind(tmp_path: Path) -> Iterator[None]:
+    """Takes out the kernels of files that a test wrote: two tests' files may claim the same rank."""
+    yield
+    for kernel in registry.registered():
+        if Path(kernel.source_file).is_relative_to(tmp_path):
+            registry.unregister(kernel)
 
 
 @pytest.fixture
