@@ -130,7 +130,7 @@ def compare(
     Exit codes: 0 nothing is slower, 1 slower, 2 wrong usage, 3 inconclusive or void, 4 wrong or failed,
         5 missing, 6 nothing was measured, 130 interrupted.
     """
-    limits = parse_thresholds(threshold or (), suite)
+    limits = parse_thresholds(threshold or (), suite or (None if problem else "quick"))
     if pytest_benchmark:
         raise typer.Exit(_show(compare_pytest_benchmark(a, b, limits.general, storage=storage), json))
     options = Options(

@@ -86,7 +86,7 @@ def gate(
         op=op,
         dtype=dtype,
         threads=parse_threads(threads),
-        threshold=parse_thresholds(threshold or (), suite),
+        threshold=parse_thresholds(threshold or (), suite or (None if problem else "quick")),
         processes=processes,
         pairs=pairs,
         kernel=kernel,
