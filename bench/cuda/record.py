@@ -23,7 +23,8 @@ from ...kernels.cache import Entry
 from ...kernels.cuda.tables import Table
 from ...kernels.errors import KernelwrightError
 from ..machine import git_state
-from .cases import Job, jobs, specs_on
+from .cases.job import Job, specs_on
+from .cases.jobs import jobs
 
 KIND, SCHEMA = "kernelwright-gpu-record", 2
 TIMES = ".times.json"  # how the table of a record ends, which lies beside it

@@ -25,7 +25,8 @@ from ...kernels.cuda.device import available, facts, missing_reason
 from ...kernels.errors import ConfigError, DeviceError, KernelwrightError
 from ...kernels.registry import kernels_for
 from .ahead import COMPILE_SECONDS, Tell, compiled
-from .cases import FAMILIES, Job, jobs
+from .cases.job import Job
+from .cases.jobs import cuda_ops, jobs
 from .record import (
     FOLDER,
     Record,
@@ -291,7 +292,7 @@ def ship(path: Path | None = None, tell: Tell = print) -> int:
     if times is None:
         tell("no record has times to ship" if path is None else f"{path} has no times to ship")
         return 1
-    sources = {k.id: k.source_digest() for op in FAMILIES for k in kernels_for(op, "cuda")}
+    sources = {k.id: k.source_digest() for op in cuda_ops() for k in kernels_for(op, "cuda")}
     current = tuple(entry for entry in times.entries if sources.get(entry.kernel) == entry.source)
     old = len(times.entries) - len(current)
     if old:

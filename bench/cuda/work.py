@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...engine.cuda import CudaArray, run
+from ...engine.cuda import CudaArray, run, to_device
 from ...kernels import dispatch, registry, tuning
 from ...kernels.cache import TuningCache
 from ...kernels.cuda.check import check, cuda_specs, untakeable
@@ -18,7 +18,6 @@ from ...kernels.cuda.clock import Calls, Clock, sets_for
 from ...kernels.cuda.device import facts
 from ...kernels.cuda.launch import runtime, torch_dtype
 from ...kernels.cuda.trial import is_lost
-from ...kernels.cuda.truth import DeviceTruth
 from ...kernels.dispatch import Choice
 from ...kernels.kernel import Config, Kernel
 from ...kernels.op import Sample, get_op
@@ -26,9 +25,11 @@ from ...kernels.settings import using
 from ..honest.streams import TorchDevice, complaint
 from ..problems.problem import Operand, Problem
 from ..timing.gpu_device import Device
-from .cases import Job, weight_place
+from .cases.job import Job, weight_place
+from .cases.jobs import file_of
 from .contest import contest_on, host_seconds
-from .vendors import NAMES, settings, vendor
+from .judging import Judge, as_tuple
+from .vendors.ways import name_of, settings, vendor
 
 Result = dict[str, Any]
 SEARCH_SECONDS = 6.0  # of one search, for what was compiled ahead
@@ -74,12 +75,34 @@ class Place:
         return made.transpose(-1, -2) if operand.transposed else made
 
     def inputs(self, problem: Problem, salt: int = 0) -> list[Any]:
-        """Fresh operands of a problem, a convolution's weight channels last beside such images."""
+        """Fresh operands of a problem, a convolution's weight channels last beside such images.
+
+        Drawn as the family's file says (`DRAWN`), else as the op says, else normal numbers.
+        """
+        own = getattr(file_of(problem.operation.family), "DRAWN", {}).get(problem.op)
+        if own is not None:
+            return list(own(problem, lambda operand, place: self.draw(operand, 1000 * salt + place)))
+        if problem.operation.draw is not None:
+            return self._contents(problem, salt)
         drawn = [self.draw(o, 1000 * salt + place) for place, o in enumerate(problem.inputs)]
         place = weight_place(problem)
         if place is not None:
             drawn[place] = drawn[place].movedim(1, -1).contiguous().movedim(-1, 1)
         return drawn
+
+    def _contents(self, problem: Problem, salt: int) -> list[Any]:
+        """What the op's own `draw` gives, copied to the device in the operands' layouts."""
+        rng = np.random.default_rng((self.seed, salt))
+        arrays = problem.operation.contents(rng, problem.specs, problem.attrs)
+        made: list[Any] = []
+        for operand, array in zip(problem.inputs, arrays, strict=True):
+            if operand is None or array is None:
+                made.append(None)
+            elif operand.transposed:
+                made.append(to_device(array.swapaxes(-1, -2), "cuda")._tensor.transpose(-1, -2))
+            else:
+                made.append(to_device(array, "cuda")._tensor)
+        return made
 
     def sets(self, problem: Problem, first: list[Any]) -> list[list[Any]]:
         """`first`, and as many more operands as keep the cache from holding them."""
@@ -160,17 +183,16 @@ def _race(job: Job, place: Place) -> Result:
         choice = chosen(problem, tensors)
         kernel = choice.kernel
         assert kernel is not None
-        (output,) = run(problem.operation, tensors, problem.attrs)
+        outputs = tuple(one._tensor for one in run(problem.operation, tensors, problem.attrs))
         theirs = vendor(problem, tensors)
         try:
-            results = [output._tensor, theirs()]
+            results = [outputs, as_tuple(theirs())]
         except RuntimeError as error:
             if is_lost(error):
                 raise
-            results, absent = [output._tensor], str(error).splitlines()[0]
-        specs = (*problem.specs, *problem.outputs)
-        truth = DeviceTruth.of(problem.operation, specs, problem.complete, tensors, place.seed)
-        judged, *vendors = (truth.judge(result, kernel.error) for result in results)
+            results, absent = [outputs], str(error).splitlines()[0]
+        judge = Judge(problem, tensors, place.seed)
+        judged, *vendors = (judge.judge(result, kernel.error) for result in results)
         found: Result = {
             "kernel": kernel.id,
             "config": choice.config,
@@ -185,7 +207,7 @@ def _race(job: Job, place: Place) -> Result:
         if not judged.ok or not vendors:
             return found
         found["vendor"] = vendors[0].to_json()
-        del output, results, truth
+        del outputs, results, judge
         sets = place.sets(problem, tensors)
         ours = _launches(problem, choice, sets)
         if place.queue is not None and (left := _left_behind(ours[0])) is not None:
@@ -201,7 +223,7 @@ def _race(job: Job, place: Place) -> Result:
         "sets": times.sets,
         "notes": times.notes,
         "how": times.how,
-        "baseline": NAMES[problem.op],
+        "baseline": name_of(problem),
         "flops": problem.cost.flops,
         "bytes": problem.cost.bytes,
     }

@@ -16,8 +16,12 @@ torch = need("torch", "triton")
 import toy_cuda  # noqa: E402
 from triton_interpreter import interpreted, standing_in  # noqa: E402
 
-from kernelwright.bench.cuda import cases, record, run, worker  # noqa: E402
-from kernelwright.bench.cuda.cases import Job, conv, jobs, scaled, squares  # noqa: E402
+from kernelwright.bench.cuda import record, run, worker  # noqa: E402
+from kernelwright.bench.cuda.cases import jobs as cases  # noqa: E402
+from kernelwright.bench.cuda.cases.conv import conv  # noqa: E402
+from kernelwright.bench.cuda.cases.job import Job, specs_on  # noqa: E402
+from kernelwright.bench.cuda.cases.jobs import jobs  # noqa: E402
+from kernelwright.bench.cuda.cases.matmul import scaled, squares  # noqa: E402
 from kernelwright.bench.cuda.contest import host_seconds  # noqa: E402
 from kernelwright.bench.cuda.work import Place, timed  # noqa: E402
 from kernelwright.bench.problems.problem import Operand, Problem, matmul  # noqa: E402
@@ -57,7 +61,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("kernelwright.kernels.matmul.cuda.choices.MOST_OFFERED", 2)
     monkeypatch.setattr("kernelwright.kernels.cuda.trial.sets_for", lambda footprint, cache: 2)
     with standing_in():
-        for op in cases.FAMILIES:  # CUDA C is compiled, and does not run here
+        for op in cases.cuda_ops():  # CUDA C is compiled, and does not run here
             for kernel in registry.kernels_for(op, "cuda"):
                 if kernel.language != "triton":
                     registry.unregister(kernel)
@@ -89,7 +93,7 @@ def test_a_race_judges_ours_and_times_both(name: str, place: Place) -> None:
 def test_what_is_drawn_lies_as_the_specs_say(name: str, place: Place) -> None:
     problem = _named(f"race {name}").problem
     assert problem is not None
-    for spec, tensor in zip(cases.specs_on(problem), place.inputs(problem), strict=True):
+    for spec, tensor in zip(specs_on(problem), place.inputs(problem), strict=True):
         if tensor is not None:
             steps = tuple(stride * tensor.element_size() for stride in tensor.stride())
             assert TensorSpec(tuple(tensor.shape), spec.dtype, "cuda", steps) == spec
