@@ -242,11 +242,43 @@ def groups(record: Record, names: Iterable[str] | None = None) -> list[tuple[str
 
 
 def table(found: Sequence[Record]) -> str:
-    """The newest complete record as a table in Markdown; without one, a line that says so."""
-    done = [record for record in found if any("ratio" in result for result in record.results.values())]
-    if not done:
-        return NONE_YET
-    record = done[-1]
+    """The newest record of races, and the newest of whole steps, as tables in Markdown.
+
+    Without any, a line that says so.
+    """
+    parts = []
+    for made, suites in ((_race_table, ("all", "quick")), (_step_table, ("steps",))):
+        done = [record for record in found if record.head["suite"] in suites and _has_times(record)]
+        parts += [made(done[-1])] if done else []
+    return "\n\n".join(parts) or NONE_YET
+
+
+def _has_times(record: Record) -> bool:
+    return any("ratio" in result for result in record.results.values())
+
+
+def _step_table(record: Record) -> str:
+    """Whole training steps."""
+    lines = [
+        f"{record.title} ({record.status}). Ratio: the time of a training step in torch divided by ours.",
+        "",
+        "| network | ratio | wanted | ours, ms | baseline |",
+        "|---|---|---|---|---|",
+    ]
+    for result in record.results.values():
+        if "told" in result and "ratio" in result:
+            cells = (
+                result["told"],
+                f"{result['ratio']:.2f}",
+                result["goal"],
+                f"{result['ours_s'] * 1e3:.3f}",
+            )
+            lines.append(f"| {' | '.join(map(str, cells))} | {result['baseline']} |")
+    return "\n".join(lines)
+
+
+def _race_table(record: Record) -> str:
+    """Races by group."""
     old = {name for names in stale(record).values() for name in names}
     lines = [
         f"{record.title} ({record.status}). Ratio: torch's time divided by ours, in the geometric mean.",

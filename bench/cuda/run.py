@@ -44,7 +44,7 @@ from .worker import LOST
 
 # With what the sanitizer may take, and the job that is at work when time is up, less than nine.
 MINUTES = 7.0
-SUITES = ("all", "quick")
+SUITES = ("all", "quick", "steps")
 Spawn = Callable[[dict[str, Any], Path, float], int]
 
 
@@ -53,7 +53,7 @@ class Wanted:
     """What a run is asked for.
 
     Attributes:
-        suite: "all" or "quick".
+        suite: "all", "quick" or "steps", which are whole training steps.
         check: prove every kernel too.
         minutes: after which no new job is begun.
         json: where the record goes; under `bench/records/` unless given.
@@ -86,7 +86,7 @@ def run(wanted: Wanted, tell: Tell = print, spawn: Spawn | None = None, root: Pa
         RecordError: when the record to go on with is of another device, commit or version of a library.
     """
     if wanted.suite not in SUITES:
-        raise ConfigError(f"on a GPU there are the suites {' and '.join(SUITES)}, not {wanted.suite!r}.")
+        raise ConfigError(f"on a GPU there are the suites {', '.join(SUITES)}, not {wanted.suite!r}.")
     if spawn is None and not available():
         raise DeviceError(f"there is no GPU here: {missing_reason()}.")
     started = time.time()

@@ -25,6 +25,8 @@ from ...kernels.settings import using
 from ..honest.streams import TorchDevice, complaint
 from ..problems.problem import Operand, Problem
 from ..timing.gpu_device import Device
+from ..whole.networks import get_network
+from . import endurance, steps
 from .cases.job import Job, weight_place
 from .cases.jobs import file_of
 from .contest import contest_on, host_seconds
@@ -403,7 +405,16 @@ def _loss(
     return loss, {name: times.seconds(name) for name in sides}
 
 
+def _step(job: Job, place: Place) -> Result:
+    """A whole training step against torch's."""
+    return steps.raced(get_network(job.network), place.device, place.device != "cpu", place.seed)
+
+
 _KINDS: dict[str, Callable[[Job, Place], Result]] = {
+    "step": _step,
+    "same bits": lambda job, place: endurance.same_bits(job.network, place.device, seed=place.seed),
+    "leaks": lambda job, place: endurance.leaks(job.network, place.device),
+    "digits": lambda job, place: endurance.digits(),
     "race": _race,
     "proof": _proof,
     "wide": _wide,
