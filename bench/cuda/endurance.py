@@ -26,7 +26,7 @@ def same_bits(name: str, device: str, steps: int = 50, seed: int = 0) -> dict[st
     for _ in range(2):
         step = our_step(network, batch, LR, device)
         rows.append(np.array([float(loss.item()) for loss in [step() for _ in range(steps)]]))
-    same = bool(np.array_equal(*rows))
+    same = bool(np.array_equal(rows[0], rows[1]))
     first = None if same else int(np.flatnonzero(rows[0] != rows[1])[0])
     return {"status": "right" if same else "wrong", "steps": steps, "differ_from": first}
 

@@ -67,7 +67,7 @@ def _model_and_state(network: Network, optimizer: optim.Optimizer, device: str) 
 
     model = nn.from_torch_state_dict(network.ours(0), torch_model(network).state_dict())
     made = (model, optimizer.init(model))
-    return tuple(tree.map(lambda x: array(x, device=device), one) for one in made)  # type: ignore[return-value]
+    return tuple(tree.map(lambda x: array(x, device=device), one) for one in made)
 
 
 def their_step(
@@ -164,7 +164,8 @@ def _event_span(step: Step, count: int) -> float:
     """Seconds between events before and behind some steps, queued as fast as the host can."""
     import torch
 
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    cuda: Any = torch.cuda
+    start, end = (cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     start.record()
     for _ in range(count):

@@ -103,7 +103,8 @@ def torch_resnet50() -> Any:
             x = F.max_pool2d(F.relu(self.bn1(self.conv1(x)), inplace=True), 3, 2, 1)
             return self.fc(torch.flatten(F.adaptive_avg_pool2d(self.blocks(x), 1), 1))
 
-    return ResNet50().to(memory_format=torch.channels_last)
+    model: Any = ResNet50()
+    return model.to(memory_format=torch.channels_last)
 
 
 def draw(rng: np.random.Generator, size: int) -> Batch:
