@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ..kernels.cuda.device import preferred
 from ..kernels.errors import ConfigError
 from . import optim
 from .progress import Progress
@@ -77,8 +78,9 @@ def fit(
         precision: "bfloat16" or "float16": the model computes in it, from parameters kept in their own dtype,
             and what it returns comes in float32. Gradients in float16 are those of a scaled loss: an update
             whose gradients are not all finite is left out, and the scale is halved.
-        device: where to train: `"cuda"`, `"cuda:1"`. The model and the optimizer's state are copied there,
-            and batches on their way, beside the step before. Where the model is unless given.
+        device: where to train: `"cuda"`, `"cuda:1"`, or `"auto"` for a GPU where there is one. The model and
+            the optimizer's state are copied there, and batches on their way, beside the step before. Where
+            the model is unless given.
         patience: stop after so many epochs in which `monitor` got no smaller, and give the best one's model.
         monitor: a name in the history; "val_loss" where there is validation, else "loss".
         checkpoint: a file that is written after each epoch, the one before kept as `<checkpoint>.previous`.
@@ -102,7 +104,7 @@ def fit(
         clip_norm=clip_norm,
         accumulate=accumulate,
         precision=checked(precision),
-        device=device,
+        device=preferred() if device == "auto" else device,
     )
     watch = Watch(patience, monitor or ("loss" if validation is None else "val_loss"))
     history = run.resumed(checkpoint, watch)
