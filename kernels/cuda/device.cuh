@@ -20,6 +20,8 @@ struct f16 {
   u16 bits;
 };
 
+KW_DEVICE float float_of_bits(u32 bits) { return __uint_as_float(bits); }
+KW_DEVICE u32 bits_of_float(float x) { return __float_as_uint(x); }
 KW_DEVICE float to_float(float x) { return x; }
 KW_DEVICE float to_float(bf16 x) { return __uint_as_float(u32(x.bits) << 16); }
 KW_DEVICE float to_float(f16 x) {

@@ -14,7 +14,7 @@ struct Forward {
   const i64* lengths;
   const unsigned char* resets;
   void *y, *h_n, *c_n, *gates, *cells;
-  i64 steps, batch, heads, units, k, unit_blocks, tiles, shared_blocks, reverse;
+  i64 steps, batch, heads, units, k, unit_blocks, tiles, first_team, shared_blocks, reverse;
   i64 w_head, w_row, shown_t, shown_b, x_t, x_b, bias_step, h0_b, h0_u, c0_b, c0_u, lengths_step, resets_t, resets_b;
   i64 y_t, y_b, y_u, hn_b, hn_u, cn_b, cn_u, gates_t, gates_b, gates_u, cells_t, cells_b, cells_u;
 };
@@ -110,9 +110,11 @@ KW_DEVICE void recurrent_forward(const Forward& g, unsigned char* shared) {
     rows.skip[0][thread] = reset_at(g, rows.row[thread], time_of(g, rows.length[thread], 0));
   __syncthreads();
 
+  int now = BT;
 #pragma unroll 1
   for (i64 s = 0; s < g.steps; s++) {
-    const int now = going_on(rows, s), turn = int(s % 2);
+    const int turn = int(s % 2);
+    while (now && rows.length[now - 1] <= s) now--;
     float of_x[EACH][GATES];
     bool fresh[EACH];
 #pragma unroll

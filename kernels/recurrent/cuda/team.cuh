@@ -13,8 +13,6 @@
 // words is asked for, and relaxed operations are enough: each aligned word of 32 bits is read as a whole.
 #pragma once
 
-constexpr u32 FULL = 0xFFFFFFFFu;
-
 // --- numbers as they are shown -------------------------------------------------------------------------------------
 
 KW_DEVICE u32 bits_of(float x) { return bits_of_float(x); }
@@ -87,7 +85,7 @@ struct Share {
 
 template <class Call>
 KW_DEVICE Share share_of(const Call& g, int units) {
-  i64 id = blockIdx.x, team = id / g.unit_blocks;
+  i64 id = blockIdx.x, team = g.first_team + id / g.unit_blocks;
   return {int(team / g.tiles), int(team % g.tiles), int(id % g.unit_blocks) * units};
 }
 
@@ -131,15 +129,6 @@ KW_DEVICE void find_rows(Rows<BT>& rows, const Call& g, int tile) {
     }
     __syncthreads();
   }
-}
-
-// How many of the sequences have more than s steps.
-template <int BT>
-KW_DEVICE int going_on(const Rows<BT>& rows, i64 s) {
-  int count = 0;
-#pragma unroll
-  for (int i = 0; i < BT; i++) count += rows.length[i] > s;
-  return count;
 }
 
 template <class Call>
