@@ -1,4 +1,4 @@
-"""How a recurrence in CUDA C++ is divided among blocks (`team.cuh`): what fits a chip, and how long a step takes."""
+"""How a recurrence in CUDA C++ is divided among blocks (`team.cuh`): what fits, and how long a step takes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ TYPES = {"float32": "float", "bfloat16": "bf16", "float16": "f16"}
 UNIT_GROUPS, TILES_OF_ROWS = (1, 2, 3, 4), (1, 2, 4)
 # Registers of a thread beside weights, sums and numbers on their way: seen in NVRTC's reports for the kernels
 # with gradients, which need most.
-_OTHER_REGISTERS = {2: 72, 4: 64}  # by the bytes of a number
+_OTHER_REGISTERS = {2: 78, 4: 66}  # by the bytes of a number
 _ON_THE_WAY = 48
-# Seconds. From the store of one block to the registers of another and through activations, by the L2 latencies
-# of about 270 cycles that Luo and others measured on an H100 ("Benchmarking and Dissecting the Nvidia Hopper GPU
-# Architecture via Microbenchmarking", 2024), once for the store, one and a half times for the looks; and a
-# launch in a row of several.
+# Seconds. From the store of one block to the registers of another and through activations, by the L2 latency
+# of about 270 cycles that Luo and others measured on an H100 ("Benchmarking and Dissecting the Nvidia Hopper
+# GPU Architecture via Microbenchmarking", 2024), once for the store, one and a half times for the looks; and
+# a launch in a row of several.
 LOOK, ENDING, LAUNCH = 0.45e-6, 0.25e-6, 3e-6
 _CLOCK = 1.7e9
 _L2_BYTES = 64  # that a multiprocessor gets from the L2 in a cycle
@@ -76,9 +76,16 @@ class Shape:
         return self.apart * (self.gates if self.backward else 1)
 
     @property
+    def apart_from_shown(self) -> bool:
+        """Backward: whether the gates' gradients are also needed in another order than they are shown in."""
+        return self.kind == "gru" or self.heads > 1 or self.apart != self.units
+
+    @property
     def lanes(self) -> int:
-        """float32: how many lanes split a block of k. With few sums, more of them, so that each number that is
-        loaded serves as many multiply-adds."""
+        """float32: how many lanes split a block of k.
+
+        With few sums, more of them, so that each number that is loaded serves as many multiply-adds.
+        """
         return 8 if self.sums > 1 else 32
 
     @property
@@ -115,8 +122,10 @@ class Team:
     @classmethod
     def of(cls, shape: Shape, ug: int, nt: int, warps: int, chip: Device) -> Team | None:
         """The team with blocks of that size; None when a block does not fit the chip."""
-        if shape.size == 4 and ug not in (1, 2, 4):
-            return None
+        if shape.size == 4 and (
+            ug not in (1, 2, 4) or (shape.backward and shape.apart_from_shown and ug > nt)
+        ):
+            return None  # no such groups of lanes; registers that the compiler was seen to spill
         blocks = ceil_div(shape.k // shape.block, warps)
         draft = cls(shape, ug, nt, warps, 1, 0)
         room = chip.register_limit - _OTHER_REGISTERS[shape.size] - draft._sum_registers - _ON_THE_WAY
@@ -134,12 +143,16 @@ class Team:
     def _sum_registers(self) -> int:
         """And the states of the units that a thread has."""
         each = ceil_div(self.pairs, 32 * self.warps)
-        mine = each * (34 if self.shape.backward else 12 + 4 * self.shape.gates) - 24
+        written = 0
+        if self.shape.backward and self.shape.apart_from_shown:
+            written = 38 if self.shape.kind == "lstm" else 20
+        mine = written + each * (34 if self.shape.backward else 12 + 4 * self.shape.gates) - 24
         if self.shape.size == 4:
             return self.shape.lanes * self.shape.sums + max(mine, 12 * (self.ug - 2))
         # Half a tile of zeros is kept too, and the compiler makes less of the rest.
         odd = 40 + 2 * self.nt if self.ug == 1 and self.shape.sums % 2 else 0
-        return 4 * self._tiles * self.nt + max(mine, 0) + odd
+        many = 10 if self._tiles > 5 else 0
+        return 4 * self._tiles * self.nt + max(mine, 0) + odd + many
 
     @property
     def _tiles(self) -> int:
@@ -233,7 +246,8 @@ def teams(shape: Shape, chip: Device) -> list[Team]:
         for ug in UNIT_GROUPS
         for nt in TILES_OF_ROWS
         for warps in WARPS
-        if nt == 1 or 4 * nt < shape.batch  # no tile of sequences that is half empty
+        # No tile of sequences that is half empty; float32 computes only those that are there.
+        if nt == 1 or 4 * nt < shape.batch or (shape.size == 4 and nt == 2)
         if (team := Team.of(shape, ug, nt, warps, chip)) is not None
     ]
     return sorted(found, key=lambda team: team.seconds(chip))
