@@ -192,7 +192,7 @@ KW_DEVICE void recurrent_backward(const Backward& g, unsigned char* shared) {
   }
   if (thread < BT)
     rows.origin[thread] = rows.row[thread] * g.shown_b + time_of(g, rows.length[thread], 0) * g.shown_t;
-  __syncthreads();
+  // Nobody looks at it before the first barrier of the steps: no sequence has a step after the last.
 
   int after = 0;  // sequences that have a step s + 1, whose numbers lie at `shown` from where those of step 0 do
   const T* shown = static_cast<const T*>(g.shown) + share.head * g.k - on * g.steps * g.shown_t;

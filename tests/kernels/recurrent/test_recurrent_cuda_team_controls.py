@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,13 +22,14 @@ from kernelwright.kernels.paths import cache_dir  # noqa: E402
 
 ROOM = "recurrent/cuda/"
 CONFIG = {"ug": 1, "nt": 1, "warps": 4}
-SAMPLES = {
-    "lengths": ("lengths", False),
-    "reverse": ("lengths", True),
-    "resets": ("reset", False),
-    "9x7x3x40": ("9x7x3x40", False),
-    "2x5x8x65": ("2x5x8x65", False),
-    "4x2x33x17": ("4x2x33x17", False),
+SAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
+    "lengths": ("lengths", {"reverse": False}),
+    "reverse": ("lengths", {"reverse": True}),
+    "resets": ("reset", {"reverse": False}),
+    "9x7x3x40": ("9x7x3x40", {}),
+    "2x5x8x65": ("2x5x8x65", {}),
+    "4x2x33x17": ("4x2x33x17", {}),
+    "relu": ("9x7x3x40", {"nonlinearity": "relu"}),
 }
 
 
@@ -70,10 +72,10 @@ class Mutant:
 
 
 def _sample(op: str, name: str, dtype: str) -> Sample:
-    text, reverse = SAMPLES[name]
+    text, wanted = SAMPLES[name]
     for sample in get_op(op).samples(np.random.default_rng(0), dtype):
         attrs = get_op(op).complete(sample.attrs)
-        if text in sample.name and attrs["reverse"] == reverse:
+        if text in sample.name and all(attrs[key] == value for key, value in wanted.items()):
             return sample
     raise AssertionError(f"{op} has no sample {name}")
 
@@ -85,8 +87,8 @@ def mutants() -> Iterator[Mutant]:
     yield Mutant("gru_grad", "9x7x3x40", "team.cuh", wait, "break;", dtype="float32")
     yield Mutant("lstm", "9x7x3x40", "team.cuh", "missing(v[i][r]);", "!v[i][r][0];")
     yield Mutant("lstm", "9x7x3x40", "forward.cu", "me.shown += g.shown_t;", ";")
-    yield Mutant("rnn", "9x7x3x40", "team.cuh", "return bits ? bits :", "return true ? bits :")
-    yield Mutant("gru_grad", "4x2x33x17", "team.cuh", "if (!there) bits = 0x8000u;", "if (!there) bits = 0;")
+    yield Mutant("rnn", "relu", "team.cuh", "return bits ? bits :", "return true ? bits :", dtype="float32")
+    yield Mutant("gru_grad", "4x2x33x17", "backward.cu", "gate == 2 && Kind::SUMS > GATES ? 3 : gate", "gate")
     yield Mutant("lstm", "lengths", "forward.cu", "i < now &&", "", dtype="float32")
     yield Mutant("lstm", "lengths", "team.cuh", "__syncthreads();", ";", 0)
     yield Mutant("lstm", "lengths", "team.cuh", "__syncthreads();", ";", 1)
@@ -98,7 +100,6 @@ def mutants() -> Iterator[Mutant]:
     yield Mutant("lstm_grad", "9x7x3x40", "backward.cu", "__syncthreads();", ";", 0)
     yield Mutant("lstm_grad", "9x7x3x40", "backward.cu", "__syncthreads();", ";", 1)
     yield Mutant("lstm_grad", "9x7x3x40", "backward.cu", "__syncthreads();", ";", 2)
-    yield Mutant("lstm_grad", "9x7x3x40", "backward.cu", "__syncthreads();", ";", 3)
     yield Mutant("gru_grad", "resets", "backward.cu", "if (fresh) me.dc = me.carried = 0;", ";")
     yield Mutant("lstm", "2x5x8x65", "team.cuh", "unit < units && i < part.count", "i < part.count")
     yield Mutant("lstm", "2x5x8x65", "forward.cu", "there = unit < g.units &&", "there =")
