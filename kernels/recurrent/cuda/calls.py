@@ -202,6 +202,12 @@ def _sizes(call: Call, team: Team, first: int) -> tuple[int, ...]:
     return (s.steps, s.batch, s.heads, s.units, s.k, *blocks)
 
 
+def _between_gates(call: Call, name: str) -> tuple[int, int]:
+    """Hidden units of all heads, and elements from gate to gate of what a forward call saved."""
+    hidden = call.shape.heads * call.shape.units
+    return hidden, hidden * call.steps(name)[2]
+
+
 def forward(call: Call, team: Team) -> ChainLaunch:
     """`lstm`, `gru`, `rnn`."""
 
@@ -229,6 +235,7 @@ def forward(call: Call, team: Team) -> ChainLaunch:
                 *(*call.steps("h0")[:2], *call.steps("c0")[:2], call.steps("lengths")[0]),
                 *call.steps("resets")[:2],
                 *(step for name in names for step in call.steps(name)[: widths[name]]),
+                *_between_gates(call, "gates_out"),
             )
 
         train = "true" if call.attrs.get("train") else "false"
@@ -298,7 +305,7 @@ def _backward_steps(call: Call, team: Team, w: Weights, d: Gradients) -> list[Pa
             *(s.apart, w.head, w.row, *call.dense(s.heads * s.k), call.steps("lengths")[0]),
             *(*call.steps("resets")[:2], *call.dense(wide), *call.dense(wide)),
             *(*steps(over_time, 3), *steps(states, 2), *steps(("dy",), 3)),
-            *steps(("dh_n", "dc_n", "dh0", "dc0"), 2),
+            *(*steps(("dh_n", "dc_n", "dh0", "dc0"), 2), *_between_gates(call, "gates")),
         )
 
     apart = "true" if s.apart_from_shown else "false"

@@ -126,16 +126,15 @@ class Team:
             ug not in (1, 2, 4) or (shape.backward and shape.apart_from_shown and ug > nt)
         ):
             return None  # no such groups of lanes; registers that the compiler was seen to spill
-        blocks = ceil_div(shape.k // shape.block, warps)
         draft = cls(shape, ug, nt, warps, 1, 0)
         room = chip.register_limit - _OTHER_REGISTERS[shape.size] - draft._sum_registers - _ON_THE_WAY
-        kept = min(blocks, room // draft._block_registers)
+        kept = min(draft.blocks, room // draft._block_registers)
         if kept < 1:
             return None
         left = chip.shared_bytes - draft.fixed_shared
         if left < 0:
             return None
-        shared = min(blocks - kept, left // draft._shared_block)
+        shared = min(draft.blocks - kept, left // draft._shared_block)
         team = cls(shape, ug, nt, warps, kept, shared)
         return team if team.unit_blocks <= chip.multiprocessors else None
 
@@ -206,23 +205,33 @@ class Team:
         teams, most = self.shape.heads * self.tiles, chip.multiprocessors // self.unit_blocks
         return [(first, min(most, teams - first)) for first in range(0, teams, most)]
 
+    @property
+    def blocks(self) -> int:
+        """Of k, that a warp has."""
+        return ceil_div(self.shape.k // self.shape.block, self.warps)
+
+    @property
+    def product_vectors(self) -> int:
+        """Of 16 bytes, that a lane has of the weights of a block of k."""
+        return self._block_registers // 4
+
     def product(self) -> str:
         """The template of the product."""
         s = self.shape
-        sizes = f"{s.sums}, {self.ug}, {self.nt}"
+        more = "true" if self.blocks > self.kept else "false"
+        sizes, rest = f"{s.sums}, {self.ug}, {self.nt}", f"{self.kept}, {more}, {self.warps}"
         if s.size == 4:
-            return f"PlainProduct<{sizes}, {s.lanes}, {self.kept}, {self.warps}>"
-        return f"TensorProduct<{TYPES[s.dtype]}, {sizes}, {self.kept}, {self.warps}>"
+            return f"PlainProduct<{sizes}, {s.lanes}, {rest}>"
+        return f"TensorProduct<{TYPES[s.dtype]}, {sizes}, {rest}>"
 
     def step_seconds(self, chip: Device) -> float:
         """Predicted seconds of a step of one round."""
         s = self.shape
         rows = min(8 * self.nt, s.batch)
-        blocks = ceil_div(s.k // s.block, self.warps)
-        streamed = blocks - self.kept - self.shared_blocks
+        streamed = self.blocks - self.kept - self.shared_blocks
         cycles = rows * s.k * s.size / _L2_BYTES
         if s.size == 2:
-            mma = 2 * blocks * self._tiles * self.nt * self.warps / 4
+            mma = 2 * self.blocks * self._tiles * self.nt * self.warps / 4
             cycles += mma * _MMA_CYCLES[chip.capability // 10 * 10 if chip.capability >= 80 else 80]
         else:
             cycles = max(cycles, 8 * self.ug * s.sums * s.k * rows / _LANES)
