@@ -146,11 +146,17 @@ class _Lowering:
         return self.result
 
     def _constant(self, node: Node) -> None:
-        array = node.attrs["data"].array
+        array, device = node.attrs["data"].array, node.attrs["data"].device
         number = len(self.result.constants)
         self.result.constants.append(array)
         buffer = Buffer("constant", array.nbytes, number, -1, _NEVER, writable=False)
-        self.places[node.outputs[0]] = Place(buffer, 0, TensorSpec.of(array))
+        if device == "cpu":
+            spec = TensorSpec.of(array)
+        else:
+            from .gpu.memory import constant_spec
+
+            spec = constant_spec(array, device)
+        self.places[node.outputs[0]] = Place(buffer, 0, spec)
 
     def _view(self, node: Node) -> bool:
         """Whether the node's output is a view of its input."""

@@ -11,6 +11,7 @@ other lengths of the same kind compiles nothing.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from math import prod
 from threading import RLock
@@ -67,6 +68,50 @@ class TorchRuntime:
         if piece.zero:
             return self.zeros(piece.shape, piece.dtype, index)
         return self.empty(piece.shape, torch_dtype(piece.dtype), f"cuda:{index}")
+
+    def current_stream(self, index: int) -> Any:
+        """torch's current stream of a device, as torch's object, for `wait`."""
+        return self._torch.cuda.current_stream(index)
+
+    def wait(self, index: int, earlier: Any, *held: Any) -> None:
+        """Let the current stream of a device go on when all is done that is queued on another by now; the
+        memory of the tensors `held`, made for that one, is used on this one from now on."""
+        now = self._torch.cuda.current_stream(index)
+        now.wait_stream(earlier)
+        for tensor in held:
+            tensor.record_stream(now)
+
+    def synchronize(self, index: int) -> None:
+        """Wait until a device has done all that is queued on it."""
+        self._torch.cuda.synchronize(index)
+
+    def capturing(self) -> bool:
+        """Whether calls are being written down as a CUDA graph, by whomever."""
+        return bool(self._capturing())  # type: ignore[misc]
+
+    def captured(self, index: int, work: Callable[[], None]) -> Any:
+        """A CUDA graph of what `work` launches, none of which runs now; its `replay()` runs it on the current
+        stream. The device is current.
+
+        Captured on a stream of its own, since the default one cannot be; by this thread's calls alone, so
+        that other threads may go on with theirs.
+        """
+        cuda = self._torch.cuda
+        graph, stream = cuda.CUDAGraph(), cuda.Stream(index)
+        with cuda.stream(stream):
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                work()
+            except BaseException:
+                with contextlib.suppress(RuntimeError):  # it says that the capture was broken off
+                    graph.capture_end()
+                raise
+            graph.capture_end()
+        return graph
+
+    def copy(self, target: Any, source: Any) -> None:
+        """Queue a copy of one tensor's elements into another's."""
+        target.copy_(source, non_blocking=True)
 
     def zeros(self, shape: tuple[int, ...], dtype: str, index: int) -> Any:
         """At least so many zeros, which the kernels that get them leave zero.
@@ -174,8 +219,28 @@ class CudaLaunch:
         else:
             self._run(run, index, tensors)
 
-    def _run(self, run: Any, index: int, tensors: Sequence[Any]) -> None:
-        held = [run.workspace(piece, index) for piece in self.workspaces] if self.workspaces else ()
+    def within(self, tensors: Sequence[Any], held: Sequence[Any]) -> None:
+        """The call with given memory for each of its `workspaces`; the device is current."""
+        if self._interpreted:
+            self._interpret(tensors, held)
+            return
+        run = _runtime or runtime()
+        index = self._index
+        if index is None:
+            index = self._index = run.number(self._device())
+        self._run(run, index, tensors, held)
+
+    def prepare(self, tensors: Sequence[Any], held: Sequence[Any]) -> None:
+        """All of `within` but the launch: compile and load what is missing. The device is current."""
+        if not self._interpreted:
+            index = runtime().number(self._device())
+            key = tuple([0 if tensor is None else tensor.data_ptr() for tensor in (*tensors, *held)])
+            if key not in self._ready:
+                self._prepare(key, index)
+
+    def _run(self, run: Any, index: int, tensors: Sequence[Any], held: Sequence[Any] | None = None) -> None:
+        if held is None:
+            held = [run.workspace(piece, index) for piece in self.workspaces] if self.workspaces else ()
         key = tuple([0 if tensor is None else tensor.data_ptr() for tensor in (*tensors, *held)])
         ready = self._ready.get(key)
         if ready is None:
@@ -259,10 +324,11 @@ class CudaLaunch:
             values.append(value)
         return bound(kernel, step.grid, values)
 
-    def _interpret(self, tensors: Sequence[Any]) -> None:
+    def _interpret(self, tensors: Sequence[Any], given: Sequence[Any] | None = None) -> None:
         """Run the steps in Triton's interpreter, over tensors on the CPU."""
         run = _runtime or runtime()
-        held = {id(piece): run.workspace(piece, 0) for piece in self.workspaces}
+        made = [run.workspace(piece, 0) for piece in self.workspaces] if given is None else given
+        held = {id(piece): tensor for piece, tensor in zip(self.workspaces, made, strict=True)}
         for step in self.chosen(tuple(t is None or t.data_ptr() % ALIGNMENT == 0 for t in tensors)):
             values = {}
             for name, value in step.args.items():
@@ -279,8 +345,7 @@ class CudaLaunch:
                     )
                     value = TensorDescriptor(base, list(shape), list(strides), list(value.block))
                 values[name] = value
-            with run.launching(step):
-                step.fn[step.grid](**values)
+            run.interpret(step, values)
 
 
 def launcher(specs: Specs, *steps: Step, otherwise: Callable[[], Sequence[Step]] | None = None) -> CudaLaunch:
