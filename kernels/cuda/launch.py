@@ -43,6 +43,7 @@ class TorchRuntime:
         self._device = getattr(torch._C, "_cuda_getDevice", None)
         self._capturing = getattr(torch._C, "_cuda_isCurrentStreamCapturing", None)
         self._zeros: dict[tuple[int, int, str], Any] = {}
+        self._transfers: dict[int, Any] = {}
 
     def place(self, tensor: Any) -> str | None:
         """`"cuda:0"` of a tensor on that device; None of one elsewhere."""
@@ -137,6 +138,14 @@ class TorchRuntime:
     def moved(self, tensor: Any, index: int) -> Any:
         """A copy of a CPU tensor on a device."""
         return tensor.to(f"cuda:{index}")
+
+    def transfers(self, index: int) -> Any:
+        """What copies between the host and a device beside its work; see `transfers.py`."""
+        if index not in self._transfers:
+            from .transfers import TorchTransfers
+
+            self._transfers[index] = TorchTransfers(index)
+        return self._transfers[index]
 
     def number(self, device: str) -> int:
         """The number of a device that a spec names."""

@@ -103,6 +103,9 @@ class Step:
         registers: the most registers a thread may have (maxnreg); None leaves it to the compiler.
         any_int: compile nothing in of ints but their width: for kernels that are told by constants what their
             numbers are multiples of, so that calls with other lengths share even more code.
+        together: all programs run at the same time, and may wait for each other (a cooperative launch). The
+            driver refuses a grid of which not all programs fit on the device at once; what plans such a step
+            keeps it at most as large as the number of multiprocessors.
     """
 
     fn: Any = field(repr=False)
@@ -113,6 +116,7 @@ class Step:
     ctas: int = 1
     registers: int | None = None
     any_int: bool = False
+    together: bool = False
 
     def __post_init__(self) -> None:
         names = list(self.fn.arg_names)
@@ -183,6 +187,8 @@ def variant(step: Step, specs: Specs, aligned: tuple[bool, ...]) -> Variant:
     options.append(("enable_fp_fusion", True))
     if step.registers is not None:
         options.append(("maxnreg", step.registers))
+    if step.together:
+        options.append(("launch_cooperative_grid", True))
     return Variant(step.fn, tuple(signature), tuple(constants), tuple(multiples), tuple(options))
 
 

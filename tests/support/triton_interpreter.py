@@ -336,7 +336,10 @@ def _patched(guard: Guard | None, backwards: tuple[int, ...] | None) -> Iterator
             raise AssertionError(
                 "arithmetic in bfloat16, which the interpreter gets wrong: .to(tl.float32) first"
             )
-        return binary(self, lhs, rhs, op)
+        made = binary(self, lhs, rhs, op)
+        if made.data.dtype == np.bool_:  # a comparison's handle says what was compared
+            made.dtype = tl.int1
+        return made
 
     def reversed_place(self: Any, x: int, y: int, z: int) -> None:
         gx, gy, gz = (*(backwards or ()), 1, 1)[:3]
