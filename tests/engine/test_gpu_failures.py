@@ -94,7 +94,7 @@ def test_an_error_that_shows_in_a_replay_or_a_copy_says_so_too(
     def fails(*args: Any) -> Any:
         raise LATE
 
-    (graph,) = f.plan.replays._graphs.values()
+    ((graph, _),) = f.plan.replays._graphs.values()
     graph.replay = fails
     with pytest.raises(LaunchError, match=r"(?s)replaying a compiled function's graph: CUDA error.*SYNC=1"):
         f(x)
