@@ -49,17 +49,17 @@ def full(shape: Shape, fill_value: Number, dtype: Any = None, device: str | None
 
 def zeros_like(x: Operand, dtype: Any = None) -> Array:
     """Zeros of x's shape, on its device, and of its dtype unless another is given."""
-    return zeros(_shape_of("zeros_like", x), dtype=x.dtype if dtype is None else dtype, device=_place_of(x))
+    return zeros(_shape_of("zeros_like", x), dtype=x.dtype if dtype is None else dtype, device=place_of(x))
 
 
 def ones_like(x: Operand, dtype: Any = None) -> Array:
     """Ones of x's shape, on its device, and of its dtype unless another is given."""
-    return ones(_shape_of("ones_like", x), dtype=x.dtype if dtype is None else dtype, device=_place_of(x))
+    return ones(_shape_of("ones_like", x), dtype=x.dtype if dtype is None else dtype, device=place_of(x))
 
 
 def full_like(x: Operand, fill_value: Number, dtype: Any = None) -> Array:
     """One number everywhere in x's shape, on its device, of x's dtype unless another is given."""
-    return full(_shape_of("full_like", x), fill_value, x.dtype if dtype is None else dtype, _place_of(x))
+    return full(_shape_of("full_like", x), fill_value, x.dtype if dtype is None else dtype, place_of(x))
 
 
 def arange(
@@ -116,7 +116,7 @@ def _made(data: Any, device: str | None) -> Array:
     return asarray(made, device=device)
 
 
-def _place_of(x: Any) -> str | None:
+def place_of(x: Any) -> str | None:
     """Where something like `x` goes: to its GPU; in a traced function it is a constant."""
     return x.device if isinstance(x, Array) and x.on_cuda else None
 

@@ -20,7 +20,7 @@ from ...kernels.settings import current
 from ...kernels.spec import TensorSpec
 from .. import tree
 from ..array import Array
-from ..cuda import CudaArray, adopted, is_on_cuda, reach, to_numpy
+from ..cuda import CudaArray, _torch, adopted, is_on_cuda, reach, to_numpy
 from .plan import CudaPlan
 from .scalars import on_device
 
@@ -62,7 +62,7 @@ def gathered(leaves: Sequence[Any], name: str, paths: Callable[[], Sequence[str]
         DeviceError: for leaves on several devices, with what to write.
         DTypeError: for a torch tensor that needs a gradient.
     """
-    there = [adopted(leaf) if is_on_cuda(leaf) else None for leaf in leaves]
+    there = [_adopted(leaf, name) if is_on_cuda(leaf) else None for leaf in leaves]
     first = next(i for i, array in enumerate(there) if array is not None)
     device = there[first].device  # type: ignore[union-attr]
     for number, (leaf, array) in enumerate(zip(leaves, there, strict=True)):
@@ -81,6 +81,15 @@ def gathered(leaves: Sequence[Any], name: str, paths: Callable[[], Sequence[str]
             f"kw.to_device(tree, {device!r})."
         )
     return there  # type: ignore[return-value]
+
+
+def _adopted(leaf: Any, name: str) -> CudaArray:
+    if getattr(leaf, "requires_grad", False) and _torch().is_grad_enabled():
+        raise DTypeError(
+            f"{name}: a torch tensor among the arguments needs a gradient, which torch could not follow "
+            "through here; write x.detach(), or call under torch.no_grad()."
+        )
+    return adopted(leaf)
 
 
 class CudaEntry:

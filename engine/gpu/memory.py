@@ -62,15 +62,21 @@ class Constants:
     Args:
         arrays: of the CPU.
         device: where they go.
+
+    Attributes:
+        views: a tensor for each.
+        nbytes: of the block.
     """
 
     def __init__(self, arrays: Sequence[NDArray[Any]], device: str):
         self.views: list[Any] = []
+        self.nbytes = 0
         if not arrays:
             return
         kept = [_kept(array) for array in arrays]
         sizes = [lines(array.nbytes) for array in kept]
-        host = np.zeros(sum(sizes), np.uint8)
+        self.nbytes = sum(sizes)
+        host = np.zeros(self.nbytes, np.uint8)
         at = 0
         starts = []
         for array, size in zip(kept, sizes, strict=True):

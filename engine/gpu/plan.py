@@ -76,7 +76,7 @@ class CudaPlan:
         self.arena_lower_bound = lower_bound(low.buffers, LINE)
         self._arena = Block(self.arena_bytes, self.device)
         self._constants = Constants(low.constants, self.device)  # type: ignore[arg-type]
-        self.constant_bytes = sum(view.numel() * view.element_size() for view in self._constants.views)
+        self.constant_bytes = self._constants.nbytes
 
     def _take_scratch(self) -> None:
         """One piece of memory for the workspaces of all launches, and one for those that are to be zeros."""

@@ -59,6 +59,9 @@ def store(out: Any, result: Any) -> None:
     out.copy_(wide.reshape(out.shape))
 
 
+_REAL = registry.kernels_for
+
+
 @cache
 def numpy_kernel(name: str) -> Kernel:
     """The kernel of an op."""
@@ -90,10 +93,9 @@ def numpy_kernels(over_real: bool = False, without: Sequence[str] = ()) -> Itera
         over_real: hide the real kernels.
         without: ops that get none of these.
     """
-    real = registry.kernels_for
 
     def kernels_for(name: str, device: str | None = None) -> Any:
-        found = list(real(name) if device is None else real(name, device))
+        found = list(_REAL(name) if device is None else _REAL(name, device))
         if device is None or device.partition(":")[0] != "cuda" or name in without:
             return found
         return [*([] if over_real else found), numpy_kernel(name)]
