@@ -5,8 +5,8 @@
 
 A program keeps a state for each place of its tile (`state_kernels.py`) and puts them together once, when it
 has read its lines to the end: no thread waits for another inside the loop. Where there are fewer lines than
-the device has room for, `parts` programs read a part of each line; the last one to arrive puts their states together in
-the order of the parts, whoever it is, so that equal calls give equal bits.
+the device has room for, `parts` programs read a part of each line; the last one to arrive puts their states
+together in the order of the parts, whoever it is, so that equal calls give equal bits.
 
 Roof: x is read once, 16 bytes at a time where its memory allows, several loads in flight in each thread and
 some 32 KB in each multiprocessor; an element takes one instruction (a sum) to some fifteen (variance), of
