@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,45 +11,14 @@ from gpu_extra import need
 
 torch = need("torch")
 
+from late_transfers import LateTransfers  # noqa: E402
+
 import kernelwright as kw  # noqa: E402
 from kernelwright.engine.training.means import LAG, Means  # noqa: E402
 from kernelwright.engine.training.upload import Reading, on_device  # noqa: E402
 from kernelwright.kernels.cuda import launch  # noqa: E402
 from kernelwright.kernels.cuda.transfers import host_array, host_tensor  # noqa: E402
 from kernelwright.kernels.errors import DeviceError  # noqa: E402
-
-
-class LateTransfers:
-    """A copy is only made when it is waited for: until then there are zeros.
-
-    Attributes:
-        log: what was asked of it, in order.
-    """
-
-    def __init__(self) -> None:
-        self.log: list[str] = []
-        self._count = 0
-
-    def send(self, arrays: Sequence[Any]) -> Any:
-        self.log.append(f"send {self._count}")
-        self._count += 1
-        kept = [np.array(array) for array in arrays]
-        return self._count - 1, kept, [torch.zeros_like(host_tensor(array)) for array in kept]
-
-    def receive(self, sent: Any) -> list[Any]:
-        number, kept, made = sent
-        self.log.append(f"receive {number}")
-        for tensor, array in zip(made, kept, strict=True):
-            tensor.copy_(host_tensor(array))
-        return list(made)
-
-    def ask(self, tensors: Sequence[Any]) -> Any:
-        self.log.append("ask")
-        return [tensor.clone() for tensor in tensors]
-
-    def answer(self, asked: Any) -> list[Any]:
-        self.log.append("answer")
-        return [host_array(tensor) for tensor in asked]
 
 
 class Runtime:

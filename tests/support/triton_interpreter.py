@@ -5,7 +5,8 @@ has to stand before a kernel's file is imported (conftest.py does that; each tes
 Such a test calls `check(kernel, sample, ...)`.
 
 What the interpreter gets wrong by itself is mended or refused here: memory accesses outside the call's
-tensors raise, bfloat16 operands of `tl.dot` are widened, and other arithmetic in bfloat16 raises.
+tensors raise, bfloat16 operands of `tl.dot` are widened, and other arithmetic in bfloat16 raises; `tl.fma`
+rounds once, and float32 is rounded to the nearest bfloat16, not cut off.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from kernelwright.kernels.cuda.step import Step, Workspace
 from kernelwright.kernels.kernel import Config, Kernel
 from kernelwright.kernels.op import Sample
 from kernelwright.kernels.registry import kernels_for
-from kernelwright.kernels.spec import TensorSpec
+from kernelwright.kernels.spec import TensorSpec, np_dtype
 
 interpreted = pytest.mark.triton_interpreter
 
@@ -313,6 +314,25 @@ def standing_in(capability: int = 90, devices: int = 1) -> Iterator[StandIn]:
         cuda_launch.set_runtime(before)
 
 
+def fused(x: Any, y: Any, z: Any) -> Any:
+    """x y + z rounded once, of float32 or float64 arrays (but for one case in 2^28, rounded twice there)."""
+    if x.dtype == np.float32:
+        return (x.astype(np.float64) * y + z).astype(np.float32)
+
+    def halves(a: Any) -> Any:  # Dekker: two numbers of 26 bits, whose products are exact
+        high = a * 134217729.0
+        high = high - (high - a)
+        return high, a - high
+
+    product, plain = x * y, x * y + z
+    (x0, x1), (y0, y1) = halves(x), halves(y)
+    lost = ((x0 * y0 - product) + x0 * y1 + x1 * y0) + x1 * y1
+    part = plain - product
+    rest = (product - (plain - part)) + (z - part)
+    exact = plain + (rest + lost)
+    return np.where(np.isfinite(exact), exact, plain)
+
+
 @contextlib.contextmanager
 def _patched(guard: Guard | None, backwards: tuple[int, ...] | None) -> Iterator[None]:
     import triton.language as tl
@@ -321,6 +341,17 @@ def _patched(guard: Guard | None, backwards: tuple[int, ...] | None) -> Iterator
     builder = interpreter.InterpreterBuilder
     before = (interpreter._interpreter, builder.create_dot, builder.binary_op, builder.set_grid_idx)
     real, dot, binary, place = before
+    multiply_add, cast = builder.create_fma, builder.cast_impl
+
+    def rounded(self: Any, x: Any, kind: Any) -> Any:
+        if x.dtype.scalar != tl.float32 or kind.scalar != tl.bfloat16:
+            return cast(self, x, kind)
+        return interpreter.TensorHandle(x.data.astype(np_dtype("bfloat16")).view(np.uint16), tl.bfloat16)
+
+    def once(self: Any, x: Any, y: Any, z: Any) -> Any:
+        if x.dtype.scalar not in (tl.float32, tl.float64):
+            return multiply_add(self, x, y, z)
+        return interpreter.TensorHandle(fused(x.data, y.data, z.data), z.dtype.scalar)
 
     def widened(handle: Any) -> Any:
         if handle.dtype.scalar != tl.bfloat16:
@@ -346,7 +377,8 @@ def _patched(guard: Guard | None, backwards: tuple[int, ...] | None) -> Iterator
         place(self, gx - 1 - x, gy - 1 - y, gz - 1 - z)
 
     interpreter._interpreter = real if guard is None else _GuardedMemory(real, guard)
-    builder.create_dot, builder.binary_op = wide_dot, checked
+    builder.create_dot, builder.binary_op, builder.create_fma = wide_dot, checked, once
+    builder.cast_impl = rounded
     if backwards is not None:
         builder.set_grid_idx = reversed_place
     try:
@@ -354,6 +386,7 @@ def _patched(guard: Guard | None, backwards: tuple[int, ...] | None) -> Iterator
     finally:
         interpreter._interpreter = real
         _, builder.create_dot, builder.binary_op, builder.set_grid_idx = before
+        builder.create_fma, builder.cast_impl = multiply_add, cast
 
 
 def check(

@@ -12,7 +12,7 @@ from ...op import Specs
 from ..nest import nest
 from ..program import Program
 from ..resolve import Resolved
-from . import flat, tiles
+from . import flat, rows, tiles
 
 
 def bind_program(found: Resolved, specs: Specs) -> CudaLaunch:
@@ -24,7 +24,11 @@ def steps_of(found: Resolved, specs: Specs) -> list[Step]:
     """Its steps."""
     device = facts(next(spec.device for spec in specs if spec.present))
     wide = is_wide(*specs) or prod(found.shape) + 2**20 >= 2**31
-    return [_pointwise(found.program, found.shape, found.strides, found.arrays, wide, device.multiprocessors)]
+    program, shape, axes, strides, arrays = found
+    if program.by_rows:
+        plan = rows.row_plan(program, shape, axes, strides, device.multiprocessors)
+        return [rows.step_of(plan, arrays, wide)]
+    return [_pointwise(program, shape, strides, arrays, wide, device.multiprocessors)]
 
 
 def _pointwise(
@@ -47,4 +51,6 @@ def _pointwise(
 
 def problem(found: Resolved, specs: Specs) -> str | None:
     """Why no generated kernel takes a call; None when one does."""
-    return "its program has reductions" if found.program.by_rows else None
+    if found.program.by_rows and not prod(found.shape):
+        return "a row of no elements has no program"
+    return None

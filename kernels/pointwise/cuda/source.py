@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 
 from ...cuda.triton_division import divided
+from ...cuda.triton_rows import row_max, row_min, row_prod, row_sum
 from ..program import Program, operands_of
 from . import function_kernels
 from .emitters import constant, expression
@@ -24,7 +25,15 @@ from .emitters import constant, expression
 NAME = "KERNEL"
 """What stands in a text for the name of its kernel, and begins the names of its parts."""
 
-_GIVEN = {"triton": triton, "tl": tl, "divided": divided} | {
+_GIVEN = {
+    "triton": triton,
+    "tl": tl,
+    "divided": divided,
+    "row_sum": row_sum,
+    "row_prod": row_prod,
+    "row_max": row_max,
+    "row_min": row_min,
+} | {
     name: value
     for name, value in vars(function_kernels).items()
     if not name.startswith("_") and name[0].islower()
@@ -50,18 +59,21 @@ def name_of(program: Program) -> str:
     return "_".join(names[-3:]) or "copy"
 
 
-def instructions(program: Program, names: dict[int, str], wanted: Sequence[int] | None = None) -> list[str]:
+def instructions(
+    program: Program, names: dict[int, str], wanted: Sequence[int] | None = None, tag: str = ""
+) -> list[str]:
     """The lines that compute values, as `v<number> = ...`, each once.
 
     Args:
         program: the program.
         names: of the values that are there; the others' are added.
         wanted: the numbers of the values that are needed; the outputs unless given.
+        tag: what the new names end with.
     """
     first, lines = len(program.inputs), []
-    for number in _needed(program, program.outputs if wanted is None else wanted, names):
+    for number in needed(program, program.outputs if wanted is None else wanted, names):
         instruction = program.instructions[number - first]
-        dtype, name = program.dtypes[number], f"v{number}"
+        dtype, name = program.dtypes[number], f"v{number}{tag}"
         if instruction[0] == "constant":
             text = constant(instruction[1], dtype)
         else:
@@ -73,17 +85,17 @@ def instructions(program: Program, names: dict[int, str], wanted: Sequence[int] 
     return lines
 
 
-def _needed(program: Program, wanted: Sequence[int], names: dict[int, str]) -> list[int]:
-    """The numbers of the values to compute, in order."""
+def needed(program: Program, wanted: Sequence[int], names: dict[int, str]) -> list[int]:
+    """The numbers of the values that have to be made for the wanted ones, those with names excepted."""
     found, waiting = set[int](), [number for number in wanted if number not in names]
     while waiting:
         number = waiting.pop()
         if number in found:
             continue
         found.add(number)
-        assert number >= len(program.inputs), "an input that was not loaded"
-        operands = operands_of(program.instructions[number - len(program.inputs)])
-        waiting += [operand for operand in operands if operand not in names]
+        if number >= len(program.inputs):
+            operands = operands_of(program.instructions[number - len(program.inputs)])
+            waiting += [operand for operand in operands if operand not in names]
     return sorted(found)
 
 
@@ -92,4 +104,4 @@ def indented(lines: Sequence[str], depth: int = 1) -> list[str]:
     return [" " * 4 * depth + line for line in lines]
 
 
-__all__ = ["NAME", "compiled", "indented", "instructions", "name_of"]
+__all__ = ["NAME", "compiled", "indented", "instructions", "name_of", "needed"]

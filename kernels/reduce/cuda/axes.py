@@ -133,7 +133,7 @@ def nest(
         shape: the lengths in which all arrays are looked at.
         line_axes: those of the lines.
         arrays: for each array its element steps along all axes, 0 where it does not change. The first one's
-            memory order decides which axis is innermost.
+            memory order decides which axis is innermost; where that is repeated, the next one's.
         itemsize: bytes of the first array's elements.
     """
     found = []
@@ -142,7 +142,7 @@ def nest(
             steps = tuple(array[place] for array in arrays)
             found.append((Axis(length, steps), place in line_axes))
     # What is repeated counts as far apart: it is no direction to read along.
-    found.sort(key=lambda pair: (pair[0].steps[0] == 0, abs(pair[0].steps[0])))
+    found.sort(key=lambda pair: [(step == 0, abs(step)) for step in pair[0].steps])
     sides: tuple[list[Axis], list[Axis]] = ([], [])
     for axis, of_line in found:
         side = sides[of_line]

@@ -93,3 +93,60 @@ def cut(
 
 CONFIGS: list[Config] = [{"tile": 4, "parts": True}, {"tile": 2, "parts": True}, {"tile": 8, "parts": True}]
 """What tuning may choose from: tiles of the model's size, half and twice that."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Lines that stay in registers.
+
+    Attributes:
+        bk, br: lines of a program, and the power of two that holds a line.
+        warps: of a program.
+    """
+
+    bk: int
+    br: int
+    warps: int
+
+
+_SEGMENT = 64  # bytes read beside each other at least: two sectors of the L2 cache
+_MOST_WARPS = 32
+WHOLE = 16
+"""Elements that a thread keeps of each array, where the model has its way: 4 loads of 16 bytes in float32. Up to
+2048 elements a program of 4 warps takes several lines, beyond them it has up to 32 warps."""
+
+
+def whole(lines: int, length: int, rows: bool, itemsize: int, each: int = WHOLE) -> Tile | None:
+    """Tiles that hold lines to their end; None where a line is too long for the registers of 1024 threads.
+
+    Args:
+        lines, length, rows, itemsize: as in `cut`.
+        each: elements of a thread.
+    """
+    br = power_of_two(length)
+    tile = _THREADS * each
+    bk = max(1, tile // br)
+    if not rows:
+        bk = max(bk, _SEGMENT // itemsize)
+    bk = min(bk, power_of_two(lines))
+    warps = max(WARPS, bk * br // (32 * each))
+    return Tile(bk, br, warps) if warps <= _MOST_WARPS else None
+
+
+def again(lines: int, length: int, rows: bool, itemsize: int, device: Device) -> tuple[Tile, int]:
+    """Tiles for lines that are read twice, and how many programs.
+
+    The second time a line should come from the L2 cache: no more lines are on the way than fill half of it,
+    so each has a program of many warps, and a program takes one block of lines after the other.
+    """
+    warps = _MOST_WARPS // 2
+    tile = 32 * warps * WHOLE
+    br = min(power_of_two(length), tile)
+    bk = max(1, tile // br)
+    if not rows:
+        bk = _SEGMENT // itemsize
+        br = min(power_of_two(length), tile // bk)
+    bk = min(bk, power_of_two(lines))
+    resident = device.l2_bytes // 2 // max(1, bk * length * itemsize * device.multiprocessors)
+    programs = device.multiprocessors * max(1, min(2, resident))
+    return Tile(bk, br, warps), min(programs, ceil_div(lines, bk))
