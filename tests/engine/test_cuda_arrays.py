@@ -145,9 +145,7 @@ def test_numpy_never_gets_the_numbers_unasked() -> None:
 
 def test_what_no_cuda_kernel_computes_is_refused() -> None:
     x = kw.array([1.0, 2.0], dtype="float32", device="cuda")
-    with pytest.raises(NoKernelError, match=r"no CUDA kernel supports exp.*nothing is copied to the CPU"):
-        kw.exp(x)
-    with pytest.raises(NoKernelError, match="no CUDA kernel supports toy"):
+    with pytest.raises(NoKernelError, match=r"no CUDA kernel supports toy.*nothing is copied to the CPU"):
         call(TOY, (x._tensor.double(), x._tensor.double()))
 
 
