@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
 from threading import RLock
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from ..op import Specs
 from .build import compile_variant, is_interpreted
 from .clock import Clock, EventClock
 from .device import facts, missing_reason, number
-from .step import ALIGNMENT, Arg, Descriptor, Step, Variant, Workspace, variant
+from .step import ALIGNMENT, Arg, Descriptor, Step, Table, Variant, Workspace, variant
 
 if TYPE_CHECKING:
     from .aot import Code
@@ -131,6 +132,19 @@ class TorchRuntime:
     def _new_zeros(self, shape: tuple[int, ...], dtype: str, index: int) -> Any:
         return self._torch.zeros(shape, dtype=torch_dtype(dtype), device=f"cuda:{index}")
 
+    def table(self, numbers: Sequence[int], index: int) -> Any:
+        """A tensor of 64-bit numbers on a device.
+
+        Raises:
+            DeviceError: while a graph is captured: numbers cannot be brought there then.
+        """
+        if self._capturing is not None and self._capturing():
+            raise DeviceError(
+                "a launch with a table of addresses was not prepared before the capture of a CUDA graph; "
+                "call launch.prepare(tensors, workspaces), or launch it once, before capturing."
+            )
+        return self._torch.tensor(list(numbers), dtype=self._torch.int64).to(f"cuda:{index}")
+
     def empty(self, shape: tuple[int, ...], dtype: Any, device: str) -> Any:
         """An uninitialised row-major tensor on a device that a spec names."""
         return self._torch.empty(shape, dtype=dtype, device=device)
@@ -206,6 +220,8 @@ class CudaLaunch:
         self._interpreted = any(is_interpreted(step.fn) for step in self.steps)
 
     def __call__(self, *tensors: Any) -> None:
+        if not self.steps:
+            return
         if self._interpreted:
             self._interpret(tensors)
             return
@@ -256,7 +272,9 @@ class CudaLaunch:
 
     def chosen(self, aligned: tuple[bool, ...]) -> tuple[Step, ...]:
         """The steps for tensors of which each one is, or is not, at an address that is a multiple of 16."""
-        described = {d.index for step in self.steps for d in step.descriptors()}
+        described: set[Any] = {d.index for step in self.steps for d in step.descriptors()}
+        tables = [table for step in self.steps for table in step.tables() if table.aligned]
+        described |= {n.index for table in tables for n in table.numbers if isinstance(n, Arg)}
         odd = [index for index in described if isinstance(index, int) and not aligned[index]]
         if not odd:
             return self.steps
@@ -315,7 +333,7 @@ class CudaLaunch:
         from .driver import bound
 
         kernel = loaded(variant(step, self.specs, aligned), index)
-        values = []
+        values, kept = [], list[Any]()
         for name in step.fn.arg_names:
             value = step.args[name]
             if isinstance(value, Arg):
@@ -326,8 +344,13 @@ class CudaLaunch:
                 shape, strides = value.extent(self.specs)
                 at = pieces[id(value.index)] if isinstance(value.index, Workspace) else pointers[value.index]
                 value = (at, shape, strides, value.block)
+            elif isinstance(value, Table):
+                # The launch holds on to it, as it does to nothing else.
+                kept.append(runtime().table(value.filled(pointers), index))
+                value = kept[-1].data_ptr()
             values.append(value)
-        return bound(kernel, step.grid, values)
+        go = bound(kernel, step.grid, values)
+        return partial(_with, kept, go) if kept else go
 
     def _interpret(self, tensors: Sequence[Any], given: Sequence[Any] | None = None) -> None:
         """Run the steps in Triton's interpreter, over tensors on the CPU."""
@@ -341,6 +364,8 @@ class CudaLaunch:
                     value = tensors[value.index]
                 elif isinstance(value, Workspace):
                     value = held[id(value)]
+                elif isinstance(value, Table):
+                    value = run.table(value.filled([0 if t is None else t.data_ptr() for t in tensors]), 0)
                 elif isinstance(value, Descriptor):
                     from triton.tools.tensor_descriptor import TensorDescriptor
 
@@ -351,6 +376,11 @@ class CudaLaunch:
                     value = TensorDescriptor(base, list(shape), list(strides), list(value.block))
                 values[name] = value
             run.interpret(step, values)
+
+
+def _with(kept: Sequence[Any], go: Callable[[int], None], stream: int) -> None:
+    """A launch of something that has to be held on to."""
+    go(stream)
 
 
 def launcher(specs: Specs, *steps: Step, otherwise: Callable[[], Sequence[Step]] | None = None) -> CudaLaunch:

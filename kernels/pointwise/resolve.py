@@ -22,6 +22,7 @@ class Resolved(NamedTuple):
         axes: the reduced ones.
         strides: byte strides over `shape` of each operand, inputs then outputs.
         arrays: for each operand, the number of its array in the call.
+        starts: of each operand, the byte of its array at which it starts; none where all start at 0.
     """
 
     program: Program
@@ -29,6 +30,7 @@ class Resolved(NamedTuple):
     axes: tuple[int, ...]
     strides: tuple[tuple[int, ...], ...]
     arrays: tuple[int, ...]
+    starts: tuple[int, ...] = ()
 
 
 def resolved(op_name: str, program_of: ProgramOf, specs: Specs, attrs: Attrs) -> Resolved | str:

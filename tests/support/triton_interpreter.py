@@ -160,6 +160,7 @@ class InterpreterRuntime:
         self.guard, self.backwards = guard, backwards
         self.steps: list[Step] = []
         self.zeros: list[Any] = []
+        self.kept: list[Any] = []
 
     def workspace(self, piece: Workspace, index: int) -> Any:
         import torch
@@ -171,6 +172,14 @@ class InterpreterRuntime:
             # What another kernel has left there: bytes that are NaN in every floating-point dtype.
             made.view(torch.uint8).reshape(-1).fill_(0xFF)
         self.guard.add(made)
+        return made
+
+    def table(self, numbers: Sequence[int], index: int) -> Any:
+        import torch
+
+        made = torch.tensor(list(numbers), dtype=torch.int64)
+        self.guard.regions.append(_Region(made, False))
+        self.kept.append(made)
         return made
 
     def interpret(self, step: Step, values: Mapping[str, Any]) -> None:
@@ -293,6 +302,11 @@ class StandIn:
     def workspace(self, piece: Workspace, index: int) -> Any:
         made = self.empty(piece.shape, cuda_launch.torch_dtype(piece.dtype), "cuda:0")
         return made.zero_() if piece.zero else made
+
+    def table(self, numbers: Sequence[int], index: int) -> Any:
+        import torch
+
+        return torch.tensor(list(numbers), dtype=torch.int64)
 
     def interpret(self, step: Step, values: Mapping[str, Any]) -> None:
         def launch() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
 
 from ...cuda.device import facts
@@ -10,7 +9,6 @@ from ...cuda.launch import CudaLaunch, launcher
 from ...cuda.step import Step, is_wide
 from ...op import Specs
 from ..nest import nest
-from ..program import Program
 from ..resolve import Resolved
 from . import flat, rows, tiles
 
@@ -24,29 +22,24 @@ def steps_of(found: Resolved, specs: Specs) -> list[Step]:
     """Its steps."""
     device = facts(next(spec.device for spec in specs if spec.present))
     wide = is_wide(*specs) or prod(found.shape) + 2**20 >= 2**31
-    program, shape, axes, strides, arrays = found
-    if program.by_rows:
-        plan = rows.row_plan(program, shape, axes, strides, device.multiprocessors)
-        return [rows.step_of(plan, arrays, wide)]
-    return [_pointwise(program, shape, strides, arrays, wide, device.multiprocessors)]
+    if found.program.by_rows:
+        plan = rows.row_plan(found.program, found.shape, found.axes, found.strides, device.multiprocessors)
+        return [rows.step_of(plan, found.arrays, wide)]
+    return [_pointwise(found, wide, device.multiprocessors)]
 
 
-def _pointwise(
-    program: Program,
-    shape: Sequence[int],
-    strides: Sequence[Sequence[int]],
-    arrays: Sequence[int],
-    wide: bool,
-    multiprocessors: int,
-) -> Step:
-    inputs, operands = len(program.inputs), len(strides)
-    loops = nest(shape, strides, [*range(inputs, operands), *range(inputs)])
+def _pointwise(found: Resolved, wide: bool, multiprocessors: int) -> Step:
+    program, operands = found.program, len(found.strides)
+    inputs = len(program.inputs)
+    loops = nest(found.shape, found.strides, [*range(inputs, operands), *range(inputs)])
+    if found.starts:
+        loops.starts = [a + b for a, b in zip(loops.starts, found.starts, strict=True)]
     form = flat.form_of(program, loops)
     if form.depth:
         tiled = tiles.tiling(program, loops, multiprocessors)
         if tiled is not None:
-            return tiles.step_of(tiled, loops, arrays, wide)
-    return flat.step_of(form, loops, arrays, wide, multiprocessors)
+            return tiles.step_of(tiled, loops, found.arrays, wide)
+    return flat.step_of(form, loops, found.arrays, wide, multiprocessors)
 
 
 def problem(found: Resolved, specs: Specs) -> str | None:
