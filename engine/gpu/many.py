@@ -144,10 +144,8 @@ def units(calls: Sequence[Call]) -> Iterator[Unit]:
 
 def problem(program: Program, groups: Sequence[Sequence[TensorSpec]], shared: Sequence[int]) -> str | None:
     """Why calls cannot be one launch; None when they can. As `kernels.pointwise.cuda.many.many_problem`."""
-    try:
-        from ...kernels.pointwise.cuda import many
-    except ImportError:
-        return "nothing launches many"
+    from ...kernels.pointwise.cuda import many
+
     found: str | None = many.many_problem(program, [tuple(specs) for specs in groups], shared)
     return found
 
