@@ -116,19 +116,19 @@ def test_what_another_call_of_the_launch_reads_is_not_written_in_it() -> None:
 
 def test_memory_that_ends_with_one_call_is_not_the_next_ones_result() -> None:
     def f(xs: Any) -> Any:
-        halves = [kw.cumsum(x, axis=0) for x in xs]
-        return [
-            kw.astype(h * 2.0, "float64") if hasattr(kw, "astype") else (h * 2.0).astype("float64")
-            for h in halves
-        ]
+        made = []
+        for x in xs:
+            t = kw.tanh(kw.cumsum(x, axis=0)).astype("float64")
+            made += [t, kw.concat([t * 3.0, t * 3.0])]
+        return made
 
     one, other, plan = both(f, [there(64) for _ in range(4)])
     assert one == other
-    assert groups_of(plan) == [4]
     (group,) = [step for step in plan.steps if len(step.calls) == 4]
     written = [p.buffer for c in group.calls for p in c.outputs]
-    read = [p.buffer for c in group.calls for p in c.inputs]
+    read = [p.buffer for c in group.calls for p in c.inputs if p is not None]
     spans = [(b.offset, b.offset + b.size(256)) for b in (*written, *read) if b.kind == "arena"]
+    assert len(spans) >= 8
     for i, (low, high) in enumerate(spans):
         assert all(high <= start or end <= low for start, end in spans[i + 1 :])
 
