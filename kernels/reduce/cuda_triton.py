@@ -10,7 +10,6 @@ numbers in float32, integers in int64. No share of a roof has been measured yet:
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +24,7 @@ from ..registry import kernel
 from .axes import axes_of
 from .cuda import plan
 from .cuda.axes import Nest, nest, row_major_steps, steps_of
+from .cuda.numbers import float64_bits
 from .cuda.reduce_kernels import reduced
 from .op import REDUCTIONS
 
@@ -85,12 +85,6 @@ def nothing(kind: str, dtype: str) -> float | int:
     return 1 if kind in ("prod", "all") else 0
 
 
-def float64_bits(number: float) -> int:
-    """The bits of a float64 as an integer: how a kernel gets a number that need not be a float32."""
-    bits: int = struct.unpack("<q", struct.pack("<d", number))[0]
-    return bits
-
-
 def nest_of(specs: Specs, attrs: Attrs) -> Nest:
     """x, the result, and the places in a row-major x along the axes that are reduced."""
     x, out = specs
@@ -143,7 +137,7 @@ def constants(kind: Kind, dtype: str, found: Nest, cut: plan.Cut) -> dict[str, A
         "PLACE": _TYPES[place_type(found)],
         "BK": cut.bk,
         "BR": cut.br,
-        "PARTS": cut.most_parts,
+        "PARTS": cut.together,
         "ROWS": found.rows,
         "WIDE": found.wide,
     }
