@@ -28,7 +28,7 @@ from .cuda.numbers import float64_bits
 from .cuda.reduce_kernels import reduced
 from .op import REDUCTIONS
 
-_TYPES = {"float32": tl.float32, "float64": tl.float64, "int32": tl.int32, "int64": tl.int64}
+TYPES = {"float32": tl.float32, "float64": tl.float64, "int32": tl.int32, "int64": tl.int64}
 _SIZES = {"float32": 4, "float64": 8, "int32": 4, "int64": 8}
 _MOST = {"int32": 2**31, "int64": 2**63}
 
@@ -133,13 +133,14 @@ def constants(kind: Kind, dtype: str, found: Nest, cut: plan.Cut) -> dict[str, A
     return {
         "KIND": kind.name,
         "EMPTY": nothing(kind.name, state),
-        "TYPE": _TYPES[state],
-        "PLACE": _TYPES[place_type(found)],
+        "TYPE": TYPES[state],
+        "PLACE": TYPES[place_type(found)],
         "BK": cut.bk,
         "BR": cut.br,
         "PARTS": cut.together,
         "ROWS": found.rows,
         "WIDE": found.wide,
+        "STAGES": cut.stages,
     }
 
 
@@ -159,7 +160,8 @@ def _bind(op: str, specs: Specs, attrs: Attrs, config: Config) -> CudaLaunch:
         "ENDING": kind.ending,
     }
     grid = (-(-found.lines // cut.bk) * cut.parts,)
-    return launcher(specs, Step(reduced, grid, args, warps=cut.warps, stages=1, any_int=True))
+    step = Step(reduced, grid, args, warps=cut.warps, stages=1, registers=cut.registers, any_int=True)
+    return launcher(specs, step)
 
 
 def _register(op: str) -> None:

@@ -36,7 +36,7 @@ def statistics(
     m_k0, m_k1, m_k2, m_k3, s_k0, s_k1, s_k2, s_k3, TYPE: tl.constexpr, K_AXES: tl.constexpr,
     R_AXES: tl.constexpr, K_UNIT: tl.constexpr, R_UNIT: tl.constexpr, X_UNIT: tl.constexpr,
     M_UNIT: tl.constexpr, S_UNIT: tl.constexpr, BK: tl.constexpr, BR: tl.constexpr, PARTS: tl.constexpr,
-    ROWS: tl.constexpr, WIDE: tl.constexpr, CENTRED: tl.constexpr,
+    ROWS: tl.constexpr, WIDE: tl.constexpr, STAGES: tl.constexpr, CENTRED: tl.constexpr,
 ):
     """mean and 1 / sqrt(var + eps) of each line; running statistics, where given, of as many channels.
 
@@ -57,7 +57,7 @@ def statistics(
     begin, end = part_of(part, share, length, BR, PARTS, WIDE)
     a, b, c = read(
         x, at_line, k, k_ok, begin, end, shift, r_n0, r_n1, r_n2, x_r0, x_r1, x_r2, x_r3, None, None, None,
-        None, kind, 0, TYPE, tl.int32, R_AXES, R_UNIT, X_UNIT, 1, BK, BR, ROWS, WIDE,
+        None, kind, 0, TYPE, tl.int32, R_AXES, R_UNIT, X_UNIT, 1, BK, BR, ROWS, WIDE, STAGES,
     )
     if PARTS > 1:
         a, b, c, last = merged(
@@ -181,7 +181,7 @@ def pair_sums(
     K_UNIT: tl.constexpr, R_UNIT: tl.constexpr, G_UNIT: tl.constexpr, X_UNIT: tl.constexpr,
     Y_UNIT: tl.constexpr, W_UNIT: tl.constexpr, M_UNIT: tl.constexpr, S_UNIT: tl.constexpr,
     F_UNIT: tl.constexpr, BK: tl.constexpr, BR: tl.constexpr, PARTS: tl.constexpr, ROWS: tl.constexpr,
-    WIDE: tl.constexpr,
+    WIDE: tl.constexpr, STAGES: tl.constexpr,
 ):
     """Over each line the sums of g and of g xhat; g = dy weight, the weight along places, or None.
 
@@ -205,7 +205,7 @@ def pair_sums(
     begin, end = part_of(part, share, length, BR, PARTS, WIDE)
     a = tl.zeros((BK, BR) if ROWS else (BR, BK), TYPE)
     b = a
-    for start in range(begin, end, BR):
+    for start in tl.range(begin, end, BR, num_stages=STAGES):
         r = numbered(start, BR, WIDE)
         r_ok = r < end
         i0, i1, i2, i3 = apart(r, r_n0, r_n1, r_n2, R_AXES, R_UNIT)

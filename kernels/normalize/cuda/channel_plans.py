@@ -114,7 +114,7 @@ def _step(
         **args,
     }
     grid = (max(1, ceil_div(found.lines, cut.bk)) * programs,)
-    return Step(fn, grid, every, warps=cut.warps, stages=1, any_int=True)
+    return Step(fn, grid, every, warps=cut.warps, stages=1, registers=cut.registers, any_int=True)
 
 
 def _scratch(found: Nest, cut: plan.Cut, dtype: str, numbers: int) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def _scratch(found: Nest, cut: plan.Cut, dtype: str, numbers: int) -> dict[str, 
     if cut.parts > 1:
         args |= {name: Workspace((cut.parts, found.lines), dtype) for name in names[:numbers]}
         args["arrivals"] = Workspace((ceil_div(found.lines, cut.bk),), "int32", zero=True)
-    return {**args, "parts": cut.parts, "PARTS": cut.together}
+    return {**args, "parts": cut.parts, "PARTS": cut.together, "STAGES": cut.stages}
 
 
 def _cut(call: Call, found: Nest, numbers: int, config: Config) -> plan.Cut:
@@ -244,7 +244,7 @@ def _sums_step(
         arrays["w"] = call.parameter("weight")
     found = call.nest(line, arrays)
     # Two sums, and room for what is read: up to three arrays.
-    cut = _cut(call, found, 5, config)
+    cut = _cut(call, found, 3, config)
     more = {
         "weight": None,
         "dweight": None,

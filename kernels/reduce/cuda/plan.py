@@ -26,9 +26,11 @@ PROGRAMS = 8
 _LINE_BYTES = 128  # read beside each other where neighbouring threads have neighbouring lines
 MOST_PARTS = 2048
 _STATES = 8  # that each thread of the last program puts together at a time
+_COLUMN_REGISTERS = 24  # of a thread for states, where programs of so many warps are to be two at a time
+_COLUMN_STAGES = 3
 _COLUMN_WARPS = 16
 """Of a program that reads parts of neighbouring lines: a quarter as many states are then put together, by
-four times the threads."""
+four times the threads. What their registers have no room for is on the way to shared memory."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Cut:
         parts: programs to a line.
         share: tiles that each of them reads.
         warps: of a program.
+        stages: tiles on the way to shared memory at a time; 1 for tiles that go to registers.
+        registers: the most that a thread may have, or None.
     """
 
     bk: int
@@ -47,6 +51,8 @@ class Cut:
     parts: int
     share: int
     warps: int = WARPS
+    stages: int = 1
+    registers: int | None = None
 
     @property
     def together(self) -> int:
@@ -79,7 +85,9 @@ def cut(
         config: `tile` scales the tile, a power of two; `parts` of False leaves lines whole.
         device: which it is for.
     """
-    lanes = power_below(min(_BYTES // itemsize, 4 * _REGISTERS // state_bytes))
+    lanes = power_below(
+        min(_BYTES // itemsize, 4 * (_REGISTERS if rows else _COLUMN_REGISTERS) // state_bytes)
+    )
     lanes = max(1, lanes * config["tile"] // 4)
     tile = _THREADS * lanes
     if rows:
@@ -88,16 +96,18 @@ def cut(
     else:
         bk = min(power_of_two(lines), max(_LINE_BYTES // itemsize, tile // power_of_two(length)))
         br = min(max(tile // bk, 1), power_of_two(length))
-    warps, programs = WARPS, PROGRAMS
+    warps, programs, stages = WARPS, PROGRAMS, 1
     blocks = max(1, ceil_div(lines, bk))
     if not rows and config["parts"] and blocks < PROGRAMS * device.multiprocessors // 4:
-        warps, programs = _COLUMN_WARPS, PROGRAMS * WARPS // _COLUMN_WARPS
+        warps, programs, stages = _COLUMN_WARPS, PROGRAMS * WARPS // _COLUMN_WARPS, _COLUMN_STAGES
         br = min(br * warps // WARPS, power_of_two(length))
+    # Two such programs at a time; what is computed in 64 bits would not fit so few registers.
+    registers = 65536 // (2 * 32 * warps) if stages > 1 and itemsize < 8 else None
     tiles, parts = ceil_div(length, br), 1
     if config["parts"] and blocks < programs * device.multiprocessors // 2:
         parts = max(1, min(programs * device.multiprocessors // blocks, tiles, MOST_PARTS))
     share = max(1, ceil_div(tiles, parts))
-    return Cut(bk, br, max(1, ceil_div(tiles, share)), share, warps)
+    return Cut(bk, br, max(1, ceil_div(tiles, share)), share, warps, stages, registers)
 
 
 def elementwise(lines: int, length: int, rows: bool, itemsize: int, vector: int, device: Device) -> Cut:
@@ -119,8 +129,8 @@ def elementwise(lines: int, length: int, rows: bool, itemsize: int, vector: int,
     return Cut(bk, br, max(1, ceil_div(tiles, share)), share)
 
 
-CONFIGS: list[Config] = [{"tile": 4, "parts": True}, {"tile": 2, "parts": True}, {"tile": 8, "parts": True}]
-"""What tuning may choose from: tiles of the model's size, half and twice that."""
+CONFIGS: list[Config] = [{"tile": 4, "parts": True}, {"tile": 4, "parts": False}]
+"""What tuning may choose from: lines in parts where the model would have them so, or whole all the same."""
 
 
 @dataclass(frozen=True)

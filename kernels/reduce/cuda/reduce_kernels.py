@@ -108,7 +108,7 @@ def read(
     x, at_line, k, k_ok, begin, end, shift, r_n0, r_n1, r_n2, x_r0, x_r1, x_r2, x_r3, w_r0, w_r1, w_r2, w_r3,
     KIND: tl.constexpr, EMPTY: tl.constexpr, TYPE: tl.constexpr, PLACE: tl.constexpr, R_AXES: tl.constexpr,
     R_UNIT: tl.constexpr, X_UNIT: tl.constexpr, W_UNIT: tl.constexpr, BK: tl.constexpr, BR: tl.constexpr,
-    ROWS: tl.constexpr, WIDE: tl.constexpr,
+    ROWS: tl.constexpr, WIDE: tl.constexpr, STAGES: tl.constexpr,
 ):
     """The states of BK lines after their places from `begin` to `end`.
 
@@ -116,9 +116,10 @@ def read(
         x, at_line: the array, and the offset of each line's first element in it.
         shift: what is taken off each line's elements before they count as moments.
         w_r0...: steps by which a place counts, for the kinds that find one.
+        STAGES: tiles on the way to shared memory, where more than 1.
     """
     a, b = started(KIND, EMPTY, BK, BR, ROWS, TYPE, PLACE)
-    for first in range(begin, end, BR):
+    for first in tl.range(begin, end, BR, num_stages=STAGES):
         r = numbered(first, BR, WIDE)
         i0, i1, i2, i3 = apart(r, r_n0, r_n1, r_n2, R_AXES, R_UNIT)
         at = beside(at_line, ROWS) + along(
@@ -189,7 +190,7 @@ def reduced(
     KIND: tl.constexpr, ENDING: tl.constexpr, EMPTY: tl.constexpr, TYPE: tl.constexpr, PLACE: tl.constexpr,
     K_AXES: tl.constexpr, R_AXES: tl.constexpr, K_UNIT: tl.constexpr, R_UNIT: tl.constexpr,
     X_UNIT: tl.constexpr, O_UNIT: tl.constexpr, W_UNIT: tl.constexpr, BK: tl.constexpr, BR: tl.constexpr,
-    PARTS: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
+    PARTS: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr, STAGES: tl.constexpr,
 ):
     """out[k] = the reduction of x[k, :].
 
@@ -216,7 +217,7 @@ def reduced(
     begin, end = part_of(part, share, length, BR, PARTS, WIDE)
     a, b, c = read(
         x, at_line, k, k_ok, begin, end, shift, r_n0, r_n1, r_n2, x_r0, x_r1, x_r2, x_r3, w_r0, w_r1, w_r2,
-        w_r3, KIND, EMPTY, TYPE, PLACE, R_AXES, R_UNIT, X_UNIT, W_UNIT, BK, BR, ROWS, WIDE,
+        w_r3, KIND, EMPTY, TYPE, PLACE, R_AXES, R_UNIT, X_UNIT, W_UNIT, BK, BR, ROWS, WIDE, STAGES,
     )
     if PARTS > 1:
         a, b, c, last = merged(
