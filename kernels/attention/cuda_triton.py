@@ -49,8 +49,9 @@ def _register(
         p, device = problem_of(specs, attrs), facts(specs[0].device)
         if isinstance(p, str):
             return p
-        if not boxes:
-            return None
+        reason = choices.width_problem(p, grad, unit or p.dtype)
+        if reason is not None or not boxes:
+            return reason
         if not device.has_tma:
             return f"needs the bulk copy engine, which sm_{device.capability} has not"
         return box_problem(p, _BOXES[op])

@@ -30,6 +30,7 @@ from ...matmul.cuda.tile_kernels import whole
 from .shared_kernels import (
     LOG2E,
     added,
+    again,
     batch_at,
     block_of,
     features,
@@ -45,17 +46,20 @@ from .shared_kernels import (
 
 @triton.jit
 def swept_keys(
-    dq, q, g, k, v, mask, lse, delta, last, edge, b_k, head_k, b_v, head_v, at_k, at_v, at_m, i, rows_ok,
-    keys, e, ev, c, k_r, k_c, v_r, v_c, m_r, m_c,
-    BN: tl.constexpr, E: tl.constexpr, EV: tl.constexpr, CAUSAL: tl.constexpr, MASK: tl.constexpr,
-    BY_ROWS: tl.constexpr, M_UNIT: tl.constexpr, K_UNIT: tl.constexpr, V_UNIT: tl.constexpr,
-    WHOLE_E: tl.constexpr, WHOLE_EV: tl.constexpr, BOXES: tl.constexpr, PRECISION: tl.constexpr,
+    dq, q, g, from_q, from_g, k, v, mask, lse, delta, last, edge, b_k, head_k, b_v, head_v, at_q, at_g, at_k,
+    at_v, at_m, top, i, rows_ok, rows, keys, e, ev, c, q_r, q_c, g_r, g_c, k_r, k_c, v_r, v_c, m_r, m_c,
+    BM: tl.constexpr, BN: tl.constexpr, E: tl.constexpr, EV: tl.constexpr, CAUSAL: tl.constexpr,
+    MASK: tl.constexpr, BY_ROWS: tl.constexpr, M_UNIT: tl.constexpr, Q_UNIT: tl.constexpr, G_UNIT: tl.constexpr,
+    K_UNIT: tl.constexpr, V_UNIT: tl.constexpr, WHOLE_E: tl.constexpr, WHOLE_EV: tl.constexpr,
+    BOXES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dq / scale from the keys up to `last`; from `edge` on, not every row sees them all."""
     for start in tl.range(0, last, BN):
         x = block_of(k, b_k, head_k, start, at_k, keys, e, k_r, k_c, BN, E, K_UNIT, WHOLE_E, BOXES)
         y = block_of(v, b_v, head_v, start, at_v, keys, ev, v_r, v_c, BN, EV, V_UNIT, WHOLE_EV, BOXES)
         j = start + tl.arange(0, BN)[None, :]
+        q = again(from_q, q, at_q, top, rows, e, q_r, q_c, BM, E, Q_UNIT, WHOLE_E, PRECISION)
+        g = again(from_g, g, at_g, top, rows, ev, g_r, g_c, BM, EV, G_UNIT, WHOLE_EV, PRECISION)
         s = multiplied(q, x.T, PRECISION)
         dp = multiplied(g, y.T, PRECISION)
         if MASK != "":
@@ -102,9 +106,9 @@ def slopes_of_queries(
     rows_ok = i < rows
     wide_i, wide_head = i.to(tl.int64), head.to(tl.int64)
     ok = within(rows_ok, ev, EV, G_UNIT, WHOLE_EV)
-    at = whole_batch(b, inner, g_o, g_b, G_UNIT) + wide_head * step_of(g_h, G_UNIT)
+    at_g = whole_batch(b, inner, g_o, g_b, G_UNIT) + wide_head * step_of(g_h, G_UNIT)
     of_g = (wide_i * step_of(g_r, G_UNIT))[:, None] + features(g_c, EV, G_UNIT)
-    y = tl.load(g + (at + of_g), mask=ok, other=0.0)
+    y = tl.load(g + (at_g + of_g), mask=ok, other=0.0)
     ok = within(rows_ok, ev, EV, O_UNIT, WHOLE_EV)
     at = whole_batch(b, inner, o_o, o_b, O_UNIT) + wide_head * step_of(o_h, O_UNIT)
     of_o = (wide_i * step_of(o_r, O_UNIT))[:, None] + features(o_c, EV, O_UNIT)
@@ -122,9 +126,9 @@ def slopes_of_queries(
     tl.store(stats + of_stats, lse, mask=rows_ok)
     tl.store(stats + (of_stats + tl.cast(units, tl.int64) * room), delta, mask=rows_ok)
 
-    at = whole_batch(b, inner, q_o, q_b, Q_UNIT) + wide_head * step_of(q_h, Q_UNIT)
+    at_q = whole_batch(b, inner, q_o, q_b, Q_UNIT) + wide_head * step_of(q_h, Q_UNIT)
     of_q = (wide_i * step_of(q_r, Q_UNIT))[:, None] + features(q_c, E, Q_UNIT)
-    x = tl.load(q + (at + of_q), mask=within(rows_ok, e, E, Q_UNIT, WHOLE_E), other=0.0)
+    x = tl.load(q + (at_q + of_q), mask=within(rows_ok, e, E, Q_UNIT, WHOLE_E), other=0.0)
     at_k = whole_batch(b, inner, k_o, k_b, K_UNIT) + tl.cast(head_k, tl.int64) * step_of(k_h, K_UNIT)
     at_v = whole_batch(b, inner, v_o, v_b, V_UNIT) + tl.cast(head_k, tl.int64) * step_of(v_h, V_UNIT)
     at_m = whole_batch(b, inner, m_o, m_b, M_UNIT) + wide_head * step_of(m_h, M_UNIT)
@@ -137,10 +141,11 @@ def slopes_of_queries(
         edge = min(keys, tile * BM + 1) // BN * BN
     slope = tl.zeros((BM, E), tl.float32)
     slope = swept_keys(
-        slope, x, y, k, v, mask, lse, delta, last, edge, b * k_many, head_k * k_heads, b * v_many,
-        head_k * v_heads, at_k, at_v, at_m, i[:, None], rows_ok[:, None], keys, e, ev, c, k_r, k_c, v_r, v_c,
-        m_r, m_c,
-        BN, E, EV, CAUSAL, MASK, BY_ROWS, M_UNIT, K_UNIT, V_UNIT, WHOLE_E, WHOLE_EV, BOXES, PRECISION,
+        slope, x, y, q, g, k, v, mask, lse, delta, last, edge, b * k_many, head_k * k_heads, b * v_many,
+        head_k * v_heads, at_q, at_g, at_k, at_v, at_m, tile * BM, i[:, None], rows_ok[:, None], rows, keys, e,
+        ev, c, q_r, q_c, g_r, g_c, k_r, k_c, v_r, v_c, m_r, m_c,
+        BM, BN, E, EV, CAUSAL, MASK, BY_ROWS, M_UNIT, Q_UNIT, G_UNIT, K_UNIT, V_UNIT, WHOLE_E, WHOLE_EV, BOXES,
+        PRECISION,
     )  # fmt: skip
     at = whole_batch(b, inner, d_o, d_b, D_UNIT) + wide_head * step_of(d_h, D_UNIT)
     of_d = (wide_i * step_of(d_r, D_UNIT))[:, None] + features(d_c, E, D_UNIT)

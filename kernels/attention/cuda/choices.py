@@ -25,41 +25,34 @@ PASSES = {"tf32x3": 3}
 """Products for one: numbers are sums of two, and one of the four products is left out."""
 Tile = tuple[int, int, int, int]
 
-# Forward: (bm, bn, warps, stages) by what moves k and v, what multiplies, and the features of the wider of
-# both. On Hopper, two stages of boxes leave the copy of the next k uncovered, which another block on the
-# multiprocessor hides where registers and shared memory hold two (128 x 64 by 4 warps), and three do not.
+# Forward: (bm, bn, warps, stages) by what moves k and v, what multiplies, and the features of the wider of both,
+# the highest tiles first. On Hopper, two stages of boxes leave the copy of the next k uncovered; another block on
+# the multiprocessor hides that where registers and shared memory hold two (128 x 64 by 4 warps), and three do not.
 FORWARD: dict[tuple[str, str], dict[int, tuple[Tile, ...]]] = {
     ("engine", "half"): {
         64: ((128, 64, 4, 3), (128, 128, 8, 3), (64, 64, 4, 3), (32, 64, 4, 3), (16, 64, 4, 4)),
         128: (
-            (128, 128, 8, 3),
-            (128, 64, 8, 3),
-            (128, 64, 4, 2),
-            (64, 64, 4, 3),
-            (32, 64, 4, 3),
-            (16, 64, 4, 4),
+            (128, 128, 8, 3), (128, 64, 8, 3), (128, 64, 4, 2), (64, 64, 4, 3), (32, 64, 4, 3), (16, 64, 4, 4),
         ),
         256: ((128, 64, 8, 2), (64, 64, 4, 2), (16, 32, 4, 4)),
     },
     ("threads", "half"): {
         64: ((128, 64, 4, 3), (64, 64, 4, 3), (32, 64, 4, 3), (16, 64, 4, 4)),
         128: ((128, 64, 8, 3), (64, 64, 4, 3), (32, 64, 4, 3), (16, 64, 4, 4)),
-        256: ((64, 32, 4, 2), (16, 32, 4, 3)),
+        256: ((64, 32, 8, 2), (16, 32, 4, 3)),
     },
     ("threads", "float32"): {
-        64: ((32, 32, 4, 2), (16, 32, 4, 2)),
-        128: ((16, 32, 4, 2),),
-        256: ((16, 16, 4, 2),),
+        64: ((64, 32, 4, 2), (16, 32, 4, 2)),
+        128: ((32, 32, 4, 2), (16, 32, 4, 2)),
+        256: ((32, 16, 8, 2), (16, 16, 4, 2)),
     },
+    ("threads", "tf32x3"): {64: ((64, 32, 4, 2), (16, 32, 4, 2)), 128: ((16, 32, 4, 2),)},
     ("threads", "tf32"): {
         64: ((64, 32, 4, 2), (16, 32, 4, 2)),
         128: ((64, 32, 8, 2), (16, 32, 4, 2)),
         256: ((16, 16, 4, 2),),
     },
-}
-UNALIGNED: dict[str, Tile] = {"half": (64, 32, 4, 1), "float32": (16, 16, 4, 1), "tf32": (32, 16, 4, 1)}
-"""Where rows are loaded an element at a time: registers and addresses for each element of a step."""
-UNALIGNED_WIDE: dict[str, Tile] = {"half": (32, 16, 4, 1), "float32": (16, 16, 4, 1), "tf32": (16, 16, 4, 1)}
+}  # fmt: skip
 
 # Backward: the tile of `slopes_of_queries` and that of `slopes_of_keys`, (bm, bn, warps, stages) each.
 BACKWARD: dict[tuple[str, str], dict[int, tuple[tuple[Tile, Tile], ...]]] = {
@@ -69,25 +62,47 @@ BACKWARD: dict[tuple[str, str], dict[int, tuple[tuple[Tile, Tile], ...]]] = {
         256: (((64, 32, 4, 3), (32, 64, 8, 3)),),
     },
     ("threads", "half"): {
-        64: (((64, 64, 4, 3), (64, 64, 4, 3)), ((64, 32, 4, 3), (32, 64, 4, 3))),
+        64: (((64, 64, 4, 3), (32, 128, 8, 2)), ((64, 32, 4, 3), (32, 64, 8, 2))),
         128: (((64, 32, 4, 2), (32, 64, 8, 2)),),
         256: (((32, 32, 4, 2), (16, 64, 8, 2)),),
     },
     ("threads", "float32"): {
-        64: (((32, 32, 8, 1), (32, 32, 8, 1)),),
-        128: (((16, 32, 8, 1), (16, 32, 8, 1)),),
-        256: (((16, 16, 8, 1), (16, 16, 8, 1)),),
+        64: (((32, 32, 4, 1), (32, 64, 8, 1)),),
+        128: (((16, 32, 4, 1), (32, 32, 8, 1)),),
+        256: (((16, 32, 8, 1), (16, 16, 8, 1)),),
     },
+    ("threads", "tf32x3"): {64: (((64, 32, 4, 1), (32, 32, 8, 1)),)},
     ("threads", "tf32"): {
         64: (((32, 32, 4, 2), (32, 32, 4, 2)),),
-        128: (((32, 32, 8, 1), (32, 32, 8, 1)),),
+        128: (((32, 32, 8, 1), (16, 32, 8, 1)),),
         256: (((16, 16, 4, 1), (16, 16, 4, 1)),),
     },
 }
-UNALIGNED_GRAD: dict[str, tuple[Tile, Tile]] = {
-    "half": ((32, 32, 4, 1), (32, 32, 4, 1)),
-    "float32": ((16, 16, 4, 1), (16, 16, 4, 1)),
-    "tf32": ((16, 16, 4, 1), (16, 16, 4, 1)),
+
+# Where rows are loaded an element at a time: registers and addresses for each element of a step.
+UNALIGNED: dict[str, dict[int, Tile]] = {
+    "half": {64: (64, 32, 4, 1), 128: (32, 32, 4, 1), 256: (32, 16, 4, 1)},
+    "float32": {64: (16, 16, 4, 1), 128: (16, 16, 4, 1), 256: (16, 16, 4, 1)},
+    "tf32x3": {64: (16, 16, 4, 1), 128: (16, 16, 4, 1)},
+    "tf32": {64: (16, 16, 4, 1), 128: (16, 16, 4, 1), 256: (16, 16, 4, 1)},
+}
+UNALIGNED_GRAD: dict[str, dict[int, tuple[Tile, Tile]]] = {
+    "half": {
+        64: ((32, 32, 4, 1), (32, 32, 4, 1)),
+        128: ((32, 16, 4, 1), (16, 32, 4, 1)),
+        256: ((16, 16, 4, 1), (16, 16, 4, 1)),
+    },
+    "float32": {
+        64: ((16, 16, 4, 1), (16, 16, 4, 1)),
+        128: ((16, 16, 4, 1), (16, 16, 4, 1)),
+        256: ((16, 16, 8, 1), (16, 16, 8, 1)),
+    },
+    "tf32x3": {64: ((16, 16, 4, 1), (16, 16, 4, 1))},
+    "tf32": {
+        64: ((16, 16, 4, 1), (16, 16, 4, 1)),
+        128: ((16, 16, 4, 1), (16, 16, 4, 1)),
+        256: ((16, 16, 4, 1), (16, 16, 4, 1)),
+    },
 }
 
 EXPONENTIALS_A_CLOCK = 16
@@ -133,7 +148,15 @@ def bands(p: Problem, units: int, sharing: int, l2: int) -> int:
 
 
 def _class(unit: str) -> str:
-    return {"bfloat16": "half", "float16": "half", "float32": "float32"}.get(unit, "tf32")
+    return "half" if unit in ("bfloat16", "float16") else unit
+
+
+def width_problem(p: Problem, grad: bool, unit: str) -> str | None:
+    """Why there is no tile for heads of so many features; None where there is."""
+    known = (UNALIGNED_GRAD if grad else UNALIGNED)[_class(unit)]
+    if _width(p) in known:
+        return None
+    return f"keeps both parts of each number in registers, for up to {max(known)} features, not {max(p.e, p.ev)}"
 
 
 def _width(p: Problem) -> int:
@@ -150,12 +173,11 @@ def candidates(p: Problem, grad: bool, unit: str, boxes: bool, device: Device) -
     key, wide = ("engine" if boxes else "threads", _class(unit)), _width(p)
     found: list[Config] = []
     if grad:
-        pairs = BACKWARD[key][wide] if boxes or _aligned(p, True) else (UNALIGNED_GRAD[_class(unit)],)
-        found = [_pair(*pair) for pair in pairs]
+        pairs = BACKWARD[key][wide] if boxes or _aligned(p, True) else (UNALIGNED_GRAD[_class(unit)][wide],)
+        found = [_pair(*pair) for pair in pairs if not _spills(pair[1], boxes, wide, device)]
     else:
-        table = UNALIGNED if wide <= 128 else UNALIGNED_WIDE
-        tiles = FORWARD[key][wide] if boxes or _aligned(p, False) else (table[_class(unit)],)
-        for tile in fitting(p, tiles):
+        tiles = FORWARD[key][wide] if boxes or _aligned(p, False) else (UNALIGNED[_class(unit)][wide],)
+        for tile in fitting(p, tuple(t for t in tiles if not _spills(t, boxes, wide, device))):
             config = _named(tile) | {"splits": 1}
             found.append(config | {"splits": _best_splits(p, config, unit, boxes, device)})
     fitting_ones = [config for config in found if fits(p, grad, config, device)] or found[-1:]
@@ -175,6 +197,13 @@ def fitting(p: Problem, tiles: tuple[Tile, ...]) -> list[Tile]:
     return kept
 
 
+def _spills(tile: Tile, boxes: bool, wide: int, device: Device) -> bool:
+    """Whether the compiler was seen to spill a tile on a chip: tensor memory passes through registers there."""
+    if device.capability < 100:
+        return False
+    return (wide == 128 and tile == (64, 128, 8, 3)) if boxes else tile == (128, 64, 4, 3)
+
+
 def _named(tile: Tile) -> Config:
     return dict(zip(("bm", "bn", "warps", "stages"), tile, strict=True))
 
@@ -186,10 +215,10 @@ def _pair(queries: Tile, keys: Tile) -> Config:
 def unaligned(p: Problem, grad: bool, config: Mapping[str, Any], unit: str) -> Config:
     """What runs where an address turns out to be no multiple of 16 bytes; with the same scratch."""
     if grad:
-        return _pair(*UNALIGNED_GRAD[_class(unit)])
+        return _pair(*UNALIGNED_GRAD[_class(unit)][_width(p)])
     if config["splits"] > 1:
         return {**config, "stages": 1}
-    return _named((UNALIGNED if _width(p) <= 128 else UNALIGNED_WIDE)[_class(unit)]) | {"splits": 1}
+    return _named(UNALIGNED[_class(unit)][_width(p)]) | {"splits": 1}
 
 
 @dataclass(frozen=True)

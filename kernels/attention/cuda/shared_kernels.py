@@ -86,6 +86,27 @@ def block_of(
 
 
 @triton.jit
+def again(
+    x, y, at, first, count, width, row_step, column_step,
+    ROWS: tl.constexpr, WIDTH: tl.constexpr, UNIT: tl.constexpr, WHOLE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """y, the block of rows that `block_of` would load; without tensor cores, loaded anew.
+
+    An operand of multiply-adds takes registers for all terms of a row in each thread. Across a loop, where the
+    compiler would keep it, there is no room for two; `volatile` keeps it from that.
+    """
+    if PRECISION == "ieee":
+        rows = tl.arange(0, ROWS)
+        step = step_of(row_step, UNIT)
+        inside = rows.to(tl.int64)[:, None] * step + features(column_step, WIDTH, UNIT)
+        ok = within(rows < count - first, width, WIDTH, UNIT, WHOLE)
+        from_x = x + (at + tl.cast(first, tl.int64) * step)
+        return tl.load(from_x + inside, mask=ok, other=0.0, volatile=True)
+    else:
+        return y
+
+
+@triton.jit
 def multiplied(x, y, PRECISION: tl.constexpr):
     """x y in float32."""
     if PRECISION == "":
