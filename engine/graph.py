@@ -124,7 +124,7 @@ def _leaf(name: str, **attrs: Any) -> Op:
     return op
 
 
-INPUT = _leaf("input", place=0, label="")
+INPUT = _leaf("input", place=0, label="", of="")
 CONSTANT = _leaf("constant", data=None)
 LEAVES = (INPUT, CONSTANT)
 
@@ -172,9 +172,11 @@ def make_node(
     return node
 
 
-def input_value(place: int, spec: TensorSpec, name: str = "") -> Value:
-    """The graph input number `place`."""
-    return make_node(INPUT, (), {"place": place, "label": name}, "", (dense(spec),)).outputs[0]
+def input_value(place: int, spec: TensorSpec, name: str = "", of: str = "") -> Value:
+    """The graph input number `place`, of the function `of`: nodes of two functions are told apart, so that
+    each has its own lines."""
+    attrs = {"place": place, "label": name, "of": of}
+    return make_node(INPUT, (), attrs, "", (dense(spec),)).outputs[0]
 
 
 def constant_value(array: NDArray[Any], where: str = "", device: str = "cpu") -> Value:

@@ -57,7 +57,7 @@ class Trace:
 
     def input(self, spec: TensorSpec, name: str) -> Tracer:
         """The next input."""
-        value = input_value(self.places, spec, name)
+        value = input_value(self.places, spec, name, self.name)
         self.places += 1
         return Tracer(value, self)
 
@@ -96,7 +96,7 @@ class Trace:
         """Another input, for an array from outside."""
         number = len(self.lifted)
         self.lifted.append(array)
-        return input_value(1_000_000 + number, array.spec, f"captured{number}")
+        return input_value(1_000_000 + number, array.spec, f"captured{number}", self.name)
 
     def _captured_on_gpu(self, array: Any) -> Value:
         """`captured` of an Array on a GPU. As a constant its numbers come to the CPU, where passes look at

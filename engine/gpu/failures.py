@@ -8,7 +8,7 @@ driver next, which need not be the guilty one: the text says so, and how to find
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -25,12 +25,15 @@ _LATE = (
 )
 
 
-def told(call: Call) -> str:
-    """A call in words: `matmul (model.py:12) by matmul/cuda_triton/tiles: f32[2,3]@cuda:0, ... -> ...`."""
+def told(calls: Sequence[Call]) -> str:
+    """A call in words: `matmul (model.py:12) by matmul/cuda_triton/tiles: f32[2,3]@cuda:0, ... -> ...`; of
+    several in one launch the first."""
+    call = calls[0]
+    more = f" and {len(calls) - 1} more in the same launch" if len(calls) > 1 else ""
     inputs = ", ".join("-" if place is None else str(place.spec) for place in call.inputs)
     outputs = ", ".join(str(place.spec) for place in call.outputs)
     line = f" ({call.node.where})" if call.node.where else ""
-    return f"{call.node.op.name}{line} by {call.kernel_id}: {inputs} -> {outputs}"
+    return f"{call.node.op.name}{line} by {call.kernel_id}: {inputs} -> {outputs}{more}"
 
 
 def is_of_device(error: BaseException) -> bool:
@@ -40,8 +43,8 @@ def is_of_device(error: BaseException) -> bool:
 
 
 @contextmanager
-def binding(call: Call) -> Iterator[None]:
-    """What goes wrong inside the block is told with the call that is being bound or compiled.
+def binding(calls: Sequence[Call]) -> Iterator[None]:
+    """What goes wrong inside the block is told with the calls that are being bound or compiled.
 
     Raises:
         NoKernelError: when no CUDA kernel supports the call.
@@ -50,18 +53,21 @@ def binding(call: Call) -> Iterator[None]:
     try:
         yield
     except NoKernelError as error:
-        line = f"{call.node.where}: " if call.node.where else ""
+        where = calls[0].node.where
+        line = f"{where}: " if where else ""
         raise NoKernelError(f"{line}{error}") from None
     except (KernelwrightError, Exception) as error:
-        raise LaunchError(f"{told(call)}: {type(error).__name__} while it was made ready: {error}") from error
+        raise LaunchError(
+            f"{told(calls)}: {type(error).__name__} while it was made ready: {error}"
+        ) from error
 
 
 @contextmanager
-def launching(call: Call, waits: bool) -> Iterator[None]:
-    """What goes wrong inside the block is told with the call that is being launched.
+def launching(calls: Sequence[Call], waits: bool) -> Iterator[None]:
+    """What goes wrong inside the block is told with the calls that are being launched.
 
     Args:
-        call: the call.
+        calls: which, in one launch.
         waits: whether the block waits until it is done, so that the error is its own.
 
     Raises:
@@ -74,7 +80,7 @@ def launching(call: Call, waits: bool) -> Iterator[None]:
     except Exception as error:
         late = "" if waits or not is_of_device(error) else f"\n{_LATE}"
         raise LaunchError(
-            f"{told(call)}: {type(error).__name__} when it was launched: {error}{late}"
+            f"{told(calls)}: {type(error).__name__} when it was launched: {error}{late}"
         ) from error
 
 

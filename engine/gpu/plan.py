@@ -28,6 +28,7 @@ from ..lower import Call, Lowered
 from ..memory import Buffer, Place, lower_bound, place_buffers
 from ..show import plan_text
 from .failures import binding, launching
+from .many import units
 from .memory import LINE, Block, Constants, lines, strided
 from .replay import Replays
 
@@ -60,7 +61,7 @@ class CudaPlan:
         self._prepared = self._dirty = False
         with self.on_device():
             self._take_memory()
-            self.steps = [self._bound(call) for call in self.calls]
+            self.steps = [self._bound(*unit) for unit in units(self.calls)]
             self._take_scratch()
         self.launches = sum(step.launches for step in self.steps)
         self.results = [_slot(place, len(self.specs)) for place in low.outputs]
@@ -93,11 +94,10 @@ class CudaPlan:
                 assert block is not None
                 step.held.append(block.view(offset, TensorSpec(piece.shape, piece.dtype, self.device)))
 
-    def _bound(self, call: Call) -> _Step:
-        with binding(call):
-            launch = call.choice.bind()
-        places = (*call.inputs, *call.outputs)
-        return _Step(call, launch, [None if p is None else self._fixed(p) for p in places], len(self.specs))
+    def _bound(self, calls: Sequence[Call], bind: Callable[[], Any], places: Sequence[Place | None]) -> _Step:
+        with binding(calls):
+            launch = bind()
+        return _Step(calls, launch, [None if p is None else self._fixed(p) for p in places], len(self.specs))
 
     def _fixed(self, place: Place) -> Any:
         """The tensor at a place that never moves; the place itself of an argument or result."""
@@ -129,18 +129,28 @@ class CudaPlan:
         with self._lock, self.on_device():
             self._on_stream()
             slots = [*given, *self.new_results()]
-            for number, step in enumerate(self.steps):
+            numbers = {id(call): number for number, call in enumerate(self.calls)}
+            for step in self.steps:
                 self._launch(step, slots, waits=True)
-                after(number, step.tensors(slots)[len(step.call.inputs) :])
+                for call in step.calls:
+                    after(numbers[id(call)], [self._at(place, slots) for place in call.outputs])
             return self.made(slots)
+
+    def _at(self, place: Place, slots: Tensors) -> Any:
+        """The tensor at a place, with these arguments and new results."""
+        fixed = self._fixed(place)
+        return _viewed(slots[_slot(place, len(self.specs))], place) if fixed is place else fixed
 
     def new_results(self) -> list[Any]:
         """New tensors for the results that get memory of their own."""
         empty = runtime().empty
         return [empty(spec.shape, torch_dtype(spec.dtype), self.device) for spec in self.new_specs]
 
-    def launch_all(self, slots: Tensors) -> None:
+    def launch_all(self, slots: Tensors) -> list[Any]:
         """Launch every step over these arguments and new results, one after the other.
+
+        Returns:
+            What a captured graph of them must hold on to.
 
         Raises:
             LaunchError: naming the call. When it comes while steps are launched, donated arguments may hold
@@ -151,18 +161,18 @@ class CudaPlan:
                 step.prepare(slots)
             self._prepared = True
         waits = self.under.cuda_sync and not runtime().capturing()
-        for step in self.steps:
-            self._launch(step, slots, waits)
+        return [self._launch(step, slots, waits) for step in self.steps]
 
-    def _launch(self, step: _Step, slots: Tensors, waits: bool) -> None:
+    def _launch(self, step: _Step, slots: Tensors, waits: bool) -> Any:
         if self._dirty and self._zeros is not None:
             self._zeros.tensor.zero_()
         self._dirty = True
-        with launching(step.call, waits):
-            step.run(slots)
+        with launching(step.calls, waits):
+            kept = step.run(slots)
             if waits:
                 runtime().synchronize(self.index)
         self._dirty = False
+        return kept
 
     def made(self, slots: Tensors) -> list[Any]:
         """The results, of a call with these arguments and new tensors."""
@@ -201,18 +211,20 @@ class CudaPlan:
 
 
 class _Step:
-    """A call that is bound to its tensors.
+    """A call, or several that are one launch, bound to their tensors.
 
     Attributes:
+        calls: which.
         held: the memory of its launch's workspaces.
         workspaces: of its launch.
         launches: how many kernels it is.
     """
 
-    def __init__(self, call: Call, launch: Any, fixed: list[Any], arguments: int):
-        self.call, self.launch = call, launch
+    def __init__(self, calls: Sequence[Call], launch: Any, fixed: list[Any], arguments: int):
+        self.calls, self.launch = calls, launch
         self.workspaces: tuple[Workspace, ...] = tuple(getattr(launch, "workspaces", ()))
         self.held: list[Any] = []
+        self.within = getattr(launch, "within", None)
         self.launches = 0 if launch is nothing_to_do else _count(launch)
         self._fixed = fixed
         self._moving = [
@@ -220,7 +232,7 @@ class _Step:
         ]
 
     def tensors(self, slots: Tensors) -> list[Any]:
-        """The call's tensors, with these arguments and new results."""
+        """The launch's tensors, with these arguments and new results."""
         if not self._moving:
             return self._fixed
         tensors = self._fixed.copy()
@@ -232,15 +244,13 @@ class _Step:
         """Compile and load whatever is missing."""
         prepare = getattr(self.launch, "prepare", None)
         if prepare is not None:
-            with binding(self.call):
+            with binding(self.calls):
                 prepare(self.tensors(slots), self.held)
 
-    def run(self, slots: Tensors) -> None:
-        """Queue it on the current stream."""
-        if self.workspaces:
-            self.launch.within(self.tensors(slots), self.held)
-        else:
-            self.launch(*self.tensors(slots))
+    def run(self, slots: Tensors) -> Any:
+        """Queue it on the current stream; what a captured graph of it must hold on to."""
+        within = self.within
+        return self.launch(*self.tensors(slots)) if within is None else within(self.tensors(slots), self.held)
 
 
 def _count(launch: Any) -> int:

@@ -121,7 +121,7 @@ class Replays:
                     known = run.empty(spec.shape, torch_dtype(spec.dtype), plan.device)
                 slots.append(known)
         at = tuple([tensor.data_ptr() for tensor in slots])
-        graph = self._graphs.get(at)
+        graph, _ = self._graphs.get(at, (None, None))
         if graph is None and at in self._seen:
             graph = self._captured(at, slots)
         if graph is None:
@@ -141,8 +141,9 @@ class Replays:
     def _captured(self, at: tuple[int, ...], slots: list[Any]) -> Any:
         """A graph of the steps over these tensors; None when they cannot be captured."""
         plan = self.plan
+        kept: list[Any] = []
         try:
-            graph = runtime().captured(plan.index, lambda: plan.launch_all(slots))
+            graph = runtime().captured(plan.index, lambda: kept.extend(plan.launch_all(slots)))
         except (LaunchError, RuntimeError) as error:
             self.why_not = f"it could not be captured: {str(error).splitlines()[0]}"
             dispatch.count_fallback(f"plan of {plan.graph.name}: graph -> launches")
@@ -151,7 +152,7 @@ class Replays:
         self.captures += 1
         while len(self._graphs) >= MOST_GRAPHS:
             self._graphs.popitem(last=False)
-        self._graphs[at] = graph
+        self._graphs[at] = graph, kept
         return graph
 
     def _miss(self, at: tuple[int, ...]) -> None:

@@ -235,16 +235,20 @@ class CudaLaunch:
         else:
             self._run(run, index, tensors)
 
-    def within(self, tensors: Sequence[Any], held: Sequence[Any]) -> None:
-        """The call with given memory for each of its `workspaces`; the device is current."""
+    def within(self, tensors: Sequence[Any], held: Sequence[Any]) -> Any:
+        """The call with given memory for each of its `workspaces`; the device is current.
+
+        Returns:
+            What a captured graph of it must hold on to, such as tables of addresses.
+        """
         if self._interpreted:
             self._interpret(tensors, held)
-            return
+            return None
         run = _runtime or runtime()
         index = self._index
         if index is None:
             index = self._index = run.number(self._device())
-        self._run(run, index, tensors, held)
+        return self._run(run, index, tensors, held)
 
     def prepare(self, tensors: Sequence[Any], held: Sequence[Any]) -> None:
         """All of `within` but the launch: compile and load what is missing. The device is current."""
@@ -254,7 +258,7 @@ class CudaLaunch:
             if key not in self._ready:
                 self._prepare(key, index)
 
-    def _run(self, run: Any, index: int, tensors: Sequence[Any], held: Sequence[Any] | None = None) -> None:
+    def _run(self, run: Any, index: int, tensors: Sequence[Any], held: Sequence[Any] | None = None) -> Ready:
         if held is None:
             held = [run.workspace(piece, index) for piece in self.workspaces] if self.workspaces else ()
         key = tuple([0 if tensor is None else tensor.data_ptr() for tensor in (*tensors, *held)])
@@ -264,6 +268,7 @@ class CudaLaunch:
         stream = run.stream(index)
         for go in ready:
             go(stream)
+        return ready
 
     def chosen(self, aligned: tuple[bool, ...]) -> tuple[Step, ...]:
         """The steps for tensors of which each one is, or is not, at an address that is a multiple of 16."""

@@ -16,11 +16,12 @@ from typing import Any
 from ..cpu.cycles import ceil_div
 from ..cuda.launch import launcher
 from ..cuda.step import Arg, Step, Workspace
+from ..cuda.triton_numbers import floating
 from ..kernel import Launch
 from ..op import Attrs, Specs
 from ..registry import kernel
 from .cuda import dropout_kernels, key_kernels, number_kernels
-from .limits import before, bits_of, joined, word_of
+from .limits import before, joined, word_of
 from .op import FLOATS, INTEGERS, threshold
 
 # Neighbouring blocks of Philox of one thread: 16 bytes of numbers of so many, 8 of single bytes.
@@ -38,11 +39,6 @@ def supports(specs: Specs, attrs: Attrs) -> str | None:
 def groups_of(itemsize: int, warps: int) -> int:
     """Groups of 16 blocks for a program of so many warps."""
     return 32 * warps * _BLOCKS_OF_THREAD[itemsize] // _LANES
-
-
-def floating(value: float, dtype: str) -> float | int:
-    """An argument of a kernel: a launch passes float32, so of float64 the bits."""
-    return bits_of(value) if dtype == "float64" else value
 
 
 def in_tiles(

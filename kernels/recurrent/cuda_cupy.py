@@ -32,7 +32,9 @@ nvrtc.require()
 
 DTYPES = ("float32", "bfloat16", "float16")
 MOST_RANKED = 8192  # sequences that are ranked by their lengths, each compared with each
-_PRODUCT_SHARE = 0.6  # of the rate of the unit, by products of such sizes: an assumption until a GPU is measured
+_PRODUCT_SHARE = (
+    0.6  # of the rate of the unit, by products of such sizes: an assumption until a GPU is measured
+)
 
 
 def _problem(call: Call) -> str | None:
@@ -68,7 +70,7 @@ def supports(call: Call) -> str | None:
 
 
 def _team(call: Call, config: Config) -> Team:
-    team = Team.of(call.shape, config["ug"], config["nt"], facts(call.specs[0].device))
+    team = Team.of(call.shape, config["ug"], config["nt"], config["warps"], facts(call.specs[0].device))
     assert team is not None
     return team
 
@@ -93,7 +95,7 @@ def _register(op: str) -> None:
 
     def configs(specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
         found = teams(Call(op, specs, attrs).shape, facts(specs[0].device))
-        return [{"ug": team.ug, "nt": team.nt} for team in found]
+        return [{"ug": team.ug, "nt": team.nt, "warps": team.warps} for team in found]
 
     def model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
         return _seconds(Call(op, specs, attrs), config)

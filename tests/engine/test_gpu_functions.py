@@ -150,9 +150,7 @@ def test_an_array_on_the_gpu_from_outside_is_a_constant_as_it_was() -> None:
 def test_several_devices_in_one_call_are_refused_with_what_to_write() -> None:
     f = kw.compile(lambda a, b: a["w"] + b)
     x = on_gpu(some(3))
-    with pytest.raises(
-        DeviceError, match=r"arg1 is on the CPU and arg0\['w'\] .*kw.array\(arg1, dev"
-    ):
+    with pytest.raises(DeviceError, match=r"arg1 is on the CPU and arg0\['w'\] .*kw.array\(arg1, dev"):
         f({"w": x}, some(3))
     with pytest.raises(DeviceError, match=r"arg1 is on 'cuda:1' and arg0\['w'\] on 'cuda:0'"):
         f({"w": x}, kw.array(some(3), device="cuda:1"))

@@ -51,7 +51,8 @@ def store(out: Any, result: Any) -> None:
     import torch
 
     name = str(out.dtype).removeprefix("torch.")
-    rounded = np.array(result, dtype=np_dtype(name), order="C", ndmin=1)
+    with np.errstate(all="ignore"):
+        rounded = np.array(result, dtype=np_dtype(name), order="C", ndmin=1)
     if name == "bfloat16":
         wide = torch.from_numpy(rounded.view(np.int16)).view(torch.bfloat16)
     else:

@@ -18,8 +18,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ...cuda.triton_numbers import number
 from ..op import KEEP_BITS
-from .word_kernels import number, place, put, there, words
+from .word_kernels import place, put, there, words
 
 _DROPPED_BITS = tl.constexpr(32 - KEEP_BITS)
 

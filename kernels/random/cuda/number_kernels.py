@@ -26,11 +26,10 @@ import triton
 import triton.language as tl
 
 from ...cpu.vector_math import CONSTANTS
+from ...cuda.triton_numbers import number
 from ..emit import COSINE, SINE
 from ..op import KEEP_BITS, PRECISION
-from .word_kernels import number, philox, place, put, wide, words
-
-__all__ = ["draw", "philox"]
+from .word_kernels import place, put, wide, words
 
 _DROPPED_BITS = tl.constexpr(32 - KEEP_BITS)
 # Bits that are left out of a word of 32, or 64, and what one of the others is worth.

@@ -89,12 +89,3 @@ def there(at, left, UNIT: tl.constexpr):
 def put(out, at, value, left, UNIT: tl.constexpr):
     """Store a tile of numbers, those before `left`."""
     tl.store(out + at, value.to(out.dtype.element_ty), mask=there(at, left, UNIT))
-
-
-@triton.jit
-def number(x, TYPE: tl.constexpr):
-    """A floating-point argument as TYPE: float64 ones come as their bits, since a launch has no others."""
-    if TYPE == tl.float64:  # noqa: SIM300
-        return tl.cast(x, tl.int64).to(tl.float64, bitcast=True)
-    else:
-        return tl.cast(x, TYPE)

@@ -20,7 +20,7 @@ from ...cuda.source import Code
 from ...cuda.step import Workspace, element_strides
 from ...op import Attrs, Specs, get_op
 from ...spec import ABSENT, TensorSpec
-from .teams import GATES, THREADS, TYPES, WARPS, Shape, Team
+from .teams import TYPES, Shape, Team
 
 FILES = ("recurrent/cuda/team.cuh",)
 OUTPUTS = {
@@ -31,6 +31,7 @@ OUTPUTS = {
     "gru_grad": ("dx", "dh0", "dw_ih", "dw_hh", "db_ih", "db_hh"),
     "rnn_grad": ("dx", "dh0", "dw_ih", "dw_hh", "db_ih", "db_hh"),
 }
+THREADS = 256
 _BLOCKS_A_MULTIPROCESSOR = 8  # of the elementwise launches: 2048 threads
 
 
@@ -169,7 +170,12 @@ def _prepare(call: Call, shown: Workspace, w: Weights) -> Part:
 
 
 def _steps(
-    call: Call, team: Team, template: str, argument: str, places: Sequence[Place], values: Callable[[int], Any]
+    call: Call,
+    team: Team,
+    template: str,
+    argument: str,
+    places: Sequence[Place],
+    values: Callable[[int], Any],
 ) -> list[Part]:
     """The cooperative launches of a team, `values(first team)` each."""
     code = Code(
@@ -177,7 +183,7 @@ def _steps(
         files=(*FILES, f"recurrent/cuda/{argument.lower()}.cu"),
         call=template,
         argument=argument,
-        threads=32 * WARPS,
+        threads=32 * team.warps,
         shared=team.shared,
         together=True,
     )
@@ -206,7 +212,12 @@ def forward(call: Call, team: Team) -> ChainLaunch:
         w = _weights(call, aligned)
         names = ("y", "h_n", "c_n", "gates_out", "cells_out")
         places = (
-            *(shown, w.place, of_x, *(call.place(name) for name in ("b_hh", "h0", "c0", "lengths", "resets"))),
+            *(
+                shown,
+                w.place,
+                of_x,
+                *(call.place(name) for name in ("b_hh", "h0", "c0", "lengths", "resets")),
+            ),
             *(call.place(name) for name in names),
         )
 
@@ -366,4 +377,3 @@ def _states_before(call: Call, states: Workspace) -> Part:
 
 
 MAKERS: Mapping[bool, Callable[[Call, Team], ChainLaunch]] = {False: forward, True: backward}
-__all__ = ["GATES", "MAKERS", "Call"]

@@ -1,4 +1,4 @@
-"""The machine code of the random ops on the GPU: vectors to and from memory, nothing through shared memory."""
+"""The machine code of the random ops on the GPU: vectors to and from memory, no shared memory."""
 
 from __future__ import annotations
 
