@@ -82,12 +82,22 @@ LAYOUTS: dict[str, Callable[[], tuple[Any, tuple[int, ...]]]] = {
 }
 
 
-@pytest.mark.parametrize("long", [False, True], ids=["in registers", "by loops"])
-def test_every_layout(long: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if long:
+FORMS = ("in registers", "by loops", "in parts")
+
+
+def forced(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make short rows take a form."""
+    if form != "in registers":
         monkeypatch.setattr(rows, "in_registers", lambda program: 1)
-        monkeypatch.setattr(rows, "_LOOP", 64)
+        monkeypatch.setattr(rows, "_LOOP", 32)
         monkeypatch.setattr(rows, "_COLUMN_TILE", 512)
+        monkeypatch.setattr(rows, "_STEPS_OF_A_PART", 1)
+        monkeypatch.setattr(rows, "_LEAST_STEPS", 2 if form == "in parts" else 1 << 30)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_layout(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    forced(form, monkeypatch)
     for name, make in LAYOUTS.items():
         x, axes = make()
         right(softmax("bfloat16"), (x.astype(np_dtype("bfloat16")),), x.shape, axes, name, backwards=True)
@@ -101,12 +111,11 @@ def test_every_layout(long: bool, monkeypatch: pytest.MonkeyPatch) -> None:
                 right(everything(dtype), (whole, row), x.shape, axes, name)
 
 
-@pytest.mark.parametrize("long", [False, True], ids=["in registers", "by loops"])
-def test_nan_and_infinity_come_through(long: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if long:
-        monkeypatch.setattr(rows, "in_registers", lambda program: 1)
-    x = numbers(6, 19)
-    x[0, 3], x[1, 0], x[2, 18], x[3, 4] = np.nan, np.inf, -np.inf, np.nan
+@pytest.mark.parametrize("form", FORMS)
+def test_nan_and_infinity_come_through(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    forced(form, monkeypatch)
+    x = numbers(6, 190)
+    x[0, 3], x[1, 0], x[2, 18], x[3, 149] = np.nan, np.inf, -np.inf, np.nan
     w = Writer()
     value = w.input("float32")
     w.output(w.reduce_max(value), w.reduce_min(value), w.reduce_sum(value))
@@ -117,7 +126,7 @@ def test_a_row_that_is_not_masked_is_caught(monkeypatch: pytest.MonkeyPatch) -> 
     text_of = row_text.text_of
     w = Writer()
     w.output(w.reduce_max(w.input("float32")))
-    faults = {'float("-inf")': "9.0", "row_ok = row < rows": "row_ok = row < rows + 1"}
+    faults = {'float("-inf")': "9.0", "row_ok = row < count": "row_ok = row < count + 1"}
     for old, new in faults.items():
         monkeypatch.setattr(rows, "text_of", lambda form, a=old, b=new: text_of(form).replace(a, b))
         rows.function.cache_clear()
@@ -173,10 +182,9 @@ def in_place(program: Program, x: Any, y: Any, axes: Any) -> None:
     np.testing.assert_allclose(x, exact, rtol=3e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("long", [False, True])
-def test_an_output_may_lie_where_an_input_lies(long: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if long:
-        monkeypatch.setattr(rows, "in_registers", lambda program: 1)
+@pytest.mark.parametrize("form", FORMS)
+def test_an_output_may_lie_where_an_input_lies(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    forced(form, monkeypatch)
     made = pairs()
     for x, y in (
         (numbers(50, 70), numbers(50, 70, seed=1)),
@@ -185,7 +193,7 @@ def test_an_output_may_lie_where_an_input_lies(long: bool, monkeypatch: pytest.M
         (numbers(70, 50).T, numbers(50, 70, seed=1)),
         (numbers(50, 140)[:, ::2], numbers(50, 1, seed=1)),
     ):
-        if not long:
+        if form == FORMS[0]:
             in_place(made["pointwise"], x.copy(order="K"), y, ())
         for axes in ((0,), (1,)):
             in_place(made["rows"], x.copy(order="K"), y, axes)
@@ -200,6 +208,7 @@ def test_offsets_of_64_bits_give_the_same(monkeypatch: pytest.MonkeyPatch) -> No
             attrs = {"program": program, "shape": x.shape if axes else (), "axes": axes}
             verdict = check("fused2/register/program", Sample("wide", (x, y), attrs))
             assert verdict.ok, verdict.text
-    monkeypatch.setattr(rows, "in_registers", lambda program: 1)
     attrs = {"program": made["rows"], "shape": x.shape, "axes": (0, 2)}
-    assert check("fused2/register/program", Sample("wide", (x, numbers(33)), attrs)).ok
+    for form in FORMS[1:]:
+        forced(form, monkeypatch)
+        assert check("fused2/register/program", Sample("wide", (x, numbers(33)), attrs)).ok
