@@ -250,6 +250,10 @@ class OnnxRecurrent(OnnxRuntime):
         attrs = attributes(problem)
         if attrs.get("train"):
             return "it keeps nothing for a gradient"
+        starts_anew = "resets" in problem.operation.inputs and problem.input("resets") is not None
+        w_hh = problem.input("w_hh")
+        if starts_anew or (w_hh is not None and len(w_hh.shape) == 3):
+            return "it starts each sequence once, and has no heads"
         return "its CPU kernels are time-major" if attrs.get("batch_first") else None
 
     def build(self, model: Model, problem: Problem, inputs: Inputs, outputs: tuple[AnyArray, ...]) -> None:

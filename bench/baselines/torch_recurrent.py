@@ -37,6 +37,11 @@ def reason_against(problem: Problem) -> str | None:
         return "torch has no weights of another dtype than the states"
     if not attrs.get("reset_after", True):
         return "torch's GRU resets after the product only"
+    if "resets" in problem.operation.inputs and problem.input("resets"):
+        return "torch starts a sequence once, and there are resets"
+    w_hh = problem.input("w_hh")
+    if w_hh is not None and len(w_hh.shape) == 3:
+        return "torch has one recurrence over all units, and w_hh is of heads"
     if attrs.get("reverse") and "lengths" in problem.operation.inputs and problem.input("lengths"):
         return "torch has no reverse direction alone, and lengths cannot be flipped"
     return None

@@ -75,6 +75,7 @@ def recurrent(
         operand(rows),
         operand(rows),
         Operand((batch,), "int64") if lengths else None,
+        None,  # resets
     ]
     if training:
         parts += [operand(steps, batch, hidden), *states]

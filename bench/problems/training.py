@@ -3,7 +3,7 @@
 No kernel computes both: ours is a call of `lstm` with `train=True` and one of `lstm_grad`, and so for `gru`
 and `rnn`. These ops are known to the bench alone.
 
-    lstm_training(x, h0, c0, w_ih, w_hh, b_ih, b_hh, lengths, dy, dh_n, dc_n)
+    lstm_training(x, h0, c0, w_ih, w_hh, b_ih, b_hh, lengths, resets, dy, dh_n, dc_n)
         -> y, h_n, c_n, dx, dh0, dc0, dw_ih, dw_hh, db_ih, db_hh
 """
 

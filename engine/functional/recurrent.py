@@ -11,11 +11,12 @@ from ...kernels.errors import DTypeError, ShapeError
 from ...kernels.op import Op
 from ...kernels.prepack import Packed
 from ...kernels.recurrent.op import GRU, GRU_CELL, LSTM, LSTM_CELL, LSTMP, RNN, RNN_CELL
-from ..array import Array
+from ..array import Array, asarray
 from ..eager import Operand, call_all
 
 State = tuple[Operand, Operand]
 Lengths = Operand | Sequence[int]
+Resets = Operand | Sequence[Sequence[bool]]
 Weight = Operand | Packed
 
 
@@ -27,6 +28,7 @@ def lstm(
     b_ih: Operand | None = None,
     b_hh: Operand | None = None,
     lengths: Lengths | None = None,
+    resets: Resets | None = None,
     *,
     w_hr: Weight | None = None,
     reverse: bool = False,
@@ -35,14 +37,19 @@ def lstm(
     """Long short-term memory over a batch of sequences (Hochreiter, Schmidhuber 1997; Gers 2000).
 
     Args:
-        x: [T, B, I], float32 or float64; [B, T, I] with batch_first.
+        x: [T, B, I], float32, float64, bfloat16 or float16; [B, T, I] with batch_first. In 16 bits sums and
+            states are float32 inside the call.
         state: (h, c), each [B, H], before the first step; zeros for None.
         w_ih, w_hh: [4 H, I] and [4 H, H], the gates i, f, g, o one above the other; of x's dtype, or both
             bfloat16 where that is float32; or what `kernels.prepack.prepack("lstm", w)` made of them ("gru",
             "rnn"; "lstmp" with w_hr, which is packed with name="w_hr").
+            w_hh of [heads, 4 D, D] is block-diagonal: H = heads D units, each head of D sees itself alone;
+            rows of w_ih and of the biases stay gate H + unit.
         b_ih, b_hh: [4 H] each, added up; zeros for None.
         lengths: [B] whole numbers in 0..T, in any order: how many steps of each sequence count. Beyond them,
-            nothing is computed and y is 0.
+            nothing is computed and y is 0. On a GPU from an array there, unchecked: each must be in 0..T.
+        resets: [T, B] of bool ([B, T] with batch_first): before a step at which it is true for a sequence,
+            its state is set to zeros, and no gradient passes.
         w_hr: [P, H], of the dtype of w_ih, projects h: h' = w_hr (o tanh(c')), so that h is [B, P], w_hh
             [4 H, P] and y [T, B, P] (Sak, Senior, Beaufays 2014; PyTorch's proj_size). For `kw.explain` and
             errors that is the op `lstmp`.
@@ -60,7 +67,7 @@ def lstm(
     attrs = {"reverse": reverse, "batch_first": batch_first}
     op, weights = (LSTM, (w_ih, w_hh)) if w_hr is None else (LSTMP, (w_ih, w_hh, w_hr))
     arrays = _arrays(attrs, ("w_ih", "w_hh", "w_hr"), weights)
-    inputs = (x, *_pair(state), *arrays, b_ih, b_hh, _checked(op, x, lengths, batch_first))
+    inputs = (x, *_pair(state), *arrays, b_ih, b_hh, *_by_step(op, x, lengths, resets, batch_first))
     y, h, c = call_all(op, inputs, attrs)
     return y, (h, c)
 
@@ -73,6 +80,7 @@ def gru(
     b_ih: Operand | None = None,
     b_hh: Operand | None = None,
     lengths: Lengths | None = None,
+    resets: Resets | None = None,
     *,
     reverse: bool = False,
     batch_first: bool = False,
@@ -82,11 +90,12 @@ def gru(
 
     Args:
         state: h: [B, H] before the first step; zeros for None.
-        w_ih, w_hh: [3 H, I] and [3 H, H], the gates r, z, n one above the other; or packed, as in `lstm`.
+        w_ih, w_hh: [3 H, I] and [3 H, H], the gates r, z, n one above the other; or packed, or w_hh of heads,
+            as in `lstm`.
         b_ih, b_hh: [3 H] each; zeros for None.
         reset_after: the reset gate multiplies w_hn h + b_hn (PyTorch; ONNX: linear_before_reset=1). False: it
             multiplies h before the product (ONNX's default).
-        x, lengths, reverse, batch_first: as in `lstm`.
+        x, lengths, resets, reverse, batch_first: as in `lstm`.
 
     Returns:
         y: [T, B, H], and h: [B, H] after the last step of each sequence.
@@ -96,7 +105,7 @@ def gru(
     """
     attrs = {"reverse": reverse, "batch_first": batch_first, "reset_after": reset_after}
     arrays = _arrays(attrs, ("w_ih", "w_hh"), (w_ih, w_hh))
-    inputs = (x, state, *arrays, b_ih, b_hh, _checked(GRU, x, lengths, batch_first))
+    inputs = (x, state, *arrays, b_ih, b_hh, *_by_step(GRU, x, lengths, resets, batch_first))
     y, h = call_all(GRU, inputs, attrs)
     return y, h
 
@@ -109,6 +118,7 @@ def rnn(
     b_ih: Operand | None = None,
     b_hh: Operand | None = None,
     lengths: Lengths | None = None,
+    resets: Resets | None = None,
     *,
     nonlinearity: str = "tanh",
     reverse: bool = False,
@@ -118,10 +128,10 @@ def rnn(
 
     Args:
         state: h: [B, H] before the first step; zeros for None.
-        w_ih, w_hh: [H, I] and [H, H]; or packed, as in `lstm`.
+        w_ih, w_hh: [H, I] and [H, H]; or packed, or w_hh of heads, as in `lstm`.
         b_ih, b_hh: [H] each; zeros for None.
         nonlinearity: "tanh" or "relu".
-        x, lengths, reverse, batch_first: as in `lstm`.
+        x, lengths, resets, reverse, batch_first: as in `lstm`.
 
     Returns:
         y: [T, B, H], and h: [B, H] after the last step of each sequence.
@@ -131,7 +141,7 @@ def rnn(
     """
     attrs = {"reverse": reverse, "batch_first": batch_first, "nonlinearity": nonlinearity}
     arrays = _arrays(attrs, ("w_ih", "w_hh"), (w_ih, w_hh))
-    inputs = (x, state, *arrays, b_ih, b_hh, _checked(RNN, x, lengths, batch_first))
+    inputs = (x, state, *arrays, b_ih, b_hh, *_by_step(RNN, x, lengths, resets, batch_first))
     y, h = call_all(RNN, inputs, attrs)
     return y, h
 
@@ -203,11 +213,37 @@ def _pair(state: Any) -> tuple[Operand | None, Operand | None]:
     return state[0], state[1]
 
 
-def _checked(op: Op, x: Operand, lengths: Lengths | None, batch_first: bool) -> Operand | None:
-    """`lengths` as an array of int64, each within x's time axis."""
-    if lengths is None:
-        return None
-    array = np.asarray(lengths)
+def _by_step(
+    op: Op, x: Operand, lengths: Lengths | None, resets: Resets | None, batch_first: bool
+) -> tuple[Operand | None, Operand | None]:
+    """`lengths` as an array of int64, each within x's time axis, and `resets` as one of bool, where x is."""
+    if lengths is not None and not _elsewhere(lengths):
+        lengths = _checked(op, x, np.asarray(lengths), batch_first)
+    if resets is not None and not _elsewhere(resets):
+        resets = np.asarray(resets)
+        if resets.dtype != np.bool_:
+            raise DTypeError(
+                f"{op.name}: resets must be bool, true where a sequence starts afresh, got {resets.dtype}; "
+                "write np.asarray(resets, 'bool')."
+            )
+    return _beside(x, lengths), _beside(x, resets)
+
+
+def _elsewhere(value: Any) -> bool:
+    """Whether it is an Array whose numbers NumPy cannot see now: traced, or on a GPU."""
+    return (isinstance(value, Array) and type(value) is not Array) or bool(getattr(value, "is_cuda", False))
+
+
+def _beside(x: Operand, value: Any) -> Operand | None:
+    """`value` on the device of x."""
+    device = str(getattr(x, "device", "cpu"))
+    if value is None or _elsewhere(value) or not device.startswith("cuda"):
+        return value  # type: ignore[no-any-return]
+    return asarray(value, device=device)
+
+
+def _checked(op: Op, x: Operand, array: Any, batch_first: bool) -> Operand:
+    """Lengths as int64, each within x's time axis."""
     if array.dtype.kind not in "iu":
         raise DTypeError(
             f"{op.name}: lengths must be whole numbers, got {array.dtype}; write "
@@ -221,4 +257,4 @@ def _checked(op: Op, x: Operand, lengths: Lengths | None, batch_first: bool) -> 
                 f"{op.name}: lengths are {low} to {high}, but x ({list(shape)}) has {t} steps; each must be "
                 f"in 0..{t}."
             )
-    return array.astype(np.int64, copy=False)
+    return array.astype(np.int64, copy=False)  # type: ignore[no-any-return]

@@ -11,6 +11,7 @@ from typing import Any
 
 from ...kernels.errors import GradientError
 from ...kernels.op import get_op
+from ...kernels.recurrent.op import STEPWISE
 from ..array import Array
 from ..eager import call_all
 from ..functional.pointwise import cast
@@ -34,7 +35,7 @@ def _layer(kind: str, grads: Grads, inputs: Sequence[Any], outputs: Sequence[Any
     known |= dict(zip(("dy", "dh_n", "dc_n"), grads, strict=False))
     rest = {name: value for name, value in attrs.items() if name in grad_op.attrs}
     found = call_all(grad_op, [known[name] for name in grad_op.inputs], rest)
-    names = [name for name in op.inputs if name not in ("b_ih", "b_hh", "lengths")]
+    names = [name for name in op.inputs if name not in ("b_ih", "b_hh", *STEPWISE)]
     made: dict[str, Any] = dict(zip((*names, "b_ih", "b_hh"), found, strict=True))
     return [_like(made.get(name), given[name]) for name in op.inputs]
 
@@ -53,10 +54,10 @@ def _cell(kind: str, grads: Grads, inputs: Sequence[Any], attrs: Attrs) -> list[
     more = {"reverse": False, "batch_first": False, **attrs}
     if "train" in op.attrs:
         more["train"] = True
-    whole = [reshape(x, (1, *x.shape)), *rest, None]
+    whole = [reshape(x, (1, *x.shape)), *rest, *(None for _ in STEPWISE)]
     outputs = call_all(op, whole, more)
     found = _layer(kind, (None, *grads), whole, outputs, more)
-    return [reshape(found[0], x.shape), *found[1:-1]]
+    return [reshape(found[0], x.shape), *found[1 : -len(STEPWISE)]]
 
 
 def _declare(kind: str) -> None:

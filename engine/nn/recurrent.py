@@ -60,14 +60,19 @@ class _Recurrent(Module):
         ways = ("", "_reverse") if self.bidirectional else ("",)
         return [f"_l{layer}{way}" for layer in range(self.num_layers) for way in ways]
 
-    def _layers(self, x: Any, states: list[Any], lengths: Any) -> tuple[Array, list[Any]]:
+    def _layers(self, x: Any, states: list[Any], *by_step: Any) -> tuple[Array, list[Any]]:
         """All layers over x: the last one's outputs, and the end state of each layer and direction.
 
-        In bfloat16 the weights are that; sums, states and what lies between layers are float32.
+        In bfloat16 on the CPU the weights are that; sums, states and what lies between layers are float32.
+        On a GPU all is bfloat16 but sums and states inside a layer.
+
+        Args:
+            by_step: lengths and resets.
         """
         ends = []
-        dtype = x.dtype
-        x, states = _wide(x), [_wide(state) for state in states]
+        dtype, on_cpu = x.dtype, not str(getattr(x, "device", "cpu")).startswith("cuda")
+        if on_cpu:
+            x, states = _wide(x), [_wide(state) for state in states]
         ways = 1 + self.bidirectional
         for number, suffix in enumerate(self._suffixes()):
             reverse = suffix.endswith("_reverse")
@@ -75,8 +80,9 @@ class _Recurrent(Module):
                 below, outputs = x, []
             names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             weights = [vars(self).get(name + suffix) for name in names]
-            weights[2:] = [_wide(bias) for bias in weights[2:]]
-            y, end = self._one(below, states[number], weights, lengths, reverse)
+            if on_cpu:
+                weights[2:] = [_wide(bias) for bias in weights[2:]]
+            y, end = self._one(below, states[number], weights, by_step, reverse)
             ends.append(end)
             outputs.append(y)
             if len(outputs) == ways:
@@ -86,7 +92,7 @@ class _Recurrent(Module):
                     x = dropout(x, self.dropout, key=run.next_key(type(self).__name__))
         return _as(x, dtype), [_as(end, dtype) for end in ends]
 
-    def _one(self, x: Any, state: Any, weights: list[Any], lengths: Any, reverse: bool) -> tuple[Array, Any]:
+    def _one(self, x: Any, state: Any, weights: list[Any], by_step: Any, reverse: bool) -> tuple[Array, Any]:
         """One layer in one direction: its outputs and its end state."""
         raise NotImplementedError
 
@@ -107,7 +113,8 @@ class RNN(_Recurrent):
     """Plain recurrent layers (Elman 1990): `y, h = rnn(x, h)`; arguments as torch.nn.RNN.
 
     x: [T, B, input_size], or [B, T, input_size] with batch_first; h: [layers * directions, B, hidden_size],
-    zeros for None; y: x's with hidden_size * directions. lengths: [B], how many steps of each sequence count.
+    zeros for None; y: x's with hidden_size * directions. lengths: [B], how many steps of each sequence count;
+    resets: [T, B] of bool ([B, T] with batch_first), true where a sequence starts afresh, from zeros.
     """
 
     gates = 1
@@ -139,20 +146,18 @@ class RNN(_Recurrent):
             dtype=dtype,
         )
 
-    def __call__(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[Array, Array]:
-        y, ends = self._layers(x, self._split(state), lengths)
+    def __call__(
+        self, x: Any, state: Any = None, lengths: Any = None, resets: Any = None
+    ) -> tuple[Array, Array]:
+        y, ends = self._layers(x, self._split(state), lengths, resets)
         return y, stack(ends, axis=0)
 
-    def _one(self, x: Any, state: Any, weights: list[Any], lengths: Any, reverse: bool) -> tuple[Array, Any]:
-        w_ih, w_hh, b_ih, b_hh = weights
+    def _one(self, x: Any, state: Any, weights: list[Any], by_step: Any, reverse: bool) -> tuple[Array, Any]:
         return rnn(
             x,
             state,
-            w_ih,
-            w_hh,
-            b_ih,
-            b_hh,
-            lengths,
+            *weights,
+            *by_step,
             nonlinearity=self.nonlinearity,
             reverse=reverse,
             batch_first=self.batch_first,
@@ -164,13 +169,14 @@ class GRU(_Recurrent):
 
     gates = 3
 
-    def __call__(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[Array, Array]:
-        y, ends = self._layers(x, self._split(state), lengths)
+    def __call__(
+        self, x: Any, state: Any = None, lengths: Any = None, resets: Any = None
+    ) -> tuple[Array, Array]:
+        y, ends = self._layers(x, self._split(state), lengths, resets)
         return y, stack(ends, axis=0)
 
-    def _one(self, x: Any, state: Any, weights: list[Any], lengths: Any, reverse: bool) -> tuple[Array, Any]:
-        w_ih, w_hh, b_ih, b_hh = weights
-        return gru(x, state, w_ih, w_hh, b_ih, b_hh, lengths, reverse=reverse, batch_first=self.batch_first)
+    def _one(self, x: Any, state: Any, weights: list[Any], by_step: Any, reverse: bool) -> tuple[Array, Any]:
+        return gru(x, state, *weights, *by_step, reverse=reverse, batch_first=self.batch_first)
 
 
 class LSTM(_Recurrent):
@@ -180,7 +186,9 @@ class LSTM(_Recurrent):
 
     gates = 4
 
-    def __call__(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[Array, tuple[Array, Array]]:
+    def __call__(
+        self, x: Any, state: Any = None, lengths: Any = None, resets: Any = None
+    ) -> tuple[Array, tuple[Array, Array]]:
         if state is not None and (not isinstance(state, tuple | list) or len(state) != 2):
             raise ShapeError(
                 f"LSTM: the state is a pair (h, c), got a {type(state).__name__}; None is zeros."
@@ -190,12 +198,11 @@ class LSTM(_Recurrent):
             None if one is None else (one, two)
             for one, two in zip(self._split(h), self._split(c), strict=True)
         ]
-        y, ends = self._layers(x, states, lengths)
+        y, ends = self._layers(x, states, lengths, resets)
         return y, (stack([h for h, _ in ends], axis=0), stack([c for _, c in ends], axis=0))
 
-    def _one(self, x: Any, state: Any, weights: list[Any], lengths: Any, reverse: bool) -> tuple[Array, Any]:
-        w_ih, w_hh, b_ih, b_hh = weights
-        return lstm(x, state, w_ih, w_hh, b_ih, b_hh, lengths, reverse=reverse, batch_first=self.batch_first)
+    def _one(self, x: Any, state: Any, weights: list[Any], by_step: Any, reverse: bool) -> tuple[Array, Any]:
+        return lstm(x, state, *weights, *by_step, reverse=reverse, batch_first=self.batch_first)
 
 
 def _wide(value: Any) -> Any:

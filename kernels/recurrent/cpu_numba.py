@@ -69,9 +69,20 @@ def work(op: str, specs: Specs, attrs: Attrs) -> model.Work:
     return model.Work(t, b, i, h, -(-h // units), WEIGHTS[kind], vector_bytes(), gates, size, p, wide, packed)
 
 
+def without_heads_and_resets(inputs: tuple[str, ...], specs: Specs) -> str | None:
+    """Why not, where a call has what no kernel on the CPU has."""
+    if specs[inputs.index("w_hh")].ndim == 3:
+        return "has one recurrence over all hidden units, and w_hh is of heads"
+    if "resets" in inputs and specs[inputs.index("resets")].present:
+        return "starts each sequence once, and there are resets"
+    return None
+
+
 def forward_supports(op: str, specs: Specs, attrs: Attrs) -> str | None:
     """Results with contiguous rows; something to project, and something to project it to."""
     inputs = get_op(op).inputs
+    if (reason := without_heads_and_resets(inputs, specs)) is not None:
+        return reason
     if op == "lstmp" and not specs[inputs.index("w_hr")].size:
         return "takes one hidden unit or more, and projects to one or more"
     for name in NAMES:

@@ -19,9 +19,9 @@ from ..machine import machine, many_registers, vector_bytes
 from ..op import ABSENT, Attrs, Specs, get_op
 from ..registry import kernel
 from ..spec import TensorSpec
-from .cpu_numba import bind_forward, forward_model, forward_supports, kind_of
+from .cpu_numba import bind_forward, forward_model, forward_supports, kind_of, without_heads_and_resets
 from .layout import Scratch, round_up
-from .op import GATES, STATES, sizes
+from .op import GATES, STATES, STEPWISE, sizes
 from .tiles_shape import SLOTS
 
 DTYPES = ("float32", "float64")
@@ -45,7 +45,7 @@ def sequence(op: str, specs: Specs, attrs: Attrs) -> tuple[Specs, dict[str, Any]
         return TensorSpec((1, *spec.shape), spec.dtype, spec.device, layout)
 
     more = {} if op == "rnn" else {"train": False}
-    call = (one_step(x), *specs[1 : len(inputs)], ABSENT, one_step(outputs[0]), *outputs)
+    call = (one_step(x), *specs[1 : len(inputs)], *(ABSENT for _ in STEPWISE), one_step(outputs[0]), *outputs)
     return call, {"reverse": False, "batch_first": False, **attrs, **more}
 
 
@@ -80,6 +80,8 @@ def _parts(op: str, specs: Specs, attrs: Attrs, threads: int) -> tuple[int, floa
 def direct_supports(op: str, specs: Specs, attrs: Attrs) -> str | None:
     """Rows of weights, states and biases that are contiguous."""
     the_op = get_op(f"{op}_cell")
+    if (reason := without_heads_and_resets(the_op.inputs, specs)) is not None:
+        return reason
     results = [f"{state[0]}'" for state in STATES[op]]
     for name, spec in zip((*the_op.inputs, *results), specs, strict=True):
         if spec.present and spec.size and spec.shape[-1] > 1 and spec.strides[-1] != spec.itemsize:
@@ -134,7 +136,7 @@ def bind_panels(op: str, specs: Specs, attrs: Attrs, threads: int) -> Launch:
 
     def launch(*arrays: Any) -> None:
         # The sequence's y and last state are one and the same here.
-        run(*arrays[:count], None, arrays[count], *arrays[count:])
+        run(*arrays[:count], *(None for _ in STEPWISE), arrays[count], *arrays[count:])
 
     return launch
 

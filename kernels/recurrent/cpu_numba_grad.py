@@ -19,7 +19,7 @@ from ..machine import many_registers, vector_bytes
 from ..op import Attrs, Specs, get_op
 from ..registry import kernel
 from . import model
-from .cpu_numba import kind_of
+from .cpu_numba import kind_of, without_heads_and_resets
 from .layout import LINE, Scratch, array_words, fill, round_up, widen_phases
 from .op import GATES, SAVED, STATES, sizes
 from .tiles_shape import COLUMNS
@@ -41,6 +41,8 @@ def supports(op: str, specs: Specs, attrs: Attrs) -> str | None:
     """Saved values and results with contiguous rows."""
     inputs = get_op(f"{op}_grad").inputs
     named = dict(zip(inputs, specs, strict=False))
+    if (reason := without_heads_and_resets(inputs, specs)) is not None:
+        return reason
     if not named["w_hh"].size:
         return "takes one hidden unit or more" + (", projected to one or more" if op == "lstmp" else "")
     for name in ("y", *SAVED[op]):

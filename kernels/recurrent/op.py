@@ -3,11 +3,20 @@
     x: [T, B, I] ([B, T, I] with batch_first)        h0, c0: [B, H], zeros when left out
     w_ih: [G H, I]   w_hh: [G H, H]   b_ih, b_hh: [G H]         G = 4 gates i, f, g, o; 3 gates r, z, n; 1
     lengths: [B] of int64, each 0 .. T, in any order     y: [T, B, H]      h_n, c_n: [B, H]
+    resets: [T, B] of bool ([B, T] with batch_first)
 
 Gate order, biases and shapes are PyTorch's. Beyond its length a sequence is not computed: y is 0 there, and
-h_n and c_n are the states after its last step; in reverse, it starts at its own last step. With `train`, the
+h_n and c_n are the states after its last step; in reverse, it starts at its own last step. Before a step at
+which `resets` is true for a sequence, its states are set to zeros, and no gradient passes. With `train`, the
 forward op has what the gradient needs as further outputs. `w_ih` and `w_hh` may be bfloat16 where all else is
 float32. The definitions are in `reference.py`.
+
+w_hh: [heads, G D, D] is block-diagonal: H = heads D units, of which each head of D sees itself alone
+(`heads.py`).
+
+In bfloat16 and float16 sums, activations and states are float32 inside a call. What enters a product with
+weights of 16 bits (h, and the gradients of gates) is rounded to the dtype once a step, as are y, what `train`
+keeps, and all results; c is not rounded between steps.
 
 Weights packed ahead (`prepack.py`) are 1-D; `w_ih_format` and `w_ih_shape` say what they are, likewise for
 w_hh and w_hr. Forward calls over sequences take them, the gradients and the cells do not.
@@ -39,6 +48,7 @@ GATES = {"lstm": 4, "lstmp": 4, "gru": 3, "rnn": 1}
 SAVED = {"lstm": ("gates", "cells"), "lstmp": ("gates", "cells"), "gru": ("gates",), "rnn": ()}
 STATES = {"lstm": ("h0", "c0"), "lstmp": ("h0", "c0"), "gru": ("h0",), "rnn": ("h0",)}
 NONLINEARITIES = ("tanh", "relu")
+DTYPES = ("float32", "float64", "bfloat16", "float16")
 _ELEMENTWISE = 16  # roundings of a step beside those of its sums: activations, products, the state's update
 
 
@@ -70,6 +80,12 @@ def _check_weights(op: Op, given: Mapping[str, TensorSpec], dtype: str) -> None:
             f"{op.name}: lengths is {lengths.dtype}, but must be int64; write "
             "np.asarray(lengths, dtype='int64')."
         )
+    resets = given.get("resets", ABSENT)
+    if resets.present and resets.dtype != "bool":
+        raise DTypeError(
+            f"{op.name}: resets is {resets.dtype}, but must be bool, true where a sequence starts afresh; "
+            "write np.asarray(resets, dtype='bool')."
+        )
 
 
 def _check_flags(op: Op, attrs: Mapping[str, Any]) -> None:
@@ -94,13 +110,27 @@ def _hidden(op: Op, given: Mapping[str, TensorSpec], gates: int) -> tuple[int, i
                 "for an LSTM without projections."
             )
         p, h = w_hr.shape
+        if w_hh.ndim == 3:
+            raise ShapeError(
+                f"{op.name}: w_hh is {w_hh}, of {w_hh.shape[0]} heads, and w_hr joins the units of all; "
+                f"leave w_hr out, or write w_hh as [{gates} H, P]."
+            )
         means = f"[{gates} H, P]; P = {p}, H = {h} from w_hr"
         _expect(op, "w_hh", w_hh, (gates * h, p), means)
         return h, p
+    if w_hh.ndim == 3:
+        heads, rows, d = w_hh.shape
+        if rows != gates * d:
+            raise ShapeError(
+                f"{op.name}: w_hh is {w_hh}, but one of heads must be [heads, {gates} D, D]"
+                + (", the gates of a head one above the other." if gates > 1 else ".")
+            )
+        return heads * d, heads * d
     if w_hh.ndim != 2 or w_hh.shape[0] != gates * w_hh.shape[1]:
         raise ShapeError(
             f"{op.name}: w_hh is {w_hh}, but must be [{gates} H, H]"
-            + (", the gates one above the other." if gates > 1 else ".")
+            + (", the gates one above the other" if gates > 1 else "")
+            + f", or [heads, {gates} D, D] with H = heads D."
         )
     return w_hh.shape[1], w_hh.shape[1]
 
@@ -139,7 +169,16 @@ def sizes(op: Op, specs: Specs, attrs: Mapping[str, Any]) -> tuple[int, int, int
     for name in ("b_ih", "b_hh"):
         _expect(op, name, given.get(name, ABSENT), (g * h,), f"[{g} H]; {means}")
     _expect(op, "lengths", given.get("lengths", ABSENT), (b,), f"[B]; {means}")
+    if "resets" in given:
+        shape, axes = ((b, t), "[B, T]") if attrs["batch_first"] else ((t, b), "[T, B]")
+        _expect(op, "resets", given["resets"], shape, f"{axes}; T = {t}, B = {b} from x")
     return t, b, i, h, p
+
+
+def head_count(op: Op, specs: Specs) -> int:
+    """Into how many recurrences of their own the hidden units fall: 1 unless w_hh has three axes."""
+    w_hh = named(op, specs)["w_hh"]
+    return max(w_hh.shape[0], 1) if w_hh.ndim == 3 else 1
 
 
 def _sequence(t: int, b: int, n: int, attrs: Mapping[str, Any]) -> tuple[int, int, int]:
@@ -184,7 +223,8 @@ def _cost(name: str, specs: Specs, **attrs: Any) -> Cost:
     t, b, i, h, p = sizes(op, specs, attrs)
     kind, _, what = name.partition("_")
     projection = p * h if kind == "lstmp" else 0
-    work = 2 * t * b * (GATES[kind] * h * (i + p) + projection) * (2 if what == "grad" else 1)
+    seen = p // head_count(op, specs)
+    work = 2 * t * b * (GATES[kind] * h * (i + seen) + projection) * (2 if what == "grad" else 1)
     inputs = specs[: len(op.inputs)]
     moved = sum(spec.nbytes for spec in (*inputs, *op.infer(inputs, **attrs)) if spec.present)
     return Cost(flops=work, bytes=moved)
@@ -201,7 +241,7 @@ def _reduction_length(name: str, specs: Specs, **attrs: Any) -> int:
 
 def _precisely(compute: Callable[..., tuple[AnyArray, ...]], *arrays: AnyArray | None, **attrs: Any) -> Any:
     """`compute` in long double: 64 bits of mantissa or more on x86, ARM and POWER, 53 where C has no more."""
-    wide = [a if a is None or a.dtype.kind == "i" else a.astype(np.longdouble) for a in arrays]
+    wide = [a if a is None or a.dtype.kind in "iub" else a.astype(np.longdouble) for a in arrays]
     return tuple(out.astype(np.float64) for out in compute(*wide, **attrs))
 
 
@@ -211,7 +251,8 @@ def _one_step(compute: Any, kind: str, *arrays: AnyArray | None, **attrs: Any) -
     assert x is not None
     if kind != "rnn":
         attrs["train"] = False
-    states: tuple[AnyArray, ...] = compute(x[None], *rest, None, reverse=False, batch_first=False, **attrs)
+    whole = {"reverse": False, "batch_first": False, **attrs}
+    states: tuple[AnyArray, ...] = compute(x[None], *rest, *(None for _ in STEPWISE), **whole)
     return states[1:]
 
 
@@ -233,7 +274,8 @@ def _op(
         reduction_length=partial(_reduction_length, name),
         inputs=inputs,
         optional=optional,
-        own_dtype=tuple(n for n in (*WEIGHTS, "lengths") if n in inputs),
+        dtypes=DTYPES,
+        own_dtype=tuple(n for n in (*WEIGHTS, *STEPWISE) if n in inputs),
         magnitude=size,
         exact=partial(_precisely, compute),
         draw=partial(samples.draw, name, inputs),
@@ -244,6 +286,7 @@ def _op(
     return register_op(made)
 
 
+STEPWISE = ("lengths", "resets")  # the last inputs of every op over sequences
 _DIRECTION = {"reverse": False, "batch_first": False}
 _OWN: dict[str, dict[str, Any]] = {
     "lstm": {},
@@ -264,8 +307,8 @@ for _kind, _title in (
     _OPS[_kind] = _op(
         _kind,
         partial(_infer, _kind),
-        ("x", *_first, *_weights, "b_ih", "b_hh", "lengths"),
-        (*_first, "b_ih", "b_hh", "lengths"),
+        ("x", *_first, *_weights, "b_ih", "b_hh", *STEPWISE),
+        (*_first, "b_ih", "b_hh", *STEPWISE),
         f"{_title} over x: [T, B, I] -> y: {_y} and the last states {_last}.",
         attrs={
             **_DIRECTION,
@@ -278,8 +321,8 @@ for _kind, _title in (
     _OPS[f"{_kind}_grad"] = _op(
         f"{_kind}_grad",
         partial(_infer_grad, _kind),
-        ("x", *_first, *_weights, "y", *SAVED[_kind], *_grads, "lengths"),
-        (*_first, *_grads, "lengths"),
+        ("x", *_first, *_weights, "y", *SAVED[_kind], *_grads, *STEPWISE),
+        (*_first, *_grads, *STEPWISE),
         f"Gradients of {_kind} for x, the first states, the weights and the biases.",
         attrs={**_DIRECTION, **_OWN[_kind]},
     )

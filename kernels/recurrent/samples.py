@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..op import AnyArray, Sample, Specs
-from ..spec import np_dtype
+from ..spec import dtype_name, np_dtype
 from . import reference
 from .prepack import prepack
 
@@ -41,13 +41,15 @@ def contents(
     if kind == "lstmp":
         width = p or (h + 1) // 2
 
+    as_dtype = np_dtype(dtype)
+
     def uniform(*shape: int) -> AnyArray:
-        return rng.uniform(-bound, bound, shape).astype(dtype)
+        return rng.uniform(-bound, bound, shape).astype(as_dtype)
 
     made = {
-        "x": rng.standard_normal((t, b, i)).astype(dtype),
-        "h0": rng.uniform(-1, 1, (b, width)).astype(dtype),
-        "c0": rng.standard_normal((b, h)).astype(dtype),
+        "x": rng.standard_normal((t, b, i)).astype(as_dtype),
+        "h0": rng.uniform(-1, 1, (b, width)).astype(as_dtype),
+        "c0": rng.standard_normal((b, h)).astype(as_dtype),
         "w_ih": uniform(g * h, i),
         "w_hh": uniform(g * h, width),
         **({"w_hr": uniform(width, h)} if kind == "lstmp" else {}),
@@ -70,7 +72,7 @@ def _no_train(kind: str) -> dict[str, Any]:
 
 
 def _inputs(made: dict[str, AnyArray], *without: str, **other: AnyArray) -> tuple[AnyArray | None, ...]:
-    given = {**made, "lengths": None, **other}
+    given = {**made, "lengths": None, "resets": None, **other}
     return tuple(None if name in without else array for name, array in given.items())
 
 
@@ -92,6 +94,7 @@ def forward(kind: str, rng: np.random.Generator, dtype: str) -> Iterator[Sample]
                 attrs = {**own, **train, "reverse": reverse}
                 yield Sample("lengths", _inputs(made, lengths=lengths), attrs)
             yield Sample("no lengths", _inputs(made), {**own, "reverse": reverse})
+        yield from _with_resets(kind, rng, made, lengths, own, trains)
         yield Sample("lengths all 0", _inputs(made, lengths=np.zeros(6, np.int64)), own)
         yield Sample("no states", _inputs(made, *states), own)
         yield Sample("no b_ih", _inputs(made, "b_ih"), own)
@@ -107,7 +110,45 @@ def forward(kind: str, rng: np.random.Generator, dtype: str) -> Iterator[Sample]
             for size in ((3, 2, 5, 70), (2, 13, 9, 19)):
                 halved = _halved(contents(kind, rng, *size, dtype))
                 yield Sample(f"bfloat16 weights, {'x'.join(map(str, size))}", _inputs(halved), own)
-        yield from _packed(kind, rng, dtype, own)
+        if dtype in ("float32", "float64"):
+            yield from _packed(kind, rng, dtype, own)
+
+
+def _with_resets(
+    kind: str,
+    rng: np.random.Generator,
+    made: dict[str, AnyArray],
+    lengths: AnyArray,
+    own: dict[str, Any],
+    trains: list[dict[str, Any]],
+) -> Iterator[Sample]:
+    """Sequences that start afresh in the middle; and heads, with and without."""
+    t, b, i = made["x"].shape
+    resets, last = rng.integers(0, 3, (t, b)) == 0, trains[-1]
+    resets[0, :2] = True, False
+    for reverse in (False, True):
+        attrs = {**own, **(last if reverse else {}), "reverse": reverse}
+        yield Sample("resets", _inputs(made, resets=resets), attrs)
+    batch_major = _inputs(
+        {**made, "x": np.ascontiguousarray(made["x"].swapaxes(0, 1))}, lengths=lengths, resets=resets.T
+    )
+    yield Sample("resets and lengths, batch first", batch_major, {**own, **last, "batch_first": True})
+    yield Sample("resets everywhere", _inputs(made, resets=np.broadcast_to(np.True_, (t, b))), own)
+    for heads, d in ((3, 7), (1, 19), (19, 1), (2, 33)) if kind != "lstmp" else ():
+        split = in_heads(kind, rng, (t, b, i), heads, d, dtype_name(made["x"].dtype))
+        yield Sample(f"{heads} heads of {d}", _inputs(split), {**own, **(last if heads == 3 else {})})
+        if heads == 3:
+            attrs = {**own, "reverse": True}
+            yield Sample("heads, resets, lengths", _inputs(split, lengths=lengths, resets=resets), attrs)
+
+
+def in_heads(
+    kind: str, rng: np.random.Generator, size: tuple[int, int, int], heads: int, d: int, dtype: str
+) -> dict[str, AnyArray]:
+    """`contents` with block-diagonal recurrent weights. size: T, B, I; there are heads * d hidden units."""
+    made = contents(kind, rng, *size, heads * d, dtype)
+    w = rng.uniform(-(max(d, 1) ** -0.5), max(d, 1) ** -0.5, (heads, _GATES[kind] * d, d))
+    return {**made, "w_hh": w.astype(np_dtype(dtype))}
 
 
 def _packed(kind: str, rng: np.random.Generator, dtype: str, own: dict[str, Any]) -> Iterator[Sample]:
@@ -167,21 +208,21 @@ def _gradient_call(
     attrs = {"reverse": False, "batch_first": False, **sample.attrs}
     attrs.pop("train", None)
     train = {} if kind == "rnn" else {"train": True}
-    wide = [a if a is None or a.dtype == np.int64 else a.astype(np.float64) for a in sample.inputs]
+    wide = [a if a is None or a.dtype.kind in "ib" else a.astype(np.float64) for a in sample.inputs]
     with np.errstate(all="ignore"):
         outputs = getattr(reference, kind)(*wide, **attrs, **train)
-    outputs = [out.astype(dtype) for out in outputs]
+    outputs = [out.astype(np_dtype(dtype)) for out in outputs]
     count, places = (2 if kind.startswith("lstm") else 1), 3 if kind == "lstmp" else 2
     x, states = sample.inputs[0], sample.inputs[1 : 1 + count]
     weights = sample.inputs[1 + count : 1 + count + places]
     saved = outputs[1 + count :]
     grads: list[AnyArray | None] = [
-        rng.standard_normal(out.shape).astype(dtype) for out in outputs[: 1 + count]
+        rng.standard_normal(out.shape).astype(np_dtype(dtype)) for out in outputs[: 1 + count]
     ]
     for place, grad in enumerate(("dy", "dh_n", "dc_n")[: 1 + count]):
         if grad in without:
             grads[place] = None
-    return (x, *states, *weights, outputs[0], *saved, *grads, sample.inputs[-1]), attrs
+    return (x, *states, *weights, outputs[0], *saved, *grads, *sample.inputs[-2:]), attrs
 
 
 def cell(name: str, rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
@@ -190,19 +231,19 @@ def cell(name: str, rng: np.random.Generator, dtype: str) -> Iterator[Sample]:
     for own in _attributes(kind):
         for b, i, h in ((0, 3, 4), (1, 0, 3), (1, 1, 1), (1, 33, 17), (3, 16, 16), (5, 8, 65), (13, 20, 31)):
             made = contents(kind, rng, 1, b, i, h, dtype)
-            yield Sample(f"{b}x{i}x{h}", _inputs({**made, "x": made["x"][0]})[:-1], own)
+            yield Sample(f"{b}x{i}x{h}", _inputs({**made, "x": made["x"][0]})[:-2], own)
         made = contents(kind, rng, 1, 3, 9, 19, dtype)
         made["x"] = made["x"][0]
         for without in (("h0",), ("c0",), ("b_ih",), ("b_ih", "b_hh")):
             if without[0] in made:
-                yield Sample(f"no {', '.join(without)}", _inputs(made, *without)[:-1], own)
+                yield Sample(f"no {', '.join(without)}", _inputs(made, *without)[:-2], own)
         for layout, changed in _strided(made):
             if layout != "x repeated":
-                yield Sample(layout, _inputs(changed)[:-1], own)
+                yield Sample(layout, _inputs(changed)[:-2], own)
         if dtype == "float32":
             for b, i, h, step in ((1, 33, 17, 1), (6, 40, 19, 1), (3, 9, 19, 2)):
                 halved = _halved(contents(kind, rng, 1, b, i, h, dtype), step)
-                call = _inputs({**halved, "x": halved["x"][0]})[:-1]
+                call = _inputs({**halved, "x": halved["x"][0]})[:-2]
                 yield Sample(f"bfloat16 weights {step} apart, {b}x{i}x{h}", call, own)
 
 
@@ -212,11 +253,13 @@ SAMPLES: dict[str, Callable[..., Iterator[Sample]]] = {"": forward, "grad": back
 def draw(
     name: str, inputs: tuple[str, ...], rng: np.random.Generator, specs: Specs, **attrs: Any
 ) -> tuple[AnyArray | None, ...]:
-    """Contents to time with: weights +-1/sqrt(H), gates in 0..1, lengths uniform in 1..T, all else normal."""
+    """Contents to time with: weights +-1/sqrt(H), gates in 0..1, lengths uniform in 1..T, a reset every 100
+    steps, all else uniform in -1..1.
+    """
     given = dict(zip(inputs, specs, strict=True))
     last = "w_hr" if "w_hr" in given else "w_hh"
     shape = attrs.get(f"{last}_shape") or given[last].shape
-    bound = max(shape[1], 1) ** -0.5
+    bound = max(shape[-1], 1) ** -0.5
     x = given["x"].shape
     t = 1 if len(x) < 3 else x[1] if attrs.get("batch_first") else x[0]
     drawn: list[AnyArray | None] = []
@@ -225,6 +268,8 @@ def draw(
             drawn.append(None)
         elif place == "lengths":
             drawn.append(rng.integers(min(1, t), t + 1, spec.shape).astype(np.int64))
+        elif place == "resets":
+            drawn.append(rng.integers(0, 100, spec.shape) == 0)
         elif place in (*_WEIGHTS, "b_ih", "b_hh"):
             drawn.append(rng.uniform(-bound, bound, spec.shape).astype(np_dtype(spec.dtype)))
         elif place == "gates":

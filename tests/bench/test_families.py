@@ -164,13 +164,15 @@ def _recurrent_problems() -> list[Problem]:
         for attrs in ({}, {"reverse": True}, {"batch_first": True}, own):
             x = (3, 5, 6) if "batch_first" in attrs else (5, 3, 6)
             for lengths in (None, "n 3"):
-                found.append(make(kind, x, *states, *weights, lengths, **attrs))
+                found.append(make(kind, x, *states, *weights, lengths, None, **attrs))
                 gradients = ((*x[:2], 7), *states)
-                found.append(make(f"{kind}_training", x, *states, *weights, lengths, *gradients, **attrs))
+                found.append(
+                    make(f"{kind}_training", x, *states, *weights, lengths, None, *gradients, **attrs)
+                )
             packed = (f"w {gates * 7}x6", f"w {gates * 7}x7", *weights[2:])
-            found.append(make(kind, x, *states, *packed, None, **attrs))
+            found.append(make(kind, x, *states, *packed, None, None, **attrs))
         nothing = [None] * len(states)
-        found.append(make(kind, (5, 3, 6), *nothing, *weights[:2], None, weights[3], None))
+        found.append(make(kind, (5, 3, 6), *nothing, *weights[:2], None, weights[3], None, None))
         found.append(make(f"{kind}_cell", (3, 6), *states, *weights))
         found.append(make(f"{kind}_cell", (3, 6), *nothing, *weights[:2], None, None))
     return list({str(problem): problem for problem in found}.values())

@@ -250,7 +250,7 @@ class Layers:
             for back in range(ways):
                 place = layer * ways + back
                 first = [None if s is None else s[place] for s in states]
-                inputs = (x, *first, *self.weights(layer, back), None)
+                inputs = (x, *first, *self.weights(layer, back), None, None)
                 attrs = {**self.own, "reverse": bool(back)}
                 self._public(inputs, attrs)
                 train = {"train": True} if self.kind != "rnn" else {}
@@ -285,7 +285,9 @@ class Layers:
                 part = np.ascontiguousarray(dy[..., back * width : (back + 1) * width])
                 states = [d[layer * ways + back] for d in dlast]
                 saved = (outputs[0], *outputs[1 + count :])
-                results = call_all(grad, (*inputs[: 1 + count + weights], *saved, part, *states, None), attrs)
+                results = call_all(
+                    grad, (*inputs[: 1 + count + weights], *saved, part, *states, None, None), attrs
+                )
                 dx = dx + np.asarray(results[0])
                 dws, dbs = results[1 + count : 1 + count + weights], results[1 + count + weights :]
                 # In the order of torch's parameters: w_hr behind the biases.

@@ -24,11 +24,13 @@ class Job:
     """One thing to do.
 
     Attributes:
-        kind: "proof", "wide", "race", "search" or "launch".
+        kind: "proof", "wide", "race", "search", "launch", "copy", "step", "same bits", "leaks" or
+            "digits".
         name: unique.
         problem: of a race or a search.
         extra_error: what `kw.using(extra_error=...)` is for it: True for tf32.
         op, dtype: of a proof.
+        network: of a training step.
     """
 
     kind: str
@@ -37,6 +39,7 @@ class Job:
     extra_error: bool | None = None
     op: str = ""
     dtype: str = ""
+    network: str = ""
 
 
 def weight_place(problem: Problem) -> int | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ....kernels.op import get_op, ops
 from ....kernels.registry import kernels_for
+from ...whole.networks.network import GPU_NAMES
 from .job import Job, Race
 
 FAMILIES = ("matmul", "conv")
@@ -49,10 +50,12 @@ def jobs(suite: str, check: bool) -> list[Job]:
     """All jobs of a run.
 
     Args:
-        suite: "all" or "quick".
+        suite: "all", "quick" or "steps".
         check: also prove every kernel over its op's samples and past 2^31 elements.
     """
-    found = [Job("launch", "launch")]
+    if suite == "steps":
+        return steps()
+    found = [Job("copy", "copy"), Job("launch", "launch")]
     raced = [Job("race", f"race {p.name}", p, extra) for p, extra in races(suite)]
     proofs: list[Job] = []
     if check:
@@ -67,6 +70,14 @@ def jobs(suite: str, check: bool) -> list[Job]:
     # The races that tell most, the proofs, some of the searches, and then what is left of both.
     found += [*raced[:_FIRST_RACES], *proofs, *tuned[:_FIRST_SEARCHES]]
     return [*found, *raced[_FIRST_RACES:], *tuned[_FIRST_SEARCHES:]]
+
+
+def steps() -> list[Job]:
+    """Whole training steps: what holds over many of them, and races."""
+    found = [Job("same bits", f"same bits {name}", network=name) for name in ("mlp_gpu", "lenet", "lstm")]
+    found.append(Job("leaks", "leaks mlp_gpu", network="mlp_gpu"))
+    found += [Job("step", f"step {name}", network=name) for name in GPU_NAMES]
+    return [*found, Job("digits", "digits")]
 
 
 def searches(suite: str) -> Iterator[Race]:

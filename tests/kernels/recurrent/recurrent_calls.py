@@ -74,7 +74,7 @@ def random_sample(op: str, seed: int, dtype: str = "float32") -> Sample:
         made["x"] = np.ascontiguousarray(made["x"].swapaxes(0, 1))
     if kind != "rnn" and what == "":
         attrs["train"] = bool(rng.integers(2))
-    inputs = [*(None if n in optional else strided(rng, a) for n, a in made.items()), lengths]
+    inputs = [*(None if n in optional else strided(rng, a) for n, a in made.items()), lengths, None]
     sample = Sample(f"seed {seed}", tuple(inputs), attrs)
     if what == "":
         return sample

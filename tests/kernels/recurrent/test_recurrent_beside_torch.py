@@ -60,7 +60,7 @@ def test_results_and_gradients_are_torchs(
     states, state = states_of(kind, made)
     y, last = run_torch(kind, layer, x, state, lengths)
     train = {} if kind == "rnn" else {"train": True}
-    ours = call_all(get_op(kind), [*made.values(), lengths], {**attrs, **train})
+    ours = call_all(get_op(kind), [*made.values(), lengths, None], {**attrs, **train})
     count = STATES[kind]
     assert close(ours[0], y, dtype)
     assert all(close(a, z[0], dtype) for a, z in zip(ours[1 : 1 + count], last, strict=True))
@@ -71,7 +71,7 @@ def test_results_and_gradients_are_torchs(
     total.backward()
     names = [*STATE_NAMES[:count], *(n for n in NAMES if n in made)]
     inputs = [made[n] for n in ("x", *names[:-2])] + [ours[0]]
-    found = call_all(get_op(f"{kind}_grad"), [*inputs, *ours[1 + count :], *grads, lengths], attrs)
+    found = call_all(get_op(f"{kind}_grad"), [*inputs, *ours[1 + count :], *grads, lengths, None], attrs)
     theirs = [x.grad, *(s.grad[0] for s in states)]
     theirs += [getattr(layer, f"{NAMES[name]}_l0").grad for name in names[count:]]
     for name, a, z in zip(("x", *names), found, theirs, strict=True):
@@ -132,13 +132,14 @@ def test_gradients_match_finite_differences(kind: str, reverse: bool, reset_afte
 
     def forward(values: dict[str, AnyArray]) -> list[AnyArray]:
         return [
-            np.asarray(out) for out in call_all(get_op(kind), [*values.values(), lengths], {**attrs, **train})
+            np.asarray(out)
+            for out in call_all(get_op(kind), [*values.values(), lengths, None], {**attrs, **train})
         ]
 
     outputs = forward(made)
     grads = [rng.standard_normal(out.shape) for out in outputs[: 1 + count]]
     names = ["x", *STATE_NAMES[:count], *(n for n in ("w_ih", "w_hh", "w_hr") if n in made)]
-    inputs = [*(made[n] for n in names), outputs[0], *outputs[1 + count :], *grads, lengths]
+    inputs = [*(made[n] for n in names), outputs[0], *outputs[1 + count :], *grads, lengths, None]
     found = call_all(get_op(f"{kind}_grad"), inputs, attrs)
     step = 1e-6
     for name, gradient in zip([*names, "b_ih", "b_hh"], found, strict=True):

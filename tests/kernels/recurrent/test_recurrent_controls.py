@@ -38,7 +38,7 @@ ATTRS = {
 def judge_forward(kind: str, outputs: Any, lengths: Any = None) -> bool:
     """Whether these results (float64, rounded here) pass for those of the sequence."""
     op, made = get_op(kind), made_for(kind)
-    inputs = [*made.values(), lengths]
+    inputs = [*made.values(), lengths, None]
     specs = tuple(map(TensorSpec.of, inputs))
     truth = Truth.of(op, inputs, ATTRS[kind])
     rounded = [out.astype(np.float32) for out in outputs]
@@ -122,10 +122,10 @@ def test_a_gradient_without_one_step_is_caught(kind: str) -> None:
 def run(kind: str, made: dict[str, Any], lengths: Any) -> list[Any]:
     """All outputs of forward and backward."""
     train, count = ({} if kind == "rnn" else {"train": True}), STATES[kind]
-    out = call_all(get_op(kind), [*made.values(), lengths], train)
+    out = call_all(get_op(kind), [*made.values(), lengths, None], train)
     names = ("x", *("h0", "c0")[:count], "w_ih", "w_hh", *(("w_hr",) if kind == "lstmp" else ()))
     states = [None] * count
-    grad = [*(made[n] for n in names), out[0], *out[1 + count :], out[0], *states, lengths]
+    grad = [*(made[n] for n in names), out[0], *out[1 + count :], out[0], *states, lengths, None]
     return [np.asarray(o) for o in (*out, *call_all(get_op(f"{kind}_grad"), grad))]
 
 
@@ -169,7 +169,7 @@ def test_results_are_the_kernels_and_not_the_references(kind: str) -> None:
     made = made_for(kind)
     for what in ("", "_grad", *(("_cell",) if kind in CELLS else ())):
         assert kernels_of(f"{kind}{what}")
-    explanation = str(kw.explain(kind, *made.values(), None))
+    explanation = str(kw.explain(kind, *made.values(), None, None))
     assert f"{kind}/cpu_numba/panels" in explanation
 
 

@@ -86,7 +86,7 @@ def test_weights_packed_for_another_machine_are_refused_with_the_reason_and_stil
     rows[:5] = made["w_hh"]
     data[...] = rows.reshape(3, 2, 5).transpose(0, 2, 1)
     foreign = Packed("rnn", data.reshape(-1), "gates1x2", (5, 5))
-    inputs = [made["x"], made["h0"], made["w_ih"], foreign.data, made["b_ih"], made["b_hh"], None]
+    inputs = [made["x"], made["h0"], made["w_ih"], foreign.data, made["b_ih"], made["b_hh"], None, None]
     text = str(kw.explain("rnn", *inputs, w_hh_format="gates1x2", w_hh_shape=(5, 5)))
     assert "w_hh is packed as gates1x2" in text
     for mine, other in zip(run("rnn", {**made, "w_hh": foreign}), run("rnn", made), strict=True):
