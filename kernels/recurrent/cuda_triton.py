@@ -20,7 +20,7 @@ from ..kernel import Config
 from ..op import Attrs, Specs
 from ..registry import kernel
 from .cuda import choices
-from .cuda.calls import call_of, refusal
+from .cuda.problem import call_of, refusal
 from .cuda.launch import bind_backward, bind_cell, bind_forward
 
 DTYPES = ("bfloat16", "float16", "float32")

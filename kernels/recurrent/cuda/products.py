@@ -15,7 +15,7 @@ from ...matmul.cuda.calls import Calls
 from ...matmul.cuda.launch import _FUNCTIONS
 from ...matmul.cuda.product import Operand, Product, of_linear
 from ...spec import ABSENT, TensorSpec
-from .calls import Call, on_cuda
+from .problem import Call, on_cuda
 
 Where = int | Workspace
 _POINTERS = ("a", "b", "c", "bias", "residual", "a_scale", "b_scale")
