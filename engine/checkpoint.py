@@ -23,7 +23,7 @@ import numpy as np
 from ..kernels.errors import ConfigError, DTypeError, ShapeError
 from ..kernels.spec import dtype_name, np_dtype
 from . import tree
-from .array import Array
+from .array import Array, array
 
 _CODES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "bool": "BOOL",
@@ -31,6 +31,10 @@ _CODES = {
     "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8",
 }  # fmt: skip
 _NAMES = {code: name for name, code in _CODES.items()}
+
+
+def _on_gpu(leaf: Any) -> bool:
+    return isinstance(leaf, Array) and leaf.on_cuda
 
 
 def save(
@@ -48,7 +52,8 @@ def save(
     header: dict[str, Any] = {}
     parts, at, check = [], 0, 0
     for name, leaf in zip(structure.paths(dotted=True), leaves, strict=True):
-        data = np.ascontiguousarray(np.asarray(leaf)).tobytes()
+        here = array(leaf, device="cpu") if _on_gpu(leaf) else leaf
+        data = np.ascontiguousarray(np.asarray(here)).tobytes()
         places = [at, at + len(data)]
         header[name or "array"] = {
             "dtype": _CODES[dtype_name(leaf.dtype)],

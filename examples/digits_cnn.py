@@ -30,5 +30,5 @@ model = nn.Sequential(
 EPOCHS = 20
 steps = EPOCHS * -(-len(train[0]) // 32)
 optimizer = kw.optim.adamw(lr=kw.schedule.one_cycle(3e-3, steps))
-done = kw.train.fit(model, digits.cross_entropy, train, optimizer, EPOCHS, validation=test)
+done = kw.train.fit(model, digits.cross_entropy, train, optimizer, EPOCHS, validation=test, device="auto")
 digits.show("CNN of three convolutions", done.history, wanted=0.985)

@@ -26,5 +26,7 @@ EPOCHS = 30
 steps = EPOCHS * -(-len(train[0]) // 32)
 optimizer = kw.optim.adam(lr=kw.schedule.one_cycle(1e-2, steps))
 model = Reader(64, kw.random.key(0))
-done = kw.train.fit(model, digits.cross_entropy, train, optimizer, EPOCHS, validation=test, clip_norm=1.0)
+done = kw.train.fit(
+    model, digits.cross_entropy, train, optimizer, EPOCHS, validation=test, clip_norm=1.0, device="auto"
+)
 digits.show("LSTM of 64 units over rows", done.history, wanted=0.96)

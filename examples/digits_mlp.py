@@ -21,5 +21,5 @@ model = kw.nn.Sequential(
 EPOCHS = 40
 steps = EPOCHS * -(-len(train[0]) // 32)
 optimizer = kw.optim.adamw(lr=kw.schedule.one_cycle(3e-3, steps))
-done = kw.train.fit(model, digits.cross_entropy, train, optimizer, EPOCHS, validation=test)
+done = kw.train.fit(model, digits.cross_entropy, train, optimizer, EPOCHS, validation=test, device="auto")
 digits.show("MLP 64-128-128-10", done.history, wanted=0.97)

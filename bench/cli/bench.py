@@ -26,7 +26,7 @@ def bench(
     op: Annotated[str | None, typer.Option(help="Keep problems of this operation.")] = None,
     whole_suite: Annotated[str | None, typer.Option("--suite", help="The suite, as an option.")] = None,
     device: Annotated[
-        str, typer.Option(help="cpu; or cuda: the suites all and quick, proven too with --check.")
+        str, typer.Option(help="cpu; or cuda: the suites all, quick (proven too with --check) and steps.")
     ] = "cpu",
     quick: Annotated[bool, typer.Option("--quick", help="Fewer pairs: faster, wider intervals.")] = False,
     threads: Threads = None,

@@ -61,7 +61,7 @@ def _tuned(case: Problem, device: str, threads: int, budget: float, force: bool)
     """What a search found, for each op that the problem calls: forward and backward are two."""
     calls = [(case.operation, case.specs, case.attrs)]
     if device != "cpu":
-        from ..cuda.cases import specs_on
+        from ..cuda.cases.job import specs_on
 
         calls = [(case.operation, specs_on(case, device), case.attrs)]
     elif training_op(case.op) is not None:
@@ -78,7 +78,8 @@ def _on_gpu(
     """The problems to tune on a GPU; what their configurations run is compiled first, on all cores."""
     from ...kernels.cuda.launch import runtime
     from ..cuda import ahead
-    from ..cuda.cases import Job, races, searches
+    from ..cuda.cases.job import Job
+    from ..cuda.cases.jobs import races, searches
 
     runtime().number(device)  # raises where there is no such GPU
     wanted: Iterable[tuple[Problem, bool | None]]

@@ -13,7 +13,7 @@ from math import inf
 from typing import Any
 
 from ...kernels.cuda.device import Device, facts
-from .cases import Job, specs_on
+from .cases.job import Job, specs_on
 
 COMPILE_SECONDS = 120.0
 _PARTS = 4  # into which the compilation of a proof is cut

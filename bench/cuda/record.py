@@ -23,7 +23,8 @@ from ...kernels.cache import Entry
 from ...kernels.cuda.tables import Table
 from ...kernels.errors import KernelwrightError
 from ..machine import git_state
-from .cases import Job, jobs, specs_on
+from .cases.job import Job, specs_on
+from .cases.jobs import jobs
 
 KIND, SCHEMA = "kernelwright-gpu-record", 2
 TIMES = ".times.json"  # how the table of a record ends, which lies beside it
@@ -241,24 +242,58 @@ def groups(record: Record, names: Iterable[str] | None = None) -> list[tuple[str
 
 
 def table(found: Sequence[Record]) -> str:
-    """The newest complete record as a table in Markdown; without one, a line that says so."""
-    done = [record for record in found if any("ratio" in result for result in record.results.values())]
-    if not done:
-        return NONE_YET
-    record = done[-1]
+    """The newest record of races, and the newest of whole steps, as tables in Markdown.
+
+    Without any, a line that says so.
+    """
+    parts = []
+    for made, suites in ((_race_table, ("all", "quick")), (_step_table, ("steps",))):
+        done = [record for record in found if record.head["suite"] in suites and _has_times(record)]
+        parts += [made(done[-1])] if done else []
+    return "\n\n".join(parts) or NONE_YET
+
+
+def _has_times(record: Record) -> bool:
+    return any("ratio" in result for result in record.results.values())
+
+
+def _step_table(record: Record) -> str:
+    """Whole training steps."""
+    lines = [
+        f"{record.title} ({record.status}). Ratio: the time of a training step in torch divided by ours.",
+        "",
+        "| network | ratio | wanted | ours, ms | baseline |",
+        "|---|---|---|---|---|",
+    ]
+    for result in record.results.values():
+        if "told" in result and "ratio" in result:
+            cells = (
+                result["told"],
+                f"{result['ratio']:.2f}",
+                result["goal"],
+                f"{result['ours_s'] * 1e3:.3f}",
+            )
+            lines.append(f"| {' | '.join(map(str, cells))} | {result['baseline']} |")
+    return "\n".join(lines)
+
+
+def _race_table(record: Record) -> str:
+    """Races by group."""
     old = {name for names in stale(record).values() for name in names}
     lines = [
         f"{record.title} ({record.status}). Ratio: torch's time divided by ours, in the geometric mean.",
         "",
-        "| group | races | ratio | worst | best TFLOP/s | best GB/s |",
-        "|---|---|---|---|---|---|",
+        "| group | races | ratio | worst | best TFLOP/s | best GB/s | of a copy |",
+        "|---|---|---|---|---|---|---|",
     ]
+    copied = record.results.get("copy", {}).get("bytes_s")
     for group, rows in groups(record):
         ratios = [row["ratio"] for row in rows]
         tflops = max(row["flops"] / row["ours_s"] for row in rows) / 1e12
         rate = max(row["bytes"] / row["ours_s"] for row in rows) / 1e9
         cells = (group, len(rows), f"{geometric_mean(ratios):.2f}", f"{min(ratios):.2f}")
-        lines.append(f"| {' | '.join(map(str, cells))} | {tflops:.0f} | {rate:.0f} |")
+        share = f"{rate * 1e9 / copied:.0%}" if copied else ""
+        lines.append(f"| {' | '.join(map(str, cells))} | {tflops:.0f} | {rate:.0f} | {share} |")
     tuned = sum(bool(row.get("tuned")) for _, rows in groups(record) for row in rows)
     lines += ["", f"{tuned or 'None'} of these races ran a configuration that had been tuned before the run."]
     launch = record.results.get("launch", {})

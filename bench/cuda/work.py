@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...engine.cuda import CudaArray, run
+from ...engine.cuda import CudaArray, run, to_device
 from ...kernels import dispatch, registry, tuning
 from ...kernels.cache import TuningCache
 from ...kernels.cuda.check import check, cuda_specs, untakeable
@@ -18,7 +18,6 @@ from ...kernels.cuda.clock import Calls, Clock, sets_for
 from ...kernels.cuda.device import facts
 from ...kernels.cuda.launch import runtime, torch_dtype
 from ...kernels.cuda.trial import is_lost
-from ...kernels.cuda.truth import DeviceTruth
 from ...kernels.dispatch import Choice
 from ...kernels.kernel import Config, Kernel
 from ...kernels.op import Sample, get_op
@@ -26,9 +25,13 @@ from ...kernels.settings import using
 from ..honest.streams import TorchDevice, complaint
 from ..problems.problem import Operand, Problem
 from ..timing.gpu_device import Device
-from .cases import Job, weight_place
+from ..whole.networks import get_network
+from . import endurance, steps
+from .cases.job import Job, weight_place
+from .cases.jobs import file_of
 from .contest import contest_on, host_seconds
-from .vendors import NAMES, settings, vendor
+from .judging import Judge, as_tuple
+from .vendors.ways import name_of, settings, vendor
 
 Result = dict[str, Any]
 SEARCH_SECONDS = 6.0  # of one search, for what was compiled ahead
@@ -74,12 +77,34 @@ class Place:
         return made.transpose(-1, -2) if operand.transposed else made
 
     def inputs(self, problem: Problem, salt: int = 0) -> list[Any]:
-        """Fresh operands of a problem, a convolution's weight channels last beside such images."""
+        """Fresh operands of a problem, a convolution's weight channels last beside such images.
+
+        Drawn as the family's file says (`DRAWN`), else as the op says, else normal numbers.
+        """
+        own = getattr(file_of(problem.operation.family), "DRAWN", {}).get(problem.op)
+        if own is not None:
+            return list(own(problem, lambda operand, place: self.draw(operand, 1000 * salt + place)))
+        if problem.operation.draw is not None:
+            return self._contents(problem, salt)
         drawn = [self.draw(o, 1000 * salt + place) for place, o in enumerate(problem.inputs)]
         place = weight_place(problem)
         if place is not None:
             drawn[place] = drawn[place].movedim(1, -1).contiguous().movedim(-1, 1)
         return drawn
+
+    def _contents(self, problem: Problem, salt: int) -> list[Any]:
+        """What the op's own `draw` gives, copied to the device in the operands' layouts."""
+        rng = np.random.default_rng((self.seed, salt))
+        arrays = problem.operation.contents(rng, problem.specs, problem.attrs)
+        made: list[Any] = []
+        for operand, array in zip(problem.inputs, arrays, strict=True):
+            if operand is None or array is None:
+                made.append(None)
+            elif operand.transposed:
+                made.append(to_device(array.swapaxes(-1, -2), "cuda")._tensor.transpose(-1, -2))
+            else:
+                made.append(to_device(array, "cuda")._tensor)
+        return made
 
     def sets(self, problem: Problem, first: list[Any]) -> list[list[Any]]:
         """`first`, and as many more operands as keep the cache from holding them."""
@@ -160,17 +185,16 @@ def _race(job: Job, place: Place) -> Result:
         choice = chosen(problem, tensors)
         kernel = choice.kernel
         assert kernel is not None
-        (output,) = run(problem.operation, tensors, problem.attrs)
+        outputs = tuple(one._tensor for one in run(problem.operation, tensors, problem.attrs))
         theirs = vendor(problem, tensors)
         try:
-            results = [output._tensor, theirs()]
+            results = [outputs, as_tuple(theirs())]
         except RuntimeError as error:
             if is_lost(error):
                 raise
-            results, absent = [output._tensor], str(error).splitlines()[0]
-        specs = (*problem.specs, *problem.outputs)
-        truth = DeviceTruth.of(problem.operation, specs, problem.complete, tensors, place.seed)
-        judged, *vendors = (truth.judge(result, kernel.error) for result in results)
+            results, absent = [outputs], str(error).splitlines()[0]
+        judge = Judge(problem, tensors, place.seed)
+        judged, *vendors = (judge.judge(result, kernel.error) for result in results)
         found: Result = {
             "kernel": kernel.id,
             "config": choice.config,
@@ -185,7 +209,7 @@ def _race(job: Job, place: Place) -> Result:
         if not judged.ok or not vendors:
             return found
         found["vendor"] = vendors[0].to_json()
-        del output, results, truth
+        del outputs, results, judge
         sets = place.sets(problem, tensors)
         ours = _launches(problem, choice, sets)
         if place.queue is not None and (left := _left_behind(ours[0])) is not None:
@@ -201,7 +225,7 @@ def _race(job: Job, place: Place) -> Result:
         "sets": times.sets,
         "notes": times.notes,
         "how": times.how,
-        "baseline": NAMES[problem.op],
+        "baseline": name_of(problem),
         "flops": problem.cost.flops,
         "bytes": problem.cost.bytes,
     }
@@ -307,6 +331,25 @@ def _largest(result: Any, exact: Any, scale: Any) -> float:
     return float(((result.double() - exact).abs() / scale.clamp_min(1e-300)).max())
 
 
+COPIED = 1 << 30  # bytes, far beyond the cache of any chip
+
+
+def _copy(job: Job, place: Place) -> Result:
+    """What a copy moves in a second, read and written: the roof of all that is bound by memory."""
+    import torch
+
+    size = COPIED if place.device != "cpu" else 1 << 16
+    x = place.draw(Operand((size // 4,), "float32"), 1)
+    y = torch.empty_like(x)
+
+    def copy() -> Any:
+        y.copy_(x)
+        return y
+
+    times = contest_on(place.queue, {"copy": [copy]}, place.clock)
+    return {"status": "right", "bytes_s": 2 * size / times.seconds("copy"), "rounds": times.sides}
+
+
 def _launch(job: Job, place: Place) -> Result:
     """What a call costs on the host: through a launch, through the eager call, and through torch."""
     import torch
@@ -381,7 +424,17 @@ def _loss(
     return loss, {name: times.seconds(name) for name in sides}
 
 
+def _step(job: Job, place: Place) -> Result:
+    """A whole training step against torch's."""
+    return steps.raced(get_network(job.network), place.device, place.device != "cpu", place.seed)
+
+
 _KINDS: dict[str, Callable[[Job, Place], Result]] = {
+    "copy": _copy,
+    "step": _step,
+    "same bits": lambda job, place: endurance.same_bits(job.network, place.device, seed=place.seed),
+    "leaks": lambda job, place: endurance.leaks(job.network, place.device),
+    "digits": lambda job, place: endurance.digits(),
     "race": _race,
     "proof": _proof,
     "wide": _wide,

@@ -19,7 +19,7 @@ from typing import Any
 from ...kernels.cache import TuningCache
 from ...kernels.cuda.clock import EventClock
 from ..timing.gpu_device import Device, TorchDevice
-from .cases import jobs
+from .cases.jobs import jobs
 from .work import Place, timed
 
 LOST = 70

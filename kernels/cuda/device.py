@@ -6,11 +6,13 @@ kernels are compiled for ahead of time: an H200, or what KERNELWRIGHT_CUDA_TARGE
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 from ..errors import ConfigError, DeviceError
@@ -162,6 +164,24 @@ def facts(device: str = "cuda") -> Device:
 def available() -> bool:
     """Whether torch is installed and sees a GPU."""
     return _count() > 0
+
+
+def preferred() -> str:
+    """`"cuda"` where torch sees a GPU and Triton is installed, else `"cpu"`.
+
+    Without NVIDIA's driver torch is not even loaded.
+    """
+    if not _has_driver() or find_spec("triton") is None:
+        return "cpu"
+    return "cuda" if available() else "cpu"
+
+
+def _has_driver() -> bool:
+    try:
+        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def number(device: str) -> int:

@@ -9,7 +9,6 @@ What the vectors look like is in `emit.py`. Results are row-major.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +17,9 @@ import numpy as np
 from ..kernel import Launch
 from ..op import Attrs, Specs
 from ..registry import kernel
-from ..spec import TensorSpec, np_dtype
+from ..spec import TensorSpec
 from . import emit
+from .limits import before, bits_of, joined, word_of
 from .op import FLOATS, INTEGERS, threshold
 
 # Numbers for which another thread pays: about 20 us of drawing them.
@@ -29,17 +29,6 @@ WORTH_A_THREAD = 1 << 16
 def supports(specs: Specs, attrs: Attrs) -> str | None:
     """Results are row-major."""
     return None if specs[-1].layout is None else "writes row-major results"
-
-
-def bits_of(number: float) -> int:
-    """The bits of a float64, as a word."""
-    return int(struct.unpack("<q", struct.pack("<d", number))[0])
-
-
-def word_of(number: int) -> int:
-    """A whole number of up to 64 bits as a word, mod 2^64."""
-    number %= 1 << 64
-    return number - (1 << 64) if number >> 63 else number
 
 
 def bind(
@@ -77,19 +66,6 @@ def bind(
 def random_bits(specs: Specs, attrs: Attrs, config: Any, threads: int) -> Launch:
     """Words as they come."""
     return bind(emit.emit_numbers, ("bits", "4", True), specs, "random bits", threads)
-
-
-def before(high: float, dtype: str) -> float:
-    """The largest number of a dtype below `high`."""
-    kind = np_dtype(dtype)
-    at = np.array(high, kind)
-    if float(at) < high:
-        return float(at)
-    bits = at.view(f"i{kind.itemsize}")
-    down = bits - 1 if at > 0 else bits + 1
-    if at == 0:
-        down = np.array(1 - (1 << (8 * kind.itemsize - 1)), bits.dtype)
-    return float(np.asarray(down, bits.dtype).view(kind))
 
 
 @kernel(
@@ -224,16 +200,3 @@ def dropout(specs: Specs, attrs: Attrs, config: Any, threads: int) -> Launch:
     block[emit.TASKS] = tasks
     address = address_of(emit.emit_dropout, (x.dtype, len(axes)), f"dropout of {x.dtype}")
     return bind_phases(block, 3, [(address, tasks)])
-
-
-def joined(spec: TensorSpec) -> list[tuple[int, int]]:
-    """The axes as (length, stride), the innermost first; those that follow without a gap are one."""
-    axes: list[tuple[int, int]] = []
-    for length, step in zip(spec.shape[::-1], spec.strides[::-1], strict=True):
-        if length == 1:
-            continue
-        if axes and step == axes[-1][0] * axes[-1][1]:
-            axes[-1] = (axes[-1][0] * length, axes[-1][1])
-        else:
-            axes.append((length, step))
-    return axes or [(1, spec.itemsize)]

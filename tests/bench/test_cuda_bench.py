@@ -16,8 +16,12 @@ torch = need("torch", "triton")
 import toy_cuda  # noqa: E402
 from triton_interpreter import interpreted, standing_in  # noqa: E402
 
-from kernelwright.bench.cuda import cases, record, run, worker  # noqa: E402
-from kernelwright.bench.cuda.cases import Job, conv, jobs, scaled, squares  # noqa: E402
+from kernelwright.bench.cuda import record, run, worker  # noqa: E402
+from kernelwright.bench.cuda.cases import jobs as cases  # noqa: E402
+from kernelwright.bench.cuda.cases.conv import conv  # noqa: E402
+from kernelwright.bench.cuda.cases.job import Job, specs_on  # noqa: E402
+from kernelwright.bench.cuda.cases.jobs import jobs  # noqa: E402
+from kernelwright.bench.cuda.cases.matmul import scaled, squares  # noqa: E402
 from kernelwright.bench.cuda.contest import host_seconds  # noqa: E402
 from kernelwright.bench.cuda.work import Place, timed  # noqa: E402
 from kernelwright.bench.problems.problem import Operand, Problem, matmul  # noqa: E402
@@ -25,6 +29,7 @@ from kernelwright.kernels import dispatch, registry, tuning  # noqa: E402
 from kernelwright.kernels.cache import TuningCache  # noqa: E402
 from kernelwright.kernels.cuda import device, tables  # noqa: E402
 from kernelwright.kernels.cuda.clock import HostClock, sets_for  # noqa: E402
+from kernelwright.kernels.errors import ConfigError  # noqa: E402
 from kernelwright.kernels.op import get_op  # noqa: E402
 from kernelwright.kernels.spec import TensorSpec  # noqa: E402
 
@@ -57,7 +62,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("kernelwright.kernels.matmul.cuda.choices.MOST_OFFERED", 2)
     monkeypatch.setattr("kernelwright.kernels.cuda.trial.sets_for", lambda footprint, cache: 2)
     with standing_in():
-        for op in cases.FAMILIES:  # CUDA C is compiled, and does not run here
+        for op in cases.cuda_ops():  # CUDA C is compiled, and does not run here
             for kernel in registry.kernels_for(op, "cuda"):
                 if kernel.language != "triton":
                     registry.unregister(kernel)
@@ -89,7 +94,7 @@ def test_a_race_judges_ours_and_times_both(name: str, place: Place) -> None:
 def test_what_is_drawn_lies_as_the_specs_say(name: str, place: Place) -> None:
     problem = _named(f"race {name}").problem
     assert problem is not None
-    for spec, tensor in zip(cases.specs_on(problem), place.inputs(problem), strict=True):
+    for spec, tensor in zip(specs_on(problem), place.inputs(problem), strict=True):
         if tensor is not None:
             steps = tuple(stride * tensor.element_size() for stride in tensor.stride())
             assert TensorSpec(tuple(tensor.shape), spec.dtype, "cuda", steps) == spec
@@ -117,6 +122,22 @@ def test_a_launch_is_measured_apart(monkeypatch: pytest.MonkeyPatch, place: Plac
     result = timed(Job("launch", "launch"), place)
     assert result["status"] == "right", result
     assert min(result["launch_s"], result["call_s"], result["torch_s"]) > 0
+
+
+def test_a_copy_gives_the_roof_of_what_is_bound_by_memory(place: Place) -> None:
+    result = timed(_named("copy"), place)
+    assert result["status"] == "right", result
+    assert result["bytes_s"] > 0
+
+
+def test_only_the_jobs_that_are_asked_for_are_done(place: Place, tmp_path: Path) -> None:
+    def spawn(orders: dict[str, Any], results: Path, seconds: float) -> int:
+        return worker.main(orders, results, place)
+
+    asked = run.Wanted("all", False, json=tmp_path / "r.json", only=("cop*",))
+    assert set(run.run(asked, lambda line: None, spawn, tmp_path).results) == {"copy"}
+    with pytest.raises(ConfigError, match="no job of the suite all is called nothing"):
+        run.run(run.Wanted("all", only=("nothing",)), lambda line: None, spawn, tmp_path)
 
 
 def test_a_search_races_the_untuned_choice_against_what_was_found(place: Place) -> None:
@@ -263,7 +284,7 @@ def test_a_run_keeps_going_when_a_worker_dies(tmp_path: Path, monkeypatch: pytes
         with results.open("a") as stream:
             for place, name in enumerate(orders["names"]):
                 stream.write(json.dumps({"begin": name}) + "\n")
-                if code and place == 2:
+                if code and place == 3:
                     return code
                 result = {"status": "right", "checked": 1}
                 if name.startswith("race"):
@@ -302,7 +323,7 @@ def test_a_run_that_is_interrupted_keeps_what_was_done(
         run.run(run.Wanted(json=tmp_path / "r.json"), lambda line: None, spawn, tmp_path)
     kept = record.Record.load(tmp_path / "r.json")
     assert kept.status == "interrupted"
-    assert list(kept.results) == ["launch"]
+    assert list(kept.results) == ["copy"]
     _resumed(tmp_path / "r.json", [job.name for job in jobs("all", False)][1:])
 
 
@@ -318,7 +339,7 @@ def _resumed(path: Path, left: list[str]) -> None:
 
     made = run.run(run.Wanted("quick", resume=path), lambda line: None, spawn)
     assert orders == left
-    assert list(made.results) == ["launch", *left]
+    assert list(made.results) == ["copy", *left]
     assert record.Record.load(path).status == "complete"
     made.head["device"] = "NVIDIA A100"
     made.save(path)

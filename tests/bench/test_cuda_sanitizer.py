@@ -97,6 +97,6 @@ def test_a_tool_that_is_not_there_is_no_fault(said: list[str]) -> None:
 
 
 def test_what_it_watches_are_jobs_of_a_run() -> None:
-    from kernelwright.bench.cuda.cases import jobs
+    from kernelwright.bench.cuda.cases.jobs import jobs
 
     assert set(sanitizer.SANITIZED) <= {job.name for job in jobs("all", True)}

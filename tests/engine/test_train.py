@@ -115,6 +115,77 @@ def test_bfloat16_trains_parameters_of_float32() -> None:
     assert low.history[-1]["val_accuracy"] > 0.9
 
 
+def test_float16_trains_by_a_scaled_loss() -> None:
+    low = fit(model=mlp(), epochs=6, precision="float16", validation=short())
+    full = fit(model=mlp(), epochs=6, validation=short())
+    assert {str(a.dtype) for a in nn.state_dict(low.model).values()} == {"float32"}
+    assert low.history[-1]["val_loss"] == pytest.approx(full.history[-1]["val_loss"], rel=0.1)
+    assert low.history[-1]["val_loss"] != full.history[-1]["val_loss"]
+
+
+def steep(model: Any, x: Any, labels: Any) -> Any:
+    """A loss whose scaled gradients do not fit float16 for large scales."""
+    return classify(model, x, labels)[0] * 64.0
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_an_update_that_overflows_is_left_out_and_halves_the_scale(
+    accumulate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kernelwright.engine.training import precision
+    from kernelwright.engine.training.run import Run
+
+    monkeypatch.setattr(precision, "FIRST", 2.0**24)
+    run = Run(mlp(), steep, kw.optim.sgd(1e-4), seed=0, clip_norm=None, accumulate=accumulate,
+              precision="float16", device=None)  # fmt: skip
+    before = {name: np.asarray(a).copy() for name, a in nn.state_dict(run.model).items()}
+    images, labels = short(16 * accumulate)
+    batches = [(images[i : i + 16], labels[i : i + 16]) for i in range(0, len(images), 16)]
+
+    class Quiet:
+        def batch(self, *numbers: Any) -> None: ...
+
+    run.epoch(0, batches, Quiet())  # type: ignore[arg-type]
+    for name, a in nn.state_dict(run.model).items():
+        np.testing.assert_array_equal(np.asarray(a), before[name])
+    assert float(run.state["step"]) == 0.0
+    assert float(run.scale["scale"]) == 2.0**23
+    for epoch in range(1, 20):
+        run.epoch(epoch, batches, Quiet())  # type: ignore[arg-type]
+    assert float(run.state["step"]) > 5
+    assert float(run.scale["good"]) == float(run.state["step"])
+    assert 2.0**4 < float(run.scale["scale"]) < 2.0**22
+
+
+def test_a_scale_that_stands_long_enough_is_doubled(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kernelwright.engine.training import precision
+
+    monkeypatch.setattr(precision, "FIRST", 8.0)
+    monkeypatch.setattr(precision, "INTERVAL", 3.0)
+    scale, grads = precision.scale_for("float16"), {"w": kw.ones(2)}
+    seen = []
+    for _ in range(7):
+        _, scale = precision.kept_finite(grads, scale, grads, grads)
+        seen.append((float(scale["scale"]), float(scale["good"])))
+    assert seen == [(8, 1), (8, 2), (16, 0), (16, 1), (16, 2), (32, 0), (32, 1)]
+    grads = {"w": kw.array(np.array([1.0, np.inf], "f4"))}
+    kept, scale = precision.kept_finite(grads, scale, {"w": kw.zeros(2)}, grads)
+    assert (float(scale["scale"]), float(scale["good"])) == (16, 0)
+    np.testing.assert_array_equal(np.asarray(kept["w"]), 0)
+
+
+def test_a_scale_goes_on_after_a_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    fit(precision="float16", epochs=1, checkpoint=path)
+    on, straight = (fit(precision="float16", epochs=3, checkpoint=p) for p in (path, None))
+    assert bits(on) == bits(straight)
+
+
+def test_a_precision_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match="one of bfloat16, float16"):
+        fit(precision="float8")
+
+
 def test_batches_may_come_from_a_function_of_the_epoch() -> None:
     images, labels = short(64)
 

@@ -7,13 +7,14 @@ Such a test calls `check(kernel, sample, ...)`.
 Programs of a cooperative launch run side by side (`triton_together.py`), in the order asked for.
 
 What the interpreter gets wrong by itself is mended or refused here: memory accesses outside the call's
-tensors raise, bfloat16 operands of `tl.dot` are widened, and other arithmetic in bfloat16 raises.
+tensors raise, bfloat16 operands of `tl.dot` are widened, and other arithmetic in bfloat16 raises; `tl.fma`
+rounds once, and float32 is rounded to the nearest bfloat16, not cut off.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from kernelwright.kernels.cuda.step import Step, Workspace
 from kernelwright.kernels.kernel import Config, Kernel
 from kernelwright.kernels.op import Sample
 from kernelwright.kernels.registry import kernels_for
-from kernelwright.kernels.spec import TensorSpec
+from kernelwright.kernels.spec import TensorSpec, np_dtype
 
 interpreted = pytest.mark.triton_interpreter
 
@@ -168,6 +169,7 @@ class InterpreterRuntime:
         self.guard, self.backwards, self.order = guard, backwards, order
         self.steps: list[Step] = []
         self.zeros: list[Any] = []
+        self.kept: list[Any] = []
 
     def workspace(self, piece: Workspace, index: int) -> Any:
         import torch
@@ -181,42 +183,130 @@ class InterpreterRuntime:
         self.guard.add(made)
         return made
 
-    @contextlib.contextmanager
-    def launching(self, step: Step) -> Iterator[None]:
+    def table(self, numbers: Sequence[int], index: int) -> Any:
+        import torch
+
+        made = torch.tensor(list(numbers), dtype=torch.int64)
+        self.guard.regions.append(_Region(made, False))
+        self.kept.append(made)
+        return made
+
+    def interpret(self, step: Step, values: Mapping[str, Any]) -> None:
         self.steps.append(step)
         self.guard.begin()
         turned = step.grid if self.backwards and not step.together else None
         side_by_side = together(self.order) if step.together else contextlib.nullcontext()
         with _patched(self.guard, turned), side_by_side as self.guard.side:
-            yield
+            step.fn[step.grid](**values)
         self.guard.side = None
+
+
+class Tape:
+    """What a `StandIn` captures: launches, which a replay runs again."""
+
+    def __init__(self, runtime: StandIn) -> None:
+        self.runtime = runtime
+        self.launches: list[tuple[str, Callable[[], None]]] = []
+
+    def replay(self) -> None:
+        for name, launch in self.launches:
+            self.runtime.do(name, launch)
 
 
 class StandIn:
     """A runtime that takes torch's CPU tensors for tensors on `cuda:0`: for the public face, unguarded.
 
+    Args:
+        devices: how many there are; tensors that were made for another than the first one are known.
+
     Attributes:
         steps: what was launched, by name.
+        copies: how many copies were queued.
+        handle: of the current stream; a test sets another.
+        waits: the streams that others were told to wait for.
+        failing: what raises what is here, by the name of a launch.
+        late: an error that the next `synchronize` finds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, devices: int = 1) -> None:
+        self.devices = devices
         self.steps: list[str] = []
+        self.copies = 0
+        self.handle = 7
+        self.waits: list[int] = []
+        self.failing: dict[str, Exception] = {}
+        self.late: Exception | None = None
+        self.tape: Tape | None = None
+        self._elsewhere: dict[int, int] = {}
+
+    def do(self, name: str, launch: Callable[[], None]) -> None:
+        """Launch something, or write it down while capturing."""
+        if self.tape is not None:
+            self.tape.launches.append((name, launch))
+            return
+        if name in self.failing:
+            raise self.failing[name]
+        self.steps.append(name)
+        launch()
 
     def place(self, tensor: Any) -> str | None:
-        return "cuda:0"
+        return f"cuda:{self._elsewhere.get(tensor.untyped_storage().data_ptr(), 0)}"
 
     def number(self, device: str) -> int:
-        return cuda_device.counted(device, 1)
+        return cuda_device.counted(device, self.devices)
+
+    def current(self) -> int:
+        return 0
+
+    def on(self, index: int) -> Any:
+        return contextlib.nullcontext()
+
+    def stream(self, index: int) -> int:
+        return self.handle
+
+    def current_stream(self, index: int) -> int:
+        return self.handle
+
+    def wait(self, index: int, earlier: int, *held: Any) -> None:
+        self.waits.append(earlier)
+
+    def synchronize(self, index: int) -> None:
+        late, self.late = self.late, None
+        if late is not None:
+            raise late
+
+    def capturing(self) -> bool:
+        return False
+
+    def captured(self, index: int, work: Callable[[], None]) -> Tape:
+        self.tape = made = Tape(self)
+        try:
+            work()
+        finally:
+            self.tape = None
+        return made
+
+    def copy(self, target: Any, source: Any) -> None:
+        assert self.tape is None
+        self.copies += 1
+        target.copy_(source)
 
     def empty(self, shape: tuple[int, ...], dtype: Any, device: str) -> Any:
         import torch
 
         made = torch.empty(shape, dtype=dtype)
-        made.view(torch.uint8).reshape(-1).fill_(0xFF)
-        return made
+        if made.numel():
+            made.view(-1).view(torch.uint8).fill_(0xFF)
+        return self._on(made, self.number(device))
 
     def moved(self, tensor: Any, index: int) -> Any:
-        return tensor.clone()
+        return self._on(tensor.clone(), index)
+
+    def _on(self, tensor: Any, index: int) -> Any:
+        self._elsewhere.pop(tensor.untyped_storage().data_ptr(), None)
+        if index:
+            self._elsewhere[tensor.untyped_storage().data_ptr()] = index
+        return tensor
 
     def clock(self) -> Any:
         return HostClock()
@@ -225,24 +315,49 @@ class StandIn:
         made = self.empty(piece.shape, cuda_launch.torch_dtype(piece.dtype), "cuda:0")
         return made.zero_() if piece.zero else made
 
-    @contextlib.contextmanager
-    def launching(self, step: Step) -> Iterator[None]:
-        self.steps.append(step.name)
-        side_by_side = together("forwards") if step.together else contextlib.nullcontext()
-        with _patched(None, None), side_by_side:
-            yield
+    def table(self, numbers: Sequence[int], index: int) -> Any:
+        import torch
+
+        return torch.tensor(list(numbers), dtype=torch.int64)
+
+    def interpret(self, step: Step, values: Mapping[str, Any]) -> None:
+        def launch() -> None:
+            side_by_side = together("forwards") if step.together else contextlib.nullcontext()
+            with _patched(None, None), side_by_side:
+                step.fn[step.grid](**values)
+
+        self.do(step.name, launch)
 
 
 @contextlib.contextmanager
-def standing_in(capability: int = 90) -> Iterator[StandIn]:
+def standing_in(capability: int = 90, devices: int = 1) -> Iterator[StandIn]:
     """Calls of the public face with torch CPU tensors as if they were on a GPU, inside the block."""
-    runtime = StandIn()
+    runtime = StandIn(devices)
     before = cuda_launch.set_runtime(runtime)
     try:
         with cuda_device.assume(capability):
             yield runtime
     finally:
         cuda_launch.set_runtime(before)
+
+
+def fused(x: Any, y: Any, z: Any) -> Any:
+    """x y + z rounded once, of float32 or float64 arrays (but for one case in 2^28, rounded twice there)."""
+    if x.dtype == np.float32:
+        return (x.astype(np.float64) * y + z).astype(np.float32)
+
+    def halves(a: Any) -> Any:  # Dekker: two numbers of 26 bits, whose products are exact
+        high = a * 134217729.0
+        high = high - (high - a)
+        return high, a - high
+
+    product, plain = x * y, x * y + z
+    (x0, x1), (y0, y1) = halves(x), halves(y)
+    lost = ((x0 * y0 - product) + x0 * y1 + x1 * y0) + x1 * y1
+    part = plain - product
+    rest = (product - (plain - part)) + (z - part)
+    exact = plain + (rest + lost)
+    return np.where(np.isfinite(exact), exact, plain)
 
 
 @contextlib.contextmanager
@@ -253,6 +368,17 @@ def _patched(guard: Guard | None, backwards: tuple[int, ...] | None) -> Iterator
     builder = interpreter.InterpreterBuilder
     before = (interpreter._interpreter, builder.create_dot, builder.binary_op, builder.set_grid_idx)
     real, dot, binary, place = before
+    multiply_add, cast = builder.create_fma, builder.cast_impl
+
+    def rounded(self: Any, x: Any, kind: Any) -> Any:
+        if x.dtype.scalar != tl.float32 or kind.scalar != tl.bfloat16:
+            return cast(self, x, kind)
+        return interpreter.TensorHandle(x.data.astype(np_dtype("bfloat16")).view(np.uint16), tl.bfloat16)
+
+    def once(self: Any, x: Any, y: Any, z: Any) -> Any:
+        if x.dtype.scalar not in (tl.float32, tl.float64):
+            return multiply_add(self, x, y, z)
+        return interpreter.TensorHandle(fused(x.data, y.data, z.data), z.dtype.scalar)
 
     def widened(handle: Any) -> Any:
         if handle.dtype.scalar != tl.bfloat16:
@@ -268,14 +394,18 @@ def _patched(guard: Guard | None, backwards: tuple[int, ...] | None) -> Iterator
             raise AssertionError(
                 "arithmetic in bfloat16, which the interpreter gets wrong: .to(tl.float32) first"
             )
-        return binary(self, lhs, rhs, op)
+        made = binary(self, lhs, rhs, op)
+        if made.data.dtype == np.bool_:  # a comparison's handle says what was compared
+            made.dtype = tl.int1
+        return made
 
     def reversed_place(self: Any, x: int, y: int, z: int) -> None:
         gx, gy, gz = (*(backwards or ()), 1, 1)[:3]
         place(self, gx - 1 - x, gy - 1 - y, gz - 1 - z)
 
     interpreter._interpreter = real if guard is None else _GuardedMemory(real, guard)
-    builder.create_dot, builder.binary_op = wide_dot, checked
+    builder.create_dot, builder.binary_op, builder.create_fma = wide_dot, checked, once
+    builder.cast_impl = rounded
     if backwards is not None:
         builder.set_grid_idx = reversed_place
     try:
@@ -283,6 +413,7 @@ def _patched(guard: Guard | None, backwards: tuple[int, ...] | None) -> Iterator
     finally:
         interpreter._interpreter = real
         _, builder.create_dot, builder.binary_op, builder.set_grid_idx = before
+        builder.create_fma, builder.cast_impl = multiply_add, cast
 
 
 def check(

@@ -16,26 +16,26 @@ WORDS, HIDDEN, STEPS = 10_000, 256, 35
 class Language(nn.Module):
     """As kernelwright has it. words: [T, B] -> [T B, words]."""
 
-    def __init__(self, key: int):
-        self.embed = nn.Embedding(WORDS, HIDDEN, key=key)
-        self.lstm = nn.LSTM(HIDDEN, HIDDEN, 2, key=key + 1)
-        self.out = nn.Linear(HIDDEN, WORDS, key=key + 2)
+    def __init__(self, key: int, hidden: int = HIDDEN):
+        self.embed = nn.Embedding(WORDS, hidden, key=key)
+        self.lstm = nn.LSTM(hidden, hidden, 2, key=key + 1)
+        self.out = nn.Linear(hidden, WORDS, key=key + 2)
 
     def __call__(self, words: Any) -> Any:
         y, _ = self.lstm(self.embed(words))
         return self.out(y).reshape((-1, WORDS))
 
 
-def torch_language() -> Any:
+def torch_language(hidden: int = HIDDEN) -> Any:
     """The same as torch has it."""
     from torch import nn as tnn
 
     class Language(tnn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.embed = tnn.Embedding(WORDS, HIDDEN)
-            self.lstm = tnn.LSTM(HIDDEN, HIDDEN, 2)
-            self.out = tnn.Linear(HIDDEN, WORDS)
+            self.embed = tnn.Embedding(WORDS, hidden)
+            self.lstm = tnn.LSTM(hidden, hidden, 2)
+            self.out = tnn.Linear(hidden, WORDS)
 
         def forward(self, words: Any) -> Any:
             y, _ = self.lstm(self.embed(words))

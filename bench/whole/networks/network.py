@@ -13,6 +13,7 @@ from ....engine import optim
 from ....kernels.errors import KernelwrightError, did_you_mean
 
 NAMES = ("mlp", "lenet", "resnet18", "lstm", "transformer")
+GPU_NAMES = ("mlp_gpu", "lstm_gpu", "transformer_gpu", "resnet50")
 
 Batch = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 
@@ -36,6 +37,7 @@ class Network:
         settings: its arguments besides the learning rate, which both take.
         lr: the learning rate of the steps that are compared.
         goal: what issue of the race is wanted: torch's time of a training step over ours.
+        precision: what both compute in, from parameters kept in float32; None for float32 throughout.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Network:
     settings: dict[str, Any]
     lr: float
     goal: float
+    precision: str | None = None
 
     def our_optimizer(self, lr: float) -> optim.Optimizer:
         """The optimizer of a kernelwright model."""
@@ -72,9 +75,10 @@ def get_network(name: str) -> Network:
     Raises:
         UnknownNetworkError: there is none.
     """
-    if name not in NAMES:
+    known = (*NAMES, *GPU_NAMES)
+    if name not in known:
         raise UnknownNetworkError(
-            f"no network is called {name!r}.{did_you_mean(name, NAMES)} Networks: {', '.join(NAMES)}."
+            f"no network is called {name!r}.{did_you_mean(name, known)} Networks: {', '.join(known)}."
         )
     network: Network = import_module(f".{name}", __package__).NETWORK
     return network

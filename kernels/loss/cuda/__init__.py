@@ -1,0 +1,1 @@
+"""Losses on the GPU: Triton kernels and how they are launched."""

@@ -1,0 +1,1 @@
+"""Random numbers on the GPU: Triton kernels and how they are launched."""
