@@ -6,9 +6,9 @@
                 gradients of the gates to the exchange, G tiles; to memory, for the products that follow
                 wait for those of all units, and multiply: dh of the step before, one sum of G products
 
-What is exchanged is the gradients of gates, G H numbers a sequence. Partial sums of dh would let a program keep
-the rows of w_hh that forward keeps, but each would store H float32 numbers a sequence and read as many: no
-fewer bytes, half of them stores, which are dearer than loads (docs/gpu/recurrent.md counts them).
+What is exchanged is the gradients of gates, G H numbers a sequence. With partial sums of dh a program would
+keep the rows of w_hh that forward keeps, but store H float32 numbers a sequence and read as many: no fewer
+bytes, half of them stores, which are dearer than loads (docs/gpu/recurrent.md counts them).
 
 Sums for the biases stay in registers over all steps. Those for the weights are products over all steps, after
 the launch.
@@ -86,7 +86,7 @@ def kept(s, times, rows, mine, ok, ends, gates, cells, y, dy, h0, c0, hidden, g_
     Args:
         h0, c0: the first states in float32, which the first step has before it.
     """
-    none = h0 * 0.0
+    none = tl.zeros_like(h0)
     g0, g1, g2, g3, dh, h, c, c_before = none, none, none, none, none, none, none, none
     live = ok & ((s >= 0) & (s < ends))[None, :]
     if KIND == "lstm" or KIND == "gru":
@@ -99,7 +99,7 @@ def kept(s, times, rows, mine, ok, ends, gates, cells, y, dy, h0, c0, hidden, g_
         h = tl.load(y + (times * y_t + rows * y_b)[None, :] + mine[:, None], mask=live, other=0.0)
         h = h.to(tl.float32)
     if dy is not None:
-        at = dy + (times * dy_t + rows * dy_b)[None, :] + mine.to(tl.int64)[:, None] * dy_u
+        at = dy + (times * dy_t + rows * dy_b)[None, :] + mine.to(rows.dtype)[:, None] * dy_u
         dh = tl.load(at, mask=live, other=0.0).to(tl.float32)
     earlier = times - 1
     if REVERSE:
@@ -135,8 +135,8 @@ def backward(
     h0_b, h0_u, c0_b, c0_u, w_head, w_row, w_col, y_t, y_b, g_t, g_b, ce_t, ce_b, dy_t, dy_b, dy_u,
     dhn_b, dhn_u, dcn_b, dcn_u, len_step, re_t, re_b, row_t, row_b, dh0_b, dc0_b,
     KIND: tl.constexpr, G: tl.constexpr, U: tl.constexpr, BB: tl.constexpr, KS: tl.constexpr,
-    KC: tl.constexpr, NC: tl.constexpr, WIDTH: tl.constexpr, HEADS: tl.constexpr,
-    RESIDENT: tl.constexpr, PRECISION: tl.constexpr, REVERSE: tl.constexpr,
+    KC: tl.constexpr, NC: tl.constexpr, WIDTH: tl.constexpr, HEADS: tl.constexpr, W_UNIT: tl.constexpr,
+    WIDE: tl.constexpr, RESIDENT: tl.constexpr, PRECISION: tl.constexpr, REVERSE: tl.constexpr,
 ):  # fmt: skip
     """The gradients of gates, of the first states, and the parts of those of the biases.
 
@@ -153,15 +153,20 @@ def backward(
     pid = tl.program_id(0)
     unit_tile, group = pid % tiles, first_group + pid // tiles
     head, row_tile = group % HEADS, group // HEADS
+    if W_UNIT:
+        # What they are already: now the compiler knows that rows can be loaded 16 bytes at a time.
+        d, w_row, w_col = d // 8 * 8, w_row // 8 * 8, 1
+        w_head = w_head // 8 * 8
     units = unit_tile * U + tl.arange(0, U)
     unit_ok = units < d
     mine = head * d + units
-    places = row_tile * BB + tl.arange(0, BB)
+    places = (row_tile * BB + tl.arange(0, BB)).to(tl.int32)
     row_ok = places < batch
     rows = places
     if order is not None:
         rows = tl.load(order + places, mask=row_ok, other=0)
-    rows = rows.to(tl.int64)
+    if WIDE:
+        rows = rows.to(tl.int64)
     ok = unit_ok[:, None] & row_ok[None, :]
     ends = tl.where(row_ok, steps, 0)
     if lengths is not None:
@@ -190,11 +195,8 @@ def backward(
     times = times_of(s, rows, ends, REVERSE)
     now = kept(s, times, rows, mine, ok, ends, gates, cells, y, dy, first_h, first_c, hidden, g_t, g_b, ce_t,
                ce_b, y_t, y_b, dy_t, dy_b, dy_u, KIND, REVERSE)  # fmt: skip
-    for _ in range(0, last):
+    for _ in range(last):
         alive = (s < ends)[None, :]
-        times_next = times_of(s - 1, rows, ends, REVERSE)
-        then = kept(s - 1, times_next, rows, mine, ok, ends, gates, cells, y, dy, first_h, first_c, hidden,
-                    g_t, g_b, ce_t, ce_b, y_t, y_b, dy_t, dy_b, dy_u, KIND, REVERSE)  # fmt: skip
         h_before, c_before = now[6], now[8]
         if resets is not None:
             afresh = tl.load(resets + times * re_t + rows * re_b, mask=row_ok & (s < ends), other=0) != 0
@@ -228,7 +230,20 @@ def backward(
             put(dg_h + (place * G * hidden)[None, :] + mine[:, None], d0, d1, dn, d3, hidden, ok, G)
         seen = tl.where(alive, h_before, 0.0)
         tl.store(h_seen + (place * hidden)[None, :] + mine[:, None], seen.to(kind), mask=ok)
-        b0, b1, b2, b3, bn = b0 + d0, b1 + d1, b2 + d2, b3 + d3, bn + dn
+        b0 += d0
+        if G > 1:
+            b1, b2 = b1 + d1, b2 + d2
+        if G > 3:
+            b3 += d3
+        if KIND == "gru":
+            bn += dn
+        s -= 1
+        # What the step before reads from memory is on its way while the gradients are waited for.
+        times = times_of(s, rows, ends, REVERSE)
+        now = kept(
+            s, times, rows, mine, ok, ends, gates, cells, y, dy, first_h, first_c, hidden, g_t, g_b, ce_t,
+            ce_b, y_t, y_b, dy_t, dy_b, dy_u, KIND, REVERSE,
+        )  # fmt: skip
         if RESIDENT:
             there = state_at(slot, G, WIDTH, BB, KS, KC)
             ds = tiles_of(there, True, KC, G * NC)
@@ -236,15 +251,12 @@ def backward(
                 ds = tiles_of(there, True, KC, G * NC)
             back = product(ws, ds, G, NC, PRECISION)
         else:
-            wait(counters + s * counter_step, tiles)
+            wait(counters + (s + 1) * counter_step, tiles)
             back = streamed(w, d, units, unit_ok, w_row, w_col, slot, G, U, BB, WIDTH, KC, PRECISION)
         back += through
         if resets is not None:
             back, dc_before = tl.where(goes_on, back, 0.0), tl.where(goes_on, dc_before, 0.0)
         dh, dc = tl.where(alive, back, dh), tl.where(alive, dc_before, dc)
-        s -= 1
-        times = times_next
-        now = then
     for s in range(last, steps):
         place = s * row_t + rows * row_b
         put(dg_x + (place * G * hidden)[None, :] + mine[:, None], zero, zero, zero, zero, hidden, ok, G)
@@ -262,4 +274,5 @@ def backward(
         tl.store(to + 2 * hidden, tl.sum(b2, 1), mask=unit_ok)
     if G > 3:
         tl.store(to + 3 * hidden, tl.sum(b3, 1), mask=unit_ok)
-    tl.store(to + G * hidden, tl.sum(bn, 1), mask=unit_ok)
+    if KIND == "gru":
+        tl.store(to + 3 * hidden, tl.sum(bn, 1), mask=unit_ok)

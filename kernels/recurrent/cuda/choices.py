@@ -17,14 +17,23 @@ from ...cpu.cycles import ceil_div
 from ...cuda import ranking
 from ...cuda.device import Device
 from ...kernel import Config
-from .calls import Call
+from .problem import Call
 
 MOST_TILES = 6  # of weights for a gate: each is a matrix instruction's operand of its own in the code
 MOST_OFFERED = 6
+MOST_HELD = 48  # registers for the state of a step: with more, what is computed beside them is spilled
 _PORT, _L2, _SHARED = 64, 5120, 128  # bytes a clock: into a multiprocessor, from the L2 cache, shared memory
 # Instructions for each hidden unit and sequence of a step, counted in SASS of an LSTM's, rounded; every warp
 # computes them all, as sums over warps end in each of them.
 _INSTRUCTIONS = 60
+# units, rows, warps where weights are read in each step, by the bytes of an element and the direction: larger
+# ones were seen to spill.
+_STREAMED = {
+    (2, False): ((16, 16, 4), (32, 16, 8), (64, 16, 8)),
+    (2, True): ((16, 16, 8), (32, 16, 8), (32, 32, 8), (64, 16, 8)),
+    (4, False): ((16, 8, 4), (32, 8, 8)),
+    (4, True): ((16, 8, 4), (32, 8, 8)),
+}
 
 
 def chunks(d: int, warps: int, item: int) -> tuple[int, int]:
@@ -66,7 +75,7 @@ def launches(call: Call, config: Mapping[str, Any], device: Device) -> int:
 def candidates(call: Call, back: bool, device: Device) -> list[Config]:
     """Configurations that can be launched, the fastest predicted first."""
     found: list[tuple[float, int, Config]] = []
-    for config in (*_resident(call, back, device), *_streaming(call, device)):
+    for config in (*_resident(call, back, device), *_streaming(call, back, device)):
         if groups_at_once(call, config, device):
             found.append((seconds(call, config, back, device), len(found), config))
     return [config for _, _, config in sorted(found, key=lambda f: f[:2])][:MOST_OFFERED]
@@ -95,18 +104,20 @@ def _resident(call: Call, back: bool, device: Device) -> list[Config]:
             "tiles": tiles,
             "resident": True,
         }
-        if shared_bytes(call, config, back) <= device.shared_bytes:
+        # Registers of a thread that hold the state of a step until none of it is missing.
+        held = (call.gates if back else 1) * kc * tiles * rows * call.item // (4 * 32 * warps)
+        if held <= MOST_HELD and shared_bytes(call, config, back) <= device.shared_bytes:
             made.append(config)
     return made
 
 
-def _streaming(call: Call, device: Device) -> list[Config]:
+def _streaming(call: Call, back: bool, device: Device) -> list[Config]:
     made = []
-    for units, rows in ((16, 16), (16, 32), (32, 16), (32, 32), (64, 16), (64, 32)):
+    for units, rows, warps in _STREAMED[call.item, back]:
         if rows > 16 and rows >= 2 * call.b:
             continue
         made.append(
-            {"units": units, "rows": rows, "warps": 4, "kc": 32 if call.item == 4 else 64, "tiles": 0}
+            {"units": units, "rows": rows, "warps": warps, "kc": 32 if call.item == 4 else 64, "tiles": 0}
             | {"resident": False}
         )
     return made

@@ -99,7 +99,7 @@ def streamed(w, d, units, unit_ok, w_row, w_col, slot, G: tl.constexpr, U: tl.co
 def times_of(s, rows, ends, REVERSE: tl.constexpr):
     """Which time each sequence reads in step s; s itself behind its end."""
     if REVERSE:
-        return tl.where(s < ends, ends - 1 - s, s).to(tl.int64)
+        return tl.where(s < ends, ends - 1 - s, s).to(rows.dtype)
     else:
         return s + tl.zeros_like(rows)
 
@@ -140,7 +140,7 @@ def state_of(state, rows, mine, ok, b_step, u_step, U: tl.constexpr, BB: tl.cons
     if state is None:
         return tl.zeros((U, BB), tl.float32)
     else:
-        at = state + rows[None, :] * b_step + mine.to(tl.int64)[:, None] * u_step
+        at = state + rows[None, :] * b_step + mine.to(rows.dtype)[:, None] * u_step
         return tl.load(at, mask=ok, other=0.0).to(tl.float32)
 
 
@@ -166,7 +166,7 @@ def forward(
     y_t, y_b, hn_b, cn_b, g_t, g_b, ce_t, ce_b,
     KIND: tl.constexpr, G: tl.constexpr, U: tl.constexpr, BB: tl.constexpr, KS: tl.constexpr,
     KC: tl.constexpr, NC: tl.constexpr, WIDTH: tl.constexpr, HEADS: tl.constexpr, W_UNIT: tl.constexpr,
-    RESIDENT: tl.constexpr, PRECISION: tl.constexpr, REVERSE: tl.constexpr, TRAIN: tl.constexpr,
+    WIDE: tl.constexpr, RESIDENT: tl.constexpr, PRECISION: tl.constexpr, REVERSE: tl.constexpr, TRAIN: tl.constexpr,
 ):  # fmt: skip
     """y, h_n, c_n, gates, cells of `lstm`, `gru`, `rnn`.
 
@@ -177,22 +177,28 @@ def forward(
         counters: [T, HEADS, row tiles], zeros; None where RESIDENT.
         d: hidden units of a head. tiles: of units. first_group: of the pairs of head
             and tile of sequences that this launch computes.
-        W_UNIT: 1 where the columns of w lie side by side and its rows start 16 bytes apart.
+        WIDE: whether a tensor has more elements than 32 bits count.
+        W_UNIT: 1 where the columns of w lie side by side, in rows of a multiple of 8 of them.
     """
     SHORT: tl.constexpr = y.dtype.element_ty.primitive_bitwidth == 16
     SHARE: tl.constexpr = 2 if SHORT else 1  # elements of a word of the exchange
     pid = tl.program_id(0)
     unit_tile, group = pid % tiles, first_group + pid // tiles
     head, row_tile = group % HEADS, group // HEADS
+    if W_UNIT:
+        # What they are already: now the compiler knows that rows can be loaded 16 bytes at a time.
+        d, w_row, w_col = d // 8 * 8, w_row // 8 * 8, 1
+        w_head = w_head // 8 * 8
     units = unit_tile * U + tl.arange(0, U)
     unit_ok = units < d
     mine = head * d + units
-    places = row_tile * BB + tl.arange(0, BB)
+    places = (row_tile * BB + tl.arange(0, BB)).to(tl.int32)
     row_ok = places < batch
     rows = places
     if order is not None:
         rows = tl.load(order + places, mask=row_ok, other=0)
-    rows = rows.to(tl.int64)
+    if WIDE:
+        rows = rows.to(tl.int64)
     ok = unit_ok[:, None] & row_ok[None, :]
     ends = tl.where(row_ok, steps, 0)
     if lengths is not None:
@@ -200,8 +206,6 @@ def forward(
         ends = tl.minimum(tl.maximum(ends, 0), steps).to(tl.int32)
     last = tl.max(ends, 0)
     w += head.to(tl.int64) * w_head
-    if W_UNIT:
-        w_row, w_col = tl.multiple_of(w_row, 8), 1
     b0, b1, b2, b3 = biases(b_hh, mine, unit_ok, hidden, b_step, G, U)
     h = state_of(h0, rows, mine, ok, h0_b, h0_u, U, BB)
     c = state_of(c0, rows, mine, ok, c0_b, c0_u, U, BB)
@@ -222,15 +226,18 @@ def forward(
         words_ok = (wu * SHARE < d)[None, :] & (tl.arange(0, BB) >= 0)[:, None]
     else:
         counters += head * (rows_padded // BB) + row_tile
-        a0, a1, a2, a3 = streamed(w, d, units, unit_ok, w_row, w_col, slot, G, U, BB, WIDTH, KC, PRECISION)
     times = times_of(0, rows, ends, REVERSE)
-    x0, x1, x2, x3 = from_inputs(xg, times, rows, mine, ok & (0 < ends)[None, :], x_t, x_b, hidden, G)
+    if RESIDENT:
+        x0, x1, x2, x3 = from_inputs(xg, times, rows, mine, ok & (ends > 0)[None, :], x_t, x_b, hidden, G)
     for s in range(0, last):
         alive = (s < ends)[None, :]
-        # What the next step reads is on its way while this one is computed and its state waited for.
-        times_next = times_of(s + 1, rows, ends, REVERSE)
-        ok_next = ok & (s + 1 < ends)[None, :]
-        n0, n1, n2, n3 = from_inputs(xg, times_next, rows, mine, ok_next, x_t, x_b, hidden, G)
+        if not RESIDENT:
+            if s > 0:
+                wait(counters + s * counter_step, tiles)
+            a0, a1, a2, a3 = streamed(
+                w, d, units, unit_ok, w_row, w_col, slot, G, U, BB, WIDTH, KC, PRECISION
+            )
+            x0, x1, x2, x3 = from_inputs(xg, times, rows, mine, ok & alive, x_t, x_b, hidden, G)
         before, c_before = h, c
         if resets is not None:
             # The state is zeros: so are its products, and what is carried on.
@@ -262,19 +269,16 @@ def forward(
             s2, s3 = tl.where(alive, s2, 0.0), tl.where(alive, s3, 0.0)
             keep(gates, cells, times, rows, mine, ok, hidden, g_t, g_b, ce_t, ce_b,
                  s0, s1, s2, s3, tl.where(alive, c, 0.0), KIND)  # fmt: skip
+        times = times_of(s + 1, rows, ends, REVERSE)
         if RESIDENT:
+            # What the next step reads from memory is on its way while its state is waited for.
+            ok_next = ok & (s + 1 < ends)[None, :]
+            x0, x1, x2, x3 = from_inputs(xg, times, rows, mine, ok_next, x_t, x_b, hidden, G)
             there = state_at(slot, WIDTH, BB, KS, KC)
             hs = tiles_of(there, more, KC, NC)
             while awaits(hs, NC) != 0:
                 hs = tiles_of(there, more, KC, NC)
             a0, a1, a2, a3 = products(ws, hs, G, NC, PRECISION)
-        elif more:
-            wait(counters + (s + 1) * counter_step, tiles)
-            a0, a1, a2, a3 = streamed(
-                w, d, units, unit_ok, w_row, w_col, slot, G, U, BB, WIDTH, KC, PRECISION
-            )
-        times = times_next
-        x0, x1, x2, x3 = n0, n1, n2, n3
     nothing = tl.zeros((U, BB), tl.float32)
     for s in range(last, steps):
         place = s + tl.zeros_like(rows)

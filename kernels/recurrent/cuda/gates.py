@@ -67,7 +67,7 @@ def slopes(dh, dc, s0, s1, s2, s3, h, h_before, c, c_before, KIND: tl.constexpr,
         d1 = dc * c_before * s1 * (1.0 - s1)
         d2 = dc * s0 * (1.0 - s2) * (1.0 + s2)
         d3 = dh * t * s3 * (1.0 - s3)
-        return d0, d1, d2, d3, d2, dh * 0.0, dc * s1
+        return d0, d1, d2, d3, d2, tl.zeros_like(dh), dc * s1
     elif KIND == "gru":
         d1 = dh * (h_before - s2) * s1 * (1.0 - s1)
         d2 = dh * (1.0 - s1) * (1.0 - s2) * (1.0 + s2)
@@ -75,7 +75,7 @@ def slopes(dh, dc, s0, s1, s2, s3, h, h_before, c, c_before, KIND: tl.constexpr,
         return d0, d1, d2, d2, d2 * s0, dh * s1, dc
     elif KIND == "rnn_tanh":
         d0 = dh * (1.0 - h) * (1.0 + h)
-        return d0, d0, d0, d0, d0, dh * 0.0, dc
+        return d0, d0, d0, d0, d0, tl.zeros_like(dh), dc
     else:
         d0 = tl.where(h > 0, dh, 0.0)
-        return d0, d0, d0, d0, d0, dh * 0.0, dc
+        return d0, d0, d0, d0, d0, tl.zeros_like(dh), dc

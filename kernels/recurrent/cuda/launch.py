@@ -10,11 +10,11 @@ import triton
 from ...cpu.cycles import ceil_div
 from ...cuda.device import Device, facts
 from ...cuda.launch import CudaLaunch, launcher
-from ...cuda.step import Arg, Step, Workspace
+from ...cuda.step import Arg, Step, Workspace, is_wide
 from ...op import Attrs, Specs
 from . import choices, products
 from .backward import backward
-from .calls import Call, call_of
+from .problem import Call, call_of
 from .cells import cell
 from .forward import forward
 from .prepare import added, by_length, emptied, laid_out
@@ -131,6 +131,11 @@ class Recurrence:
         common["re_t"], common["re_b"] = call.steps("resets", 2)
         w = call.steps("w_hh", 2)
         common |= {"w_head": 0 if len(w) == 2 else w[0], "w_row": w[-2], "w_col": w[-1]}
+        # What the steps walk: beyond 2^31 elements, offsets are counted in 64 bits.
+        most = call.t * call.b * 4 * max(call.h, 1)
+        common["WIDE"] = most + 2**20 >= 2**31 or is_wide(*call.specs.values())
+        # Rows that can be loaded 16 bytes at a time, as the compiler is told.
+        common["W_UNIT"] = int(w[-1] == 1 and not any(n % 8 for n in (call.d, *w[:-1])))
         for start in range(0, groups, at_once):
             grid = (min(at_once, groups - start) * self.tiles,)
             given = {**common, **args, "first_group": start}
@@ -171,12 +176,7 @@ def bind_forward(name: str, specs: Specs, attrs: Attrs, config: Mapping[str, Any
         "hn_b": call.steps("h_n", 2)[0],
         "cn_b": call.steps("c_n", 2)[0],
         "TRAIN": call.train,
-        "W_UNIT": 0,
     }
-    w = call.steps("w_hh", 2)
-    # Weights whose rows are loaded 16 bytes at a time, once: what is not a multiple is loaded by elements.
-    whole = 16 // call.item
-    args["W_UNIT"] = int(w[-1] == 1 and not any(step % whole for step in w[:-1]))
     made.run(steps, forward, args)
     return launcher(specs, *steps.aligned, otherwise=lambda: steps.others)
 
