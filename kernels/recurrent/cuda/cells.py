@@ -45,10 +45,15 @@ def cell(
     batch, inputs, d, hidden, tiles, x_row, x_col, h_row, h_col, c_row, c_col,
     wi_row, wi_col, w_head, wh_row, wh_col, bi_step, bh_step, ho_row, co_row,
     KIND: tl.constexpr, G: tl.constexpr, U: tl.constexpr, BB: tl.constexpr, KC: tl.constexpr,
-    HEADS: tl.constexpr, PRECISION: tl.constexpr,
+    HEADS: tl.constexpr, UNIT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """h_out and c_out of `lstm_cell`, `gru_cell`, `rnn_cell`."""
     SHORT: tl.constexpr = h_out.dtype.element_ty.primitive_bitwidth == 16
+    if UNIT:
+        # What they are already: now the compiler knows that rows can be loaded 16 bytes at a time.
+        inputs, d, hidden, w_head = inputs // 8 * 8, d // 8 * 8, hidden // 8 * 8, w_head // 8 * 8
+        wi_row, wh_row, x_row, h_row = wi_row // 8 * 8, wh_row // 8 * 8, x_row // 8 * 8, h_row // 8 * 8
+        wi_col, wh_col, x_col, h_col = 1, 1, 1, 1
     pid = tl.program_id(0)
     unit_tile, head, row_tile = pid % tiles, pid // tiles % HEADS, pid // (tiles * HEADS)
     units = unit_tile * U + tl.arange(0, U)

@@ -166,7 +166,8 @@ def forward(
     y_t, y_b, hn_b, cn_b, g_t, g_b, ce_t, ce_b,
     KIND: tl.constexpr, G: tl.constexpr, U: tl.constexpr, BB: tl.constexpr, KS: tl.constexpr,
     KC: tl.constexpr, NC: tl.constexpr, WIDTH: tl.constexpr, HEADS: tl.constexpr, W_UNIT: tl.constexpr,
-    WIDE: tl.constexpr, RESIDENT: tl.constexpr, PRECISION: tl.constexpr, REVERSE: tl.constexpr, TRAIN: tl.constexpr,
+    WIDE: tl.constexpr, RESIDENT: tl.constexpr, PRECISION: tl.constexpr, REVERSE: tl.constexpr,
+    TRAIN: tl.constexpr,
 ):  # fmt: skip
     """y, h_n, c_n, gates, cells of `lstm`, `gru`, `rnn`.
 

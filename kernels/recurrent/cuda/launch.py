@@ -14,10 +14,10 @@ from ...cuda.step import Arg, Step, Workspace, is_wide
 from ...op import Attrs, Specs
 from . import choices, products
 from .backward import backward
-from .problem import Call, call_of
 from .cells import cell
 from .forward import forward
 from .prepare import added, by_length, emptied, laid_out
+from .problem import Call, call_of
 from .products import Steps, multiply
 
 _ROWS, _COLUMNS = 16, 256  # of the blocks of what is made before and after
@@ -261,6 +261,9 @@ def bind_cell(name: str, specs: Specs, attrs: Attrs, config: Mapping[str, Any]) 
     args |= {"batch": call.b, "inputs": call.i, "d": call.d, "hidden": call.h, "tiles": tiles}
     args |= {"KIND": call.kind, "G": call.gates, "U": units, "BB": rows, "KC": int(config["kc"])}
     args |= {"HEADS": call.heads, "PRECISION": "tf32x3" if call.dtype == "float32" else "ieee"}
+    columns = [args[n] for n in ("wi_col", "wh_col", "x_col", *(["h_col"] if call.has("h") else []))]
+    steps = [args[n] for n in ("wi_row", "wh_row", "x_row", "h_row", "w_head", "inputs", "d")]
+    args["UNIT"] = int(all(n == 1 for n in columns) and not any(n % 8 for n in steps))
     programs = tiles * call.heads * ceil_div(call.b, rows)
     given = {n: args[n] for n in cell.arg_names}
     return launcher(specs, Step(cell, (programs,), given, warps=int(config["warps"]), stages=3, any_int=True))
