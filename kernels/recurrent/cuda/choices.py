@@ -36,9 +36,13 @@ _STREAMED = {
 }
 
 
-def chunks(d: int, warps: int, item: int) -> tuple[int, int]:
-    """Columns of a tile of weights and how many tiles: powers of two that reach past d by the least."""
-    least = warps * (16 if item == 2 else 8)
+def chunks(d: int, warps: int, item: int, rows: int) -> tuple[int, int]:
+    """Columns of a tile of weights and how many tiles: powers of two that reach past d by the least.
+
+    Each warp has the 16 columns of a matrix instruction, and each thread a 32-bit word of the state or more:
+    the exchange is of words, and is read by words.
+    """
+    least = max(warps * (16 if item == 2 else 8), 4 * 32 * warps // (item * rows))
     found = []
     for power in range(4, 12):
         kc = 1 << power
@@ -91,10 +95,18 @@ def _resident(call: Call, back: bool, device: Device) -> list[Config]:
         (32, 16, 8),
         (16, 8, 4),
         (16, 16, 4),
+        (16, 1, 8),
+        (16, 1, 4),
+        (8, 1, 4),
     ):
-        kc, tiles = chunks(call.d, warps, call.item)
+        kc, tiles = chunks(call.d, warps, call.item, rows)
         # A tile of sequences twice as long as the batch computes nothing but padding in its second half.
-        if not kc or (rows > 8 and rows >= 2 * call.b) or (units > 16 and units >= 2 * call.d):
+        if (
+            not kc
+            or (rows > 8 and rows >= 2 * call.b)
+            or (rows == 1 and call.b > 2)
+            or (units > 16 and units >= 2 * call.d)
+        ):
             continue
         if warps == 4 and (call.has("lengths") or call.has("resets")):
             continue  # what knows which sequences still run was seen to spill beside the rest

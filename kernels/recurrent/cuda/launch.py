@@ -141,7 +141,16 @@ class Recurrence:
             given = {**common, **args, "first_group": start}
             given = {name: given[name] for name in fn.arg_names}
             steps.add(
-                Step(fn, grid, given, warps=int(config["warps"]), stages=2, any_int=True, together=True)
+                Step(
+                    fn,
+                    grid,
+                    given,
+                    warps=int(config["warps"]),
+                    stages=2,
+                    registers=255,
+                    any_int=True,
+                    together=True,
+                )
             )
 
 

@@ -97,27 +97,25 @@ def case(
     return Case(BINDS[op], specs, attrs, config, chip, note=op, **how)
 
 
-def first(op: str, resident: bool, chip: int, h: int = H, dtype: str = "bfloat16") -> dict[str, Any]:
+def first(op: str, resident: bool, chip: int, *more: str) -> dict[str, Any]:
     """The configuration that runs untuned, of those that keep their weights or not."""
     attrs = get_op(op).complete({"train": True} if op in ("lstm", "gru") else {})
     with device.assume(chip):
-        call = call_of(op, specs_of(op, T, B, h, dtype, attrs), attrs)
+        call = call_of(op, specs_of(op, T, B, H, "bfloat16", attrs, *more), attrs)
         found = choices.candidates(call, op.endswith("_grad"), device.chip(chip))
     return next(config for config in found if config["resident"] is resident)
 
 
-POLLS, STREAMS = (
-    ("LDG.E.128.STRONG.SYS", "ATOMG.E.EXCH", "HMMA"),
-    ("LDG.E.STRONG.GPU|LD.E.STRONG.GPU", "LDGSTS"),
-)
+POLLS = ("LDG.E.128.STRONG.SYS", "ATOMG.E.EXCH", "HMMA")
 
 
 def cases() -> Iterator[Case]:
     for chip in device.TARGETS:
         for op in ("lstm", "lstm_grad"):
             yield case(op, first(op, True, chip), chip, expect=POLLS)
-    yield case("gru", first("gru", True, 90), 90, "lengths", "resets", expect=POLLS)
-    yield case("gru_grad", first("gru_grad", True, 90), 90, "lengths", "resets", expect=POLLS)
+    both = ("lengths", "resets")
+    yield case("gru", first("gru", True, 90, *both), 90, *both, expect=POLLS)
+    yield case("gru_grad", first("gru_grad", True, 90, *both), 90, *both, expect=POLLS)
     yield case("rnn", first("rnn", True, 90), 90, expect=POLLS)
     for (item, back), cuts in choices._STREAMED.items():
         units, rows, warps = cuts[-1]
