@@ -101,7 +101,7 @@ def cases() -> list[Case]:
     for op in ("rnn", "rnn_grad"):
         found += _best(op, 90, "bfloat16", 50, 64, 1760)
     for op in ("lstm", "gru_grad"):
-        found += _by_turns(op, "bfloat16", 25, 64, 1024)
+        found += _by_turns(op, "bfloat16", 25, 128, 1024)
     return found
 
 
