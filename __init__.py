@@ -225,6 +225,7 @@ if TYPE_CHECKING:
     from .engine.functional.shape import unsqueeze as unsqueeze
     from .engine.functional.softmax import log_softmax as log_softmax
     from .engine.functional.softmax import softmax as softmax
+    from .engine.tree import to_device as to_device
     from .kernels import errors as errors
     from .kernels.kernel import ExtraError as ExtraError
     from .kernels.op import Cost as Cost
@@ -384,6 +385,7 @@ _FACE = {
     "softmax": "engine.functional.softmax",
     "std": "engine.functional.reduce",
     "stop_gradient": "engine.autograd",
+    "to_device": "engine.tree",
     "sum": "engine.functional.reduce",
     "value_and_grad": "engine.autograd",
     "avg_pool1d": "engine.functional.pool",

@@ -128,6 +128,10 @@ class Array(Operators):
             return cast
         return Array(self._data.astype(np_dtype(dtype_name(dtype))))
 
+    def to(self, device: str) -> Array:
+        """The Array itself where it is on `device` already, or else a copy there."""
+        return asarray(self, device=device)
+
     def tolist(self) -> Any:
         """Nested lists of Python numbers."""
         return self._data.tolist()
@@ -256,11 +260,10 @@ def array(x: Any, dtype: Any = None, device: str | None = None) -> Array:
     Raises:
         DTypeError: when `x` holds no real numbers: objects, text, complex numbers.
         ShapeError: for nested lists of different lengths.
-        DeviceError: for an unknown device, or one that is not there; for another dtype than that of `x` where
-            `x` is on a GPU and stays there.
+        DeviceError: for an unknown device, or one that is not there.
     """
     _check_device(device)
-    if _is_on_gpu(x):
+    if is_on_gpu(x):
         return _from_gpu(x, dtype, device, copy=True)
     if device is not None and device != "cpu":
         there: Array = _cuda().to_device(array(x, dtype)._data, device)
@@ -276,7 +279,7 @@ def asarray(x: Any, dtype: Any = None, device: str | None = None) -> Array:
     if isinstance(x, Array) and dtype is None and device in (None, x.device):
         return x
     _check_device(device)
-    if _is_on_gpu(x):
+    if is_on_gpu(x):
         return _from_gpu(x, dtype, device, copy=False)
     if device is not None and device != "cpu":
         there: Array = _cuda().to_device(array(x, dtype)._data, device)
@@ -340,7 +343,7 @@ def _cuda() -> Any:
     return cuda
 
 
-def _is_on_gpu(x: Any) -> bool:
+def is_on_gpu(x: Any) -> bool:
     """Whether `x` is an Array on a GPU or a torch CUDA tensor; nothing is imported for all else."""
     if type(x) is Array or isinstance(x, np.ndarray | list | tuple | int | float):
         return False
@@ -354,14 +357,9 @@ def _from_gpu(x: Any, dtype: Any, device: str | None, copy: bool) -> Array:
     if device == "cpu":
         return array(cuda.to_numpy(here._tensor), dtype)  # type: ignore[attr-defined]
     if dtype is not None and np_dtype(dtype_name(dtype)) != here.dtype:
-        raise DeviceError(
-            f"an Array on a GPU is not converted to {dtype_name(dtype)} yet; convert the torch tensor, or go "
-            "by the CPU: kw.array(x, dtype, device='cpu')."
-        )
+        here, copy = here.astype(dtype), False
     if device is not None and device not in ("cuda", here.device):
-        raise DeviceError(
-            f"x is on {here.device!r}, not {device!r}; write kw.from_dlpack(torch_tensor.to({device!r}))."
-        )
+        return cuda.moved(here, device)  # type: ignore[no-any-return]
     return here.copy() if copy else here
 
 

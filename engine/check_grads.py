@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..kernels.errors import ConfigError, DTypeError, WrongResultError
 from . import tree
-from .array import Array
+from .array import Array, asarray
 from .autograd import DIFFERENTIABLE, value_and_grad
 
 # Central differences with this step err by about step^2 |f'''| / 6 from the slope, and by 2^-53 |f| / step
@@ -47,7 +47,8 @@ def check_grads(
     if order not in (1, 2):
         raise ConfigError(f"kw.check_grads checks order 1 or 2, got {order!r}.")
     leaves, structure = tree.flatten(args, "args")
-    leaves = [np.asarray(x) for x in leaves]
+    device = next((x.device for x in map(_as_array, leaves) if x.on_cuda), None)
+    leaves = [np.asarray(asarray(x, device="cpu")) for x in leaves]
     for x, path in zip(leaves, structure.paths("args"), strict=True):
         if x.dtype.name in DIFFERENTIABLE and x.dtype != np.float64:
             raise DTypeError(
@@ -61,9 +62,10 @@ def check_grads(
         whole = list(leaves)
         for i, x in zip(moving, inner, strict=True):
             whole[i] = x
-        return _weighted(function(*structure.unflatten(map(_as_array, whole))), seed)
+        there = [x if isinstance(x, Array) else asarray(x, device=device) for x in whole]
+        return _weighted(function(*structure.unflatten(there)), seed)
 
-    start = [Array(leaves[i]) for i in moving]
+    start = [asarray(leaves[i], device=device) for i in moving]
     _compare(weighted, start, rng, rtol, directions, f"{_name(function)}: the gradient")
     if order == 2:
 
@@ -75,7 +77,12 @@ def check_grads(
 
 
 def _as_array(x: Any) -> Array:
-    return x if isinstance(x, Array) else Array(x)
+    return x if isinstance(x, Array) else asarray(x)
+
+
+def _like(x: Any, numbers: NDArray[Any]) -> Array:
+    """An Array of these numbers where `x` is; in a traced function, a constant."""
+    return asarray(numbers, device=x.device if isinstance(x, Array) and x.on_cuda else None)
 
 
 def _name(function: Any) -> str:
@@ -91,7 +98,7 @@ def _weighted(result: Any, seed: int) -> Any:
     for x in tree.leaves(result, "the result"):
         if x.dtype != np.float64:
             continue
-        part = total(x * Array(rng.uniform(0.5, 1.5, x.shape)))
+        part = total(x * _like(x, rng.uniform(0.5, 1.5, x.shape)))
         whole = part if whole is None else whole + part
     return Array(np.zeros(())) if whole is None else whole
 
@@ -107,7 +114,7 @@ def _compare(
     if not start:
         return
     _, grads = value_and_grad(function, tuple(range(len(start))))(*start)
-    found = [np.asarray(g) for g in grads]
+    found = [np.asarray(asarray(g, device="cpu")) for g in grads]
     for _ in range(directions):
         ways = [rng.uniform(-1, 1, x.shape) for x in start]
         slope = sum(float((g * w).sum()) for g, w in zip(found, ways, strict=True))
@@ -126,8 +133,9 @@ def _difference(
     """The slope along a direction by central differences, and how far rounding may carry it off."""
 
     def at(step: float) -> float:
-        moved = [Array(np.asarray(np.asarray(x) + step * w)) for x, w in zip(start, ways, strict=True)]
-        return float(np.asarray(function(*moved)))
+        moved = [_like(x, n + step * w) for x, n, w in zip(start, numbers, ways, strict=True)]
+        return float(function(*moved).item())
 
+    numbers = [np.asarray(asarray(x, device="cpu")) for x in start]
     high, low = at(STEP), at(-STEP)
     return (high - low) / (2 * STEP), 1e-14 * (abs(high) + abs(low)) / STEP

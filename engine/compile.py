@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..kernels import settings
-from ..kernels.errors import DonatedError, DTypeError, NonFiniteError, TraceError
+from ..kernels.errors import DeviceError, DonatedError, DTypeError, NonFiniteError, TraceError
 from ..kernels.settings import Settings, current
 from ..kernels.spec import TensorSpec, extent
 from . import passes, tree
@@ -87,15 +87,15 @@ class Compiled:
         self.donate = frozenset(donate)
         self.switches = under
         self.traces = 0
-        self._latest: _Entry | None = None
+        self._latest: Any = None  # an _Entry, or on a GPU a CudaEntry
         self._lock = threading.RLock()
         # Kept here and not in the memo of the settings: they go when the function does.
-        self._plans: dict[Settings, OrderedDict[Any, _Entry]] = {}
+        self._plans: dict[Settings, OrderedDict[Any, Any]] = {}
         self._epoch = settings.epoch
 
     @property
-    def plan(self) -> Plan:
-        """The plan of the latest call.
+    def plan(self) -> Any:
+        """The plan of the latest call: a `Plan`, or on a GPU a `CudaPlan`.
 
         Raises:
             LookupError: before the first call.
@@ -107,7 +107,8 @@ class Compiled:
     @property
     def graph(self) -> Graph:
         """The graph of the latest call, after all passes. Errors as `plan`."""
-        return self.plan.graph
+        graph: Graph = self.plan.graph
+        return graph
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         entry = self._latest
@@ -123,7 +124,7 @@ class Compiled:
             leaves = tuple(taken)
         try:
             arrays = tuple([x._data for x in leaves])
-        except (AttributeError, DonatedError, TraceError):
+        except (AttributeError, DeviceError, DonatedError, TraceError):
             return self._slow(args, kwargs)
         if not entry.fits(arrays, leaves):
             return self._slow(args, kwargs)
@@ -141,14 +142,28 @@ class Compiled:
         """A call with new specs, or with anything but Arrays."""
         if active_trace() is not None:
             return self.function(*args, **kwargs)
+        latest = self._latest
+        if latest is not None and latest.under is None and not (kwargs or _watching):
+            made = latest.quick(args)
+            if made is not NotImplemented:
+                return made
         leaves, structure = tree.flatten((args, kwargs), f"the arguments of {self.name}")
         donated = self._donated(structure.children[0].children)
+        if _are_on_gpu(leaves):
+            return self._on_gpu(leaves, structure, donated)
         arrays = [_numbers(leaf, self.name) for leaf in leaves]
         specs = tuple(map(TensorSpec.of, arrays))
         _check_donated(self.name, leaves, arrays, donated)
         entry = self._entry(structure, specs, donated)
         self._latest = entry
         return _finished(entry, leaves, arrays)
+
+    def _on_gpu(self, leaves: Sequence[Any], structure: Any, donated: Sequence[int]) -> Any:
+        """A call whose arguments are on a GPU."""
+        arrays = _gpu().gathered(leaves, self.name, lambda: _paths(structure))
+        entry = self._entry(structure, tuple(array.spec for array in arrays), donated)
+        self._latest = entry
+        return entry.call(leaves, arrays, bool(_watching))
 
     def _donated(self, args: Sequence[tree.Structure]) -> list[int]:
         """The numbers of the leaves of the donated arguments."""
@@ -160,7 +175,7 @@ class Compiled:
             at += argument.size
         return found
 
-    def _entry(self, structure: Any, specs: tuple[TensorSpec, ...], donated: Sequence[int]) -> _Entry:
+    def _entry(self, structure: Any, specs: tuple[TensorSpec, ...], donated: Sequence[int]) -> Any:
         key = (structure, specs)
         with self._lock:
             if self._epoch != settings.epoch:
@@ -179,13 +194,14 @@ class Compiled:
             self._epoch = settings.epoch
         return entry
 
-    def _made(self, structure: Any, specs: tuple[TensorSpec, ...], donated: Sequence[int]) -> _Entry:
+    def _made(self, structure: Any, specs: tuple[TensorSpec, ...], donated: Sequence[int]) -> Any:
         self.traces += 1
         graph, result, _ = trace_tree(self.function, structure, specs, self.name)
         graph = passes.run(graph, self.switches)
         positional, named = structure.children
         plan = make_plan(graph, specs, donated)
-        return _Entry(plan, result, donated, None if named.children else positional)
+        kind = _Entry if graph.device == "cpu" else _gpu().CudaEntry
+        return kind(plan, result, donated, None if named.children else positional)
 
 
 def compile(
@@ -229,8 +245,12 @@ def trace_tree(
         leaves, made = tree.flatten(result, f"what {name} returns")
         return leaves, made
 
-    paths = [_tidy(path) for path in structure.paths("")]
-    return traced(flat, specs, paths, name, lifts)
+    return traced(flat, specs, _paths(structure), name, lifts)
+
+
+def _paths(structure: Any) -> list[str]:
+    """What the leaves of (args, kwargs) are called."""
+    return [_tidy(path) for path in structure.paths("")]
 
 
 def _tidy(path: str) -> str:
@@ -244,11 +264,16 @@ def _tidy(path: str) -> str:
 def run_once(function: Callable[..., Any], args: Any, kwargs: Any, name: str) -> Any:
     """Trace a call, run it, and keep the plan by its graph: the same computation is not planned again."""
     leaves, structure = tree.flatten((args, kwargs), f"the arguments of {name}")
-    arrays = [_numbers(leaf, name) for leaf in leaves]
-    specs = tuple(map(TensorSpec.of, arrays))
+    there = _are_on_gpu(leaves)
+    arrays: list[Any] = []
+    if there:
+        arrays += _gpu().gathered(leaves, name, lambda: _paths(structure))
+    else:
+        arrays += [_numbers(leaf, name) for leaf in leaves]
+    specs = tuple(x.spec if there else TensorSpec.of(x) for x in arrays)
     graph, result, lifted = trace_tree(function, structure, specs, name, lifts=True)
-    arrays += [x._data for x in lifted]
-    specs = tuple(map(TensorSpec.of, arrays))
+    arrays += lifted if there else [x._data for x in lifted]
+    specs = tuple(x.spec if there else TensorSpec.of(x) for x in arrays)
     plans = current().memo.setdefault(run_once, OrderedDict())
     key = (graph.key, specs)
     plan = plans.get(key)
@@ -256,7 +281,25 @@ def run_once(function: Callable[..., Any], args: Any, kwargs: Any, name: str) ->
         plan = plans[key] = make_plan(passes.run(graph, passes.Switches()), specs)
         if len(plans) > MOST_PLANS:
             plans.popitem(last=False)
+    if there:
+        return _gpu().CudaEntry(plan, result).call(leaves, arrays, bool(_watching))
     return _finished(_Entry(plan, result), leaves, arrays)
+
+
+def _are_on_gpu(leaves: Sequence[Any]) -> bool:
+    """Whether one of the leaves is on a GPU; nothing is imported for those of the CPU."""
+    kinds = set(map(type, leaves))
+    return not kinds <= _HOST and bool(_gpu().on_gpu(leaves))
+
+
+_HOST = {Array, DonatedArray, np.ndarray}
+
+
+def _gpu() -> Any:
+    """The module `gpu.entry`, imported by the first call with something that is not on the CPU."""
+    from .gpu import entry
+
+    return entry
 
 
 def _numbers(leaf: Any, name: str) -> Any:

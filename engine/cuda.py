@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..kernels import dispatch
 from ..kernels.cuda.launch import runtime, torch_dtype
-from ..kernels.errors import DeviceError, DTypeError, ShapeError, TraceError
+from ..kernels.errors import DeviceError, DTypeError, ShapeError
 from ..kernels.op import Op
 from ..kernels.spec import ABSENT, TensorSpec, extent, np_dtype
 from .array import Array
@@ -31,11 +31,20 @@ class CudaArray(Array):
     is the only thing here that waits for the GPU, beside asking for numbers (`item`, `tolist`, printing).
     """
 
-    __slots__ = ("_tensor",)
+    __slots__ = ("_spec", "_tensor")
     on_cuda = True
+    _spec: Any
+    _tensor: Any
 
     def __init__(self, tensor: Any) -> None:
         self._tensor = tensor
+
+    @classmethod
+    def of(cls, tensor: Any, spec: TensorSpec) -> CudaArray:
+        """The Array of a tensor whose spec is known."""
+        made = object.__new__(cls)
+        made._tensor, made._spec = tensor, spec
+        return made
 
     @property
     def _data(self) -> NDArray[Any]:  # type: ignore[override]
@@ -75,18 +84,22 @@ class CudaArray(Array):
 
     @property
     def spec(self) -> TensorSpec:
-        return spec_of(self._tensor)
+        try:
+            known: TensorSpec = self._spec
+        except AttributeError:
+            known = self._spec = spec_of(self._tensor)
+        return known
 
     def copy(self) -> Array:
         return CudaArray(self._tensor.clone(memory_format=_torch().contiguous_format))
 
     def tolist(self) -> Any:
-        return self._tensor.tolist()
+        return to_numpy(self._tensor).tolist()
 
     def item(self) -> Any:
         if self.size != 1:
             raise ShapeError(f"item() takes the one element of an Array, but {self.spec} has {self.size}.")
-        return self._tensor.item()
+        return to_numpy(self._tensor).item()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NoReturn:
         _ = self._data
@@ -136,24 +149,27 @@ def spec_of(tensor: Any) -> TensorSpec:
     return TensorSpec(tuple(tensor.shape), _name(tensor), place, strides)
 
 
-def tensor_of(op: Op, name: str, value: Any) -> Any:
+def tensor_of(op: Op, name: str, value: Any, device: str | None = None) -> Any:
     """The torch tensor behind an argument of a call on a GPU; None stays None.
+
+    Args:
+        op, name: the call and the argument, for errors.
+        value: the argument.
+        device: where a number of the CPU, without axes, is copied to; None where it is refused.
 
     Raises:
         DeviceError: for an Array or a tensor on the CPU.
         DTypeError: for what is no array, or a tensor that needs a gradient, which nobody would compute.
-        TraceError: for a traced Array.
     """
-    if type(value) is CudaArray:
-        return value._tensor
     if value is None:
         return None
+    if isinstance(value, CudaArray):
+        return value._tensor
     if isinstance(value, Array | np.ndarray):
-        if type(value) is not Array and not isinstance(value, np.ndarray):
-            raise TraceError(
-                f"{op.name}: {name} is a traced Array and another input is on a GPU, where nothing can be "
-                "traced yet; call the function on Arrays without kw.compile and kw.grad."
-            )
+        if device is not None and value.ndim == 0:
+            from .gpu.scalars import on_device
+
+            return on_device(value._data if isinstance(value, Array) else np.asarray(value), device)._tensor
         raise DeviceError(
             f"{op.name}: {name} is on the CPU and another input on a GPU; copy it there: "
             f"kw.array({name}, device='cuda')."
@@ -184,7 +200,9 @@ def run(op: Op, inputs: Sequence[Any], attrs: Mapping[str, Any], out: Any = None
         if type(value) is CudaArray:
             tensor = value._tensor
         else:
-            tensor = tensor_of(op, (*op.inputs, "out")[min(len(tensors), len(op.inputs))], value)
+            place = min(len(tensors), len(op.inputs))
+            beside = None if place == len(op.inputs) else _beside(inputs)
+            tensor = tensor_of(op, (*op.inputs, "out")[place], value, beside)
         tensors.append(tensor)
         if tensor is None:
             key.append(None)
@@ -202,6 +220,11 @@ def run(op: Op, inputs: Sequence[Any], attrs: Mapping[str, Any], out: Any = None
     made = [make(shape, dtype, device) for make, shape, dtype, device in outputs]
     launch(*tensors, *made)
     return tuple([CudaArray(tensor) for tensor in made])
+
+
+def _beside(inputs: Sequence[Any]) -> str | None:
+    """The device of the first input that is on a GPU."""
+    return next((adopted(value).device for value in inputs if is_on_cuda(value)), None)
 
 
 def _bound(
@@ -235,11 +258,12 @@ def _viewer(
 
 def _ends_overlap(x: Any, y: Any) -> bool:
     """Whether the bytes from the first to the last element of one tensor meet those of the other."""
-    (low, high), (least, most) = _reach(x), _reach(y)
+    (low, high), (least, most) = reach(x), reach(y)
     return low < most and least < high
 
 
-def _reach(tensor: Any) -> tuple[int, int]:
+def reach(tensor: Any) -> tuple[int, int]:
+    """The first byte of a tensor's elements, and the one behind the last."""
     size = tensor.element_size()
     strides = tuple(stride * size for stride in tensor.stride())
     low, high = extent(tuple(tensor.shape), strides, size)
@@ -266,12 +290,18 @@ def _shadow(tensor: Any) -> NDArray[Any]:
 
 def to_numpy(tensor: Any) -> NDArray[Any]:
     """A copy of a tensor's numbers on the CPU; waits for the GPU."""
+    from .gpu.failures import asking
+
     name = _name(tensor)
-    host = tensor.detach().cpu()
+    with asking("copying an Array to the CPU"):
+        host = tensor.detach().cpu()
     if name in _VIEWED:
         numbers: NDArray[Any] = host.contiguous().view(torch_dtype(_VIEWED[name])).numpy()
-        return numbers.view(np_dtype(name))
-    return np.asarray(host.numpy())
+        numbers = numbers.view(np_dtype(name))
+    else:
+        numbers = np.asarray(host.numpy())
+    # A tensor that is on the CPU already, as stand-ins are, is its own copy there.
+    return numbers.copy() if host.data_ptr() == tensor.data_ptr() else numbers
 
 
 def to_device(data: NDArray[Any], device: str) -> CudaArray:
@@ -290,6 +320,17 @@ def to_device(data: NDArray[Any], device: str) -> CudaArray:
     return CudaArray(runtime().moved(host, index))
 
 
+def bytes_to_device(host: NDArray[Any], device: str) -> Any:
+    """A torch tensor of bytes on a GPU, with those of an array of uint8."""
+    return runtime().moved(_torch().from_numpy(host), runtime().number(device))
+
+
+def moved(x: CudaArray, device: str) -> CudaArray:
+    """A copy of an Array on another GPU; the very Array where it is there already."""
+    index = runtime().number(device)
+    return x if runtime().number(x.device) == index else CudaArray(runtime().moved(x._tensor, index))
+
+
 def adopted(value: Any) -> CudaArray:
     """An Array of a torch CUDA tensor, of another framework's by DLPack, or the very Array it is already."""
     if isinstance(value, CudaArray):
@@ -298,8 +339,9 @@ def adopted(value: Any) -> CudaArray:
         runtime().number(f"cuda:{value.__dlpack_device__()[1]}")
         value = _torch().from_dlpack(value)
     tensor = value
-    spec_of(tensor)
-    return CudaArray(tensor.detach() if tensor.requires_grad else tensor)
+    spec = spec_of(tensor)
+    # A tensor of our own over the same memory, whose shape nobody else can change.
+    return CudaArray.of(tensor.detach(), spec)
 
 
 def _name(tensor: Any) -> str:

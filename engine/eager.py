@@ -80,7 +80,7 @@ def _run(
             key.append(None)
         else:
             if getattr(array, "on_cuda", False) or (hasattr(array, "is_cuda") and _any_on_cuda(inputs, out)):
-                return _cuda().run(op, inputs, attrs, out)  # type: ignore[no-any-return]
+                return _recorded(op, inputs, attrs, out) or _cuda().run(op, inputs, attrs, out)
             if isinstance(array, Array) and (traced := _recorded(op, inputs, attrs, out)) is not None:
                 return traced
             array = operand(op, (*op.inputs, "out")[len(arrays)], array)

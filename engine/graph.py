@@ -84,15 +84,20 @@ class Node:
 
 
 class Data:
-    """The numbers of a constant, as an attribute: small ones are equal by content, others by identity."""
+    """The numbers of a constant, as an attribute: small ones are equal by content, others by identity.
 
-    __slots__ = ("_key", "array")
+    They are on the CPU as long as there is only a graph, wherever its values are: a plan takes them to their
+    `device`.
+    """
+
+    __slots__ = ("_key", "array", "device")
     _SMALL = 256  # bytes up to which comparing contents costs nothing
 
-    def __init__(self, array: NDArray[Any]):
+    def __init__(self, array: NDArray[Any], device: str = "cpu"):
         self.array = array
+        self.device = device
         by_content = array.nbytes <= self._SMALL
-        self._key = (array.shape, array.dtype.name, array.tobytes() if by_content else id(array))
+        self._key = (array.shape, array.dtype.name, array.tobytes() if by_content else id(array), device)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Data) and self._key == other._key
@@ -119,7 +124,7 @@ def _leaf(name: str, **attrs: Any) -> Op:
     return op
 
 
-INPUT = _leaf("input", place=0, label="")
+INPUT = _leaf("input", place=0, label="", of="")
 CONSTANT = _leaf("constant", data=None)
 LEAVES = (INPUT, CONSTANT)
 
@@ -167,14 +172,18 @@ def make_node(
     return node
 
 
-def input_value(place: int, spec: TensorSpec, name: str = "") -> Value:
-    """The graph input number `place`."""
-    return make_node(INPUT, (), {"place": place, "label": name}, "", (dense(spec),)).outputs[0]
+def input_value(place: int, spec: TensorSpec, name: str = "", of: str = "") -> Value:
+    """The graph input number `place`, of the function `of`: nodes of two functions are told apart, so that
+    each has its own lines."""
+    attrs = {"place": place, "label": name, "of": of}
+    return make_node(INPUT, (), attrs, "", (dense(spec),)).outputs[0]
 
 
-def constant_value(array: NDArray[Any], where: str = "") -> Value:
-    """A constant; the array is held, and must not change."""
-    return make_node(CONSTANT, (), {"data": Data(array)}, where, (dense(TensorSpec.of(array)),)).outputs[0]
+def constant_value(array: NDArray[Any], where: str = "", device: str = "cpu") -> Value:
+    """A constant, of the device that the graph's other values are on; the array is held, and must not
+    change."""
+    spec = dense(TensorSpec.of(array, device))
+    return make_node(CONSTANT, (), {"data": Data(array, device)}, where, (spec,)).outputs[0]
 
 
 def dense(spec: TensorSpec) -> TensorSpec:
@@ -235,6 +244,11 @@ class Graph:
         return users
 
     @property
+    def device(self) -> str:
+        """Where its values are: all on one device."""
+        return next((value.spec.device for value in (*self.inputs, *self.outputs)), "cpu")
+
+    @property
     def key(self) -> tuple[Any, ...]:
         """Equal for graphs that compute the same of the same inputs."""
         return self.inputs, self.outputs
@@ -283,8 +297,8 @@ class Graph:
             if node.op is INPUT and node.outputs[0] not in known:
                 raise GraphError(f"{self.name}: {node!r} is no input of this graph.")
             if node.op is CONSTANT:
-                array = node.attrs["data"].array
-                if dense(TensorSpec.of(array)) is not node.specs[0]:
+                array, device = node.attrs["data"].array, node.attrs["data"].device
+                if dense(TensorSpec.of(array, device)) is not node.specs[0]:
                     raise GraphError(
                         f"{self.name}: {node!r} holds {TensorSpec.of(array)}, not {node.specs[0]}."
                     )

@@ -26,12 +26,16 @@ _COPIED_PER_S = 2e9  # bytes; measured: [8, 64, 64, 3] floats out of [8, 3, 64, 
 
 @dataclass(eq=False)
 class Call:
-    """One kernel call of a plan: what is computed, by what, from where to where."""
+    """One kernel call of a plan: what is computed, by what, from where to where.
+
+    On a GPU, calls that follow each other with the same `step` may be one launch; elsewhere each has its own.
+    """
 
     node: Node
     choice: Choice
     inputs: tuple[Place | None, ...]
     outputs: tuple[Place, ...]
+    step: int = -1
 
     @property
     def kernel_id(self) -> str:
@@ -112,9 +116,10 @@ class _Lowering:
         self.graph = graph
         self.places = self.result.places
         self.copies: dict[Value, Place] = {}
-        self.order = schedule(graph, donated)
+        self.order, self.steps = _ordered(graph, donated)
         self.roots = _roots(graph)
         self.last = self._last_uses()
+        self.readers: dict[tuple[int, Value], list[Node]] | None = None
         for number, (value, spec) in enumerate(zip(graph.inputs, specs, strict=True)):
             can_write = number in donated and spec.layout is None
             buffer = Buffer("input", spec.nbytes, number, -1, _NEVER, writable=can_write)
@@ -123,7 +128,8 @@ class _Lowering:
     def _last_uses(self) -> dict[Value, int]:
         """Of each root, the last step that reads it or a view of it."""
         last: dict[Value, int] = {}
-        for step, node in enumerate(self.order):
+        for node in self.order:
+            step = self.steps[node]
             for value in node.inputs:
                 if value is not None:
                     last[self.roots[value]] = step
@@ -137,20 +143,26 @@ class _Lowering:
         for node in self.graph.nodes:
             if node.op is CONSTANT:
                 self._constant(node)
-        for step, node in enumerate(self.order):
+        for node in self.order:
             if not self._view(node):
-                self._call(step, node)
+                self._call(self.steps[node], node)
         for value in self.graph.outputs:
             self.result.outputs.append(self._output(value))
         self._lifetimes()
         return self.result
 
     def _constant(self, node: Node) -> None:
-        array = node.attrs["data"].array
+        array, device = node.attrs["data"].array, node.attrs["data"].device
         number = len(self.result.constants)
         self.result.constants.append(array)
         buffer = Buffer("constant", array.nbytes, number, -1, _NEVER, writable=False)
-        self.places[node.outputs[0]] = Place(buffer, 0, TensorSpec.of(array))
+        if device == "cpu":
+            spec = TensorSpec.of(array)
+        else:
+            from .gpu.memory import constant_spec
+
+            spec = constant_spec(array, device)
+        self.places[node.outputs[0]] = Place(buffer, 0, spec)
 
     def _view(self, node: Node) -> bool:
         """Whether the node's output is a view of its input."""
@@ -179,7 +191,7 @@ class _Lowering:
             outputs.append(self.places[value])
         specs = (*(ABSENT if p is None else p.spec for p in inputs), *(p.spec for p in outputs))
         choice = dispatch.choose(node.op, specs, node.attrs)
-        self.result.calls.append(Call(node, choice, inputs, tuple(outputs)))
+        self.result.calls.append(Call(node, choice, inputs, tuple(outputs), step))
 
     def _without_strides(
         self, step: int, node: Node, inputs: tuple[Place | None, ...]
@@ -224,6 +236,8 @@ class _Lowering:
                 continue
             if self.last[self.roots[value]] > step or place.buffer.kind == "constant":
                 continue
+            if self._is_read_beside(step, node, self.roots[value]):
+                continue
             others = [p for p in inputs if p is not None and p is not place and p.buffer is place.buffer]
             # The same memory seen in another shape would be read after it was written.
             if all(p.is_whole and p.spec is place.spec for p in others):
@@ -233,6 +247,17 @@ class _Lowering:
         # A result takes an argument's memory, what stays inside takes the arena's.
         first = "input" if self.last[self.roots[output]] == _NEVER else "arena"
         return next((b for b in able if b.kind == first), None if first == "arena" else able[0])
+
+    def _is_read_beside(self, step: int, node: Node, root: Value) -> bool:
+        """Whether another call of the same launch reads a value or a view of it."""
+        if self.graph.device == "cpu":
+            return False
+        if self.readers is None:
+            self.readers = {}
+            for other in self.order:
+                for read in {self.roots[v] for v in other.inputs if v is not None}:
+                    self.readers.setdefault((self.steps[other], read), []).append(other)
+        return any(other is not node for other in self.readers.get((step, root), ()))
 
     def _output(self, value: Value) -> Place:
         """Where a result lies: in a buffer of its own that the caller gets."""
@@ -271,7 +296,10 @@ class _Lowering:
 
     def _lifetimes(self) -> None:
         """From the calls, when each buffer of the arena is in use."""
-        for step, made in enumerate(self.result.calls):
+        time = -1
+        for number, made in enumerate(self.result.calls):
+            together = number and made.step >= 0 and made.step == self.result.calls[number - 1].step
+            step = time = time if together else time + 1
             for place in made.outputs:
                 if place.buffer.kind == "arena" and not any(
                     p is not None and p.buffer is place.buffer for p in made.inputs
@@ -281,6 +309,16 @@ class _Lowering:
             for used in (*made.inputs, *made.outputs):
                 if used is not None and used.buffer.kind == "arena":
                     used.buffer.last = max(used.buffer.last, step)
+
+
+def _ordered(graph: Graph, donated: Collection[int]) -> tuple[list[Node], dict[Node, int]]:
+    """The order of the steps, and the number of each."""
+    if graph.device != "cpu":
+        from .gpu.many import ordered
+
+        return ordered(graph, donated)
+    order = schedule(graph, donated)
+    return order, {node: step for step, node in enumerate(order)}
 
 
 def _predicted(node: Node, specs: Sequence[TensorSpec]) -> float | None:

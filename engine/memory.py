@@ -40,10 +40,9 @@ class Buffer:
     writable: bool = True
     label: str = field(default="", repr=False)
 
-    @property
-    def size(self) -> int:
-        """Bytes that it takes in the arena: whole cache lines."""
-        return -(-max(self.nbytes, 1) // LINE) * LINE
+    def size(self, line: int = LINE) -> int:
+        """Bytes that it takes in the arena: whole lines."""
+        return -(-max(self.nbytes, 1) // line) * line
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,32 +65,32 @@ class Place:
         return Place(self.buffer, self.offset + offset, spec)
 
 
-def place_buffers(buffers: Sequence[Buffer]) -> int:
-    """Give each buffer its offset in the arena; returns the size of the arena in bytes."""
+def place_buffers(buffers: Sequence[Buffer], line: int = LINE) -> int:
+    """Give each buffer its offset in the arena, a multiple of `line`; returns the arena's size in bytes."""
     placed: list[Buffer] = []
     total = 0
-    for buffer in sorted(buffers, key=lambda b: (-b.size, b.first)):
+    for buffer in sorted(buffers, key=lambda b: (-b.size(line), b.first)):
         alive = sorted(
             (other for other in placed if other.first <= buffer.last and buffer.first <= other.last),
             key=lambda other: other.offset,
         )
         at = 0
         for other in alive:
-            if at + buffer.size <= other.offset:
+            if at + buffer.size(line) <= other.offset:
                 break
-            at = max(at, other.offset + other.size)
+            at = max(at, other.offset + other.size(line))
         buffer.offset = at
-        total = max(total, at + buffer.size)
+        total = max(total, at + buffer.size(line))
         placed.append(buffer)
     return total
 
 
-def lower_bound(buffers: Sequence[Buffer]) -> int:
+def lower_bound(buffers: Sequence[Buffer], line: int = LINE) -> int:
     """Bytes that are in use at the same time at the worst moment: no arena can be smaller."""
     change: dict[int, int] = {}
     for buffer in buffers:
-        change[buffer.first] = change.get(buffer.first, 0) + buffer.size
-        change[buffer.last + 1] = change.get(buffer.last + 1, 0) - buffer.size
+        change[buffer.first] = change.get(buffer.first, 0) + buffer.size(line)
+        change[buffer.last + 1] = change.get(buffer.last + 1, 0) - buffer.size(line)
     now = most = 0
     for step in sorted(change):
         now += change[step]

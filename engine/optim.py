@@ -18,7 +18,7 @@ import numpy as np
 
 from ..kernels.errors import ConfigError, ShapeError
 from . import tree
-from .array import Array
+from .array import Array, asarray
 from .functional import optimizer as steps
 from .functional.pointwise import clip, minimum, sqrt
 from .schedule import Schedule, plateau
@@ -44,16 +44,17 @@ class Optimizer:
     rule: Rule
 
     def init(self, params: Any) -> State:
-        """The state before the first update, a tree of Arrays."""
+        """The state before the first update, a tree of Arrays on the device of the parameters."""
         chosen = [leaf for leaf, yes in _trainable(params) if yes]
         if not chosen:
             raise ConfigError(f"{self.name}: params hold no floating-point Array to train.")
-        state: State = {"step": Array(np.zeros((), "float64"))}
+        device = chosen[0].device if isinstance(chosen[0], Array) else "cpu"
+        state: State = {"step": asarray(np.zeros((), "float64"), device=device)}
         if not callable(self.lr):
             lr = self.lr.lr if isinstance(self.lr, plateau) else self.lr
-            state["lr"] = Array(np.asarray(lr, "float64"))
+            state["lr"] = asarray(np.asarray(lr, "float64"), device=device)
         for name, start in self.slots.items():
-            state[name] = tuple(Array(np.full(leaf.shape, start, leaf.dtype)) for leaf in chosen)
+            state[name] = tuple(asarray(np.full(p.shape, start, p.dtype), device=device) for p in chosen)
         return state
 
     def with_lr(self, state: State, lr: float) -> State:
@@ -66,7 +67,7 @@ class Optimizer:
             raise ConfigError(
                 f"{self.name}: a schedule gives the learning rate; make it with a number, lr={lr}."
             )
-        return {**state, "lr": Array(np.asarray(lr, "float64"))}
+        return {**state, "lr": asarray(np.asarray(lr, "float64"), device=state["lr"].device)}
 
     def update(self, params: Any, grads: Any, state: State) -> tuple[Any, State]:
         """One step down the gradients.

@@ -121,6 +121,16 @@ class Plan:
             return _viewed(self.low.constants[buffer.number], place.offset, place.spec)
         return _viewed(arrays[_number(place, len(self.specs))], place.offset, place.spec)
 
+    def how(self) -> str:
+        """The last line of the printed plan: how it runs, and in how much memory."""
+        python = sum(not isinstance(segment, tuple) for segment in self.segments)
+        through = f", {python} of them through Python" if python else ", in one compiled call"
+        return (
+            f"{len(self.calls)} steps{through}; arena {self.arena_bytes:,} bytes (at least "
+            f"{self.arena_lower_bound:,} live at once), scratch {self.scratch_bytes:,} bytes; "
+            f"{self.threads} threads"
+        )
+
     def __str__(self) -> str:
         return plan_text(self)
 
@@ -138,8 +148,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_after_fork)
 
 
-def make_plan(graph: Graph, specs: Sequence[TensorSpec] | None = None, donated: Collection[int] = ()) -> Plan:
-    """The plan of a graph under the settings in force.
+def make_plan(graph: Graph, specs: Sequence[TensorSpec] | None = None, donated: Collection[int] = ()) -> Any:
+    """The plan of a graph under the settings in force: a `Plan`, or on a GPU a `gpu.plan.CudaPlan`.
 
     Args:
         graph: what it computes.
@@ -147,10 +157,17 @@ def make_plan(graph: Graph, specs: Sequence[TensorSpec] | None = None, donated: 
         donated: the numbers of the arguments whose memory results may take.
 
     Raises:
-        NoKernelError: under strict settings, for an op that only its reference could compute.
+        NoKernelError: under strict settings, for an op that only its reference could compute; on a GPU, for
+            one without a CUDA kernel.
+        LaunchError: on a GPU, for a kernel that cannot be made ready.
     """
     specs = tuple(v.spec for v in graph.inputs) if specs is None else tuple(specs)
-    return Plan(lowered(graph, specs, donated), specs)
+    low = lowered(graph, specs, donated)
+    if graph.device != "cpu":
+        from .gpu.plan import CudaPlan
+
+        return CudaPlan(low, specs)
+    return Plan(low, specs)
 
 
 def _shape_of(low: Lowered, buffer: Buffer) -> tuple[tuple[int, ...], Any]:

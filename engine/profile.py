@@ -12,16 +12,13 @@ import json
 import os
 import time
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.atomic import write_atomically
 from ..kernels.errors import ConfigError
-
-if TYPE_CHECKING:
-    from .plan import Plan
 
 VARIABLE = "KERNELWRIGHT_PROFILE"
 MOST_EVENTS = 200_000
@@ -47,7 +44,7 @@ def wanted() -> bool:
     return True
 
 
-def timed(plan: Plan, given: Any) -> list[NDArray[Any]]:
+def timed(plan: Any, given: Any) -> list[Any]:
     """`plan.run`, call by call: the fastest time of each call so far goes to `plan.seconds`."""
     if not plan.seconds:
         plan.seconds = [float("inf")] * len(plan.calls)
@@ -62,7 +59,8 @@ def timed(plan: Plan, given: Any) -> list[NDArray[Any]]:
             _events.append((plan.graph.name, call.kernel_id, call.node.where, last[0], took))
         last[0] = time.perf_counter()
 
-    return plan.run_each(given, after)
+    made: list[Any] = plan.run_each(given, after)
+    return made
 
 
 def write_trace(path: str) -> None:
@@ -92,12 +90,18 @@ def roofs(threads: int) -> tuple[dict[str, float], float]:
     return {dtype: rate for dtype, rate in rates.items() if rate}, roof.read_rate(_FAR_BYTES, threads)
 
 
-def share_of_roof(flops: int, nbytes: int, dtype: str, seconds: float, threads: int) -> float:
-    """The time that the machine needs at least, by arithmetic or by memory, over `seconds`.
+def share_of_roof(flops: int, nbytes: int, dtype: str, seconds: float, plan: Any) -> float:
+    """The time that the plan's device needs at least, by arithmetic or by memory, over `seconds`.
 
-    Above 1 where the data stayed in a cache between two steps.
+    By what was measured on the CPU, and a GPU's datasheet. Above 1 where the data stayed in a cache between
+    two steps.
     """
-    rates, memory = roofs(threads)
+    if plan.graph.device == "cpu":
+        rates, memory = roofs(plan.threads)
+    else:
+        from ..kernels.cuda.device import facts
+
+        rates, memory = dict(facts(plan.graph.device).flops), facts(plan.graph.device).bandwidth
     rate = rates.get(dtype, rates["float32"])
     least = max(flops / rate, nbytes / memory)
     return least / seconds if seconds and np.isfinite(seconds) else 0.0

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .memory import Place
 
 if TYPE_CHECKING:
     from .lower import Call
-    from .plan import Plan
 
 WIDEST = 58
 """Columns of the table are cut there."""
 
 
-def plan_text(plan: Plan) -> str:
+def plan_text(plan: Any) -> str:
     """One line a step: kernel, results, where they go, work; measured time and share of the roof, if
     profiled."""
     profiled = bool(plan.seconds)
@@ -22,19 +21,13 @@ def plan_text(plan: Plan) -> str:
     rows = [head, *(_row(plan, number, call, profiled) for number, call in enumerate(plan.calls))]
     widths = [min(WIDEST, max(len(row[i]) for row in rows)) for i in range(len(head))]
     lines = ["  ".join(_cell(word, w) for word, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    python = sum(not isinstance(segment, tuple) for segment in plan.segments)
-    lines.append(
-        f"{len(plan.calls)} steps"
-        + (f", {python} of them through Python" if python else ", in one compiled call")
-        + f"; arena {plan.arena_bytes:,} bytes (at least {plan.arena_lower_bound:,} live at once), scratch "
-        f"{plan.scratch_bytes:,} bytes; {plan.threads} threads"
-    )
+    lines.append(plan.how())
     if profiled:
         lines.append(f"the fastest of each step add up to {1e6 * sum(plan.seconds):,.1f} us")
     return "\n".join(lines)
 
 
-def _row(plan: Plan, number: int, call: Call, profiled: bool) -> list[str]:
+def _row(plan: Any, number: int, call: Call, profiled: bool) -> list[str]:
     cost = call.node.cost
     row = [
         str(number),
@@ -49,7 +42,7 @@ def _row(plan: Plan, number: int, call: Call, profiled: bool) -> list[str]:
 
         seconds = plan.seconds[number]
         dtype = call.outputs[0].spec.dtype if call.outputs else "float32"
-        share = share_of_roof(cost.flops, cost.bytes, dtype, seconds, plan.threads)
+        share = share_of_roof(cost.flops, cost.bytes, dtype, seconds, plan)
         row += [f"{1e6 * seconds:.1f}", f"{100 * share:.0f}%"]
     return [*row, call.node.where]
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ..kernels.errors import DTypeError, TraceError
+from ..kernels.errors import DeviceError, DTypeError, TraceError
 from ..kernels.op import Op
 from ..kernels.spec import TensorSpec, row_major
 from .array import Array
@@ -36,10 +36,15 @@ def user_line() -> str:
 
 
 class Trace:
-    """One run of a function on Tracers."""
+    """One run of a function on Tracers.
 
-    def __init__(self, name: str, lifts: bool = False):
+    Attributes:
+        device: where its values are: that of its inputs.
+    """
+
+    def __init__(self, name: str, lifts: bool = False, device: str = "cpu"):
         self.name = name
+        self.device = device
         self.live = True
         self.lifts = lifts
         self.lifted: list[Array] = []
@@ -47,10 +52,12 @@ class Trace:
         self.marks = 0
         self.regions: list[Graph] = []
         self._lifted_values: dict[int, Value] = {}
+        self._fetched: dict[int, tuple[Any, Value]] = {}
+        self._held: list[Any] = []  # arrays that are known here by their identity
 
     def input(self, spec: TensorSpec, name: str) -> Tracer:
         """The next input."""
-        value = input_value(self.places, spec, name)
+        value = input_value(self.places, spec, name, self.name)
         self.places += 1
         return Tracer(value, self)
 
@@ -63,11 +70,8 @@ class Trace:
 
     def captured(self, array: Any) -> Value:
         """An array from outside that the function uses: a constant of the graph, or another input."""
-        if isinstance(array, Array) and array.device != "cpu":
-            raise TraceError(
-                f"the traced function {self.name!r} uses an Array on {array.device!r}, where nothing can be "
-                "traced yet; call it without kw.compile and kw.grad, or write kw.array(x, device='cpu')."
-            )
+        if isinstance(array, Array) and array.on_cuda:
+            return self._captured_on_gpu(array)
         data = array._data if isinstance(array, Array) else array
         if not self.lifts:
             if isinstance(array, Array):
@@ -76,15 +80,45 @@ class Trace:
             elif data.base is not None or data.flags.writeable:
                 data = data.copy()
                 data.flags.writeable = False
-            return constant_value(data, user_line())
+            return constant_value(data, user_line(), self.device)
         known = self._lifted_values.get(id(data))
         if known is None:
-            known = input_value(
-                1_000_000 + len(self.lifted), TensorSpec.of(data), f"captured{len(self.lifted)}"
-            )
-            self._lifted_values[id(data)] = known
-            self.lifted.append(array if isinstance(array, Array) else Array(data))
+            held = array if isinstance(array, Array) else Array(data)
+            if self.device != "cpu":
+                from .gpu.scalars import on_device
+
+                self._held.append(data)
+                held = on_device(data, self.device)
+            known = self._lifted_values[id(data)] = self._lift(held)
         return known
+
+    def _lift(self, array: Array) -> Value:
+        """Another input, for an array from outside."""
+        number = len(self.lifted)
+        self.lifted.append(array)
+        return input_value(1_000_000 + number, array.spec, f"captured{number}", self.name)
+
+    def _captured_on_gpu(self, array: Any) -> Value:
+        """`captured` of an Array on a GPU. As a constant its numbers come to the CPU, where passes look at
+        them; the plan takes them back."""
+        if array.device != self.device:
+            raise DeviceError(
+                f"the traced function {self.name!r} uses an Array on {array.device!r}, and its arguments are "
+                f"on {self.device!r}; call it with arguments there, kw.array(x, device={array.device!r}), or "
+                f"let it use kw.array(a, device={self.device!r})."
+            )
+        key = id(array._tensor)
+        if self.lifts:
+            if key not in self._lifted_values:
+                self._lifted_values[key] = self._lift(array)
+            return self._lifted_values[key]
+        if key not in self._fetched:
+            from .cuda import to_numpy
+
+            data = to_numpy(array._tensor)
+            data.flags.writeable = False
+            self._fetched[key] = array, constant_value(data, user_line(), self.device)
+        return self._fetched[key][1]
 
 
 def _freeze(array: Any) -> None:
@@ -123,6 +157,11 @@ class Tracer(Array):
     @property
     def spec(self) -> TensorSpec:
         return self._value.spec
+
+    @property
+    def device(self) -> str:
+        """Where the numbers will be."""
+        return self._value.spec.device
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -199,6 +238,11 @@ def value_of(array: Any, trace: Trace, op: Op, name: str) -> Value:
         return array._value
     if isinstance(array, Array | np.ndarray):
         return trace.captured(array)
+    if hasattr(array, "is_cuda"):
+        from .cuda import adopted, is_on_cuda
+
+        if is_on_cuda(array):
+            return trace.captured(adopted(array))
     raise DTypeError(
         f"{op.name}: {name} must be a kernelwright Array or a NumPy array, got {type(array).__name__}; "
         f"write kw.array({name})."
@@ -246,7 +290,7 @@ def traced(
     Raises:
         TraceError: for a function that asks for values, or keeps Tracers.
     """
-    trace = Trace(name, lifts)
+    trace = Trace(name, lifts, specs[0].device if specs else "cpu")
     _active.traces.append(trace)
     try:
         inputs = [trace.input(spec, label) for spec, label in zip(specs, names, strict=True)]

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from ..kernels.errors import DTypeError, ShapeError
-from .array import Array
+from .array import Array, asarray, is_on_gpu
 
 _NoneType = type(None)
 _PLAIN = (list, tuple, dict, MappingProxyType)
@@ -218,7 +218,8 @@ def flatten(tree: Any, name: str = "") -> tuple[list[Any], Structure]:
     """The leaves of a tree and what is left of it without them; dicts in the order of their sorted keys.
 
     Args:
-        tree: an Array, a NumPy array, None, or any nesting of dict, list, tuple, named tuple and Module.
+        tree: an Array, a NumPy array, a torch CUDA tensor, None, or any nesting of dict, list, tuple, named
+        tuple and Module.
         name: what the tree is called in errors, such as "params".
 
     Raises:
@@ -251,6 +252,20 @@ def map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
             raise ShapeError(f"the trees have different structures: {structure.difference(its)}.")
         columns.append(more)
     return structure.unflatten(function(*row) for row in zip(*columns, strict=True))
+
+
+def to_device(tree: Any, device: str) -> Any:
+    """The tree with every Array on a device: those that are there already as they are, the others copied.
+
+    Args:
+        tree: a model, an optimizer's state, or any other tree of Arrays.
+        device: `"cpu"`, `"cuda"`, `"cuda:1"`.
+
+    Raises:
+        DTypeError: for a leaf that is no array.
+        DeviceError: for a device that is not there.
+    """
+    return map(lambda leaf: asarray(leaf, device=device), tree)
 
 
 def by_attribute(instance: Any) -> tuple[list[Any], Structure]:
@@ -294,6 +309,9 @@ def _flatten(value: Any, into: list[Any], inside: bool) -> Structure:
         leaves, structure = known()
         into += leaves
         return structure  # type: ignore[no-any-return]
+    if hasattr(kind, "is_cuda") and is_on_gpu(value):
+        into.append(value)
+        return LEAF
     if isinstance(value, tuple) and hasattr(kind, "_fields"):
         return _node(kind, kind._fields, [_flatten(part, into, inside) for part in value])
     if inside and _hashes(value):
@@ -333,7 +351,7 @@ def _complaint(tree: Any, name: str) -> str:
 
 def _odd(value: Any, at: str, inside: bool) -> Iterator[tuple[str, Any]]:
     """Path and value of what is no part of a tree."""
-    if value is None or isinstance(value, _ARRAYS):
+    if value is None or isinstance(value, _ARRAYS) or is_on_gpu(value):
         return
     if hasattr(value, "__tree__") or hasattr(type(value), "_fields"):
         inside = inside or hasattr(value, "__tree__")

@@ -341,10 +341,15 @@ def fallbacks() -> dict[str, int]:
         return dict(_fallbacks)
 
 
+def count_fallback(label: str) -> None:
+    """Count one more fallback, for `fallbacks`."""
+    with _FALLBACKS_LOCK:
+        _fallbacks[label] += 1
+
+
 def _counting(launch: Launch, label: str) -> Launch:
     def counted(*arrays: Any) -> None:
-        with _FALLBACKS_LOCK:
-            _fallbacks[label] += 1
+        count_fallback(label)
         launch(*arrays)
 
     return counted

@@ -74,6 +74,10 @@ class NonFiniteError(KernelwrightError, ArithmeticError):
     """A step of a compiled function gave NaN or infinity, under `kw.debug_nans()`."""
 
 
+class LaunchError(KernelwrightError, RuntimeError):
+    """A call on a GPU that could not be launched, or that failed there."""
+
+
 class CacheWarning(UserWarning):
     """The tuning cache could not be read or written; the program goes on without it."""
 

@@ -20,6 +20,8 @@ THREADS_VARIABLE = "KERNELWRIGHT_NUM_THREADS"
 STRICT_VARIABLE = "KERNELWRIGHT_STRICT"
 EXTRA_ERROR_VARIABLE = "KERNELWRIGHT_EXTRA_ERROR"
 AMX_VARIABLE = "KERNELWRIGHT_AMX"
+CUDA_GRAPHS_VARIABLE = "KERNELWRIGHT_CUDA_GRAPHS"
+CUDA_SYNC_VARIABLE = "KERNELWRIGHT_CUDA_SYNC"
 _OVERSUBSCRIPTION = 4  # more threads than this for each CPU is always a slip, such as bytes given for threads
 
 
@@ -33,16 +35,20 @@ class Settings:
         strict: falling back to the reference, or to a kernel that `backend` does not name, is an error.
         extra_error: whether kernels may run that declare a larger error than the standard budget
             (`@kernel(..., error=...)`), such as Winograd convolution. None: in all dtypes but float64.
+        cuda_graphs: whether plans on a GPU are captured as CUDA graphs and replayed.
+        cuda_sync: whether plans on a GPU wait after each call, so that an error names the call it is of.
         memo: launches by problem, kept by `dispatch` and the eager calls above it; emptied when kernels or
             tuning results change.
     """
 
-    __slots__ = ("backend", "extra_error", "memo", "strict", "threads")
+    __slots__ = ("backend", "cuda_graphs", "cuda_sync", "extra_error", "memo", "strict", "threads")
 
     threads: int
     backend: str | None
     strict: bool
     extra_error: bool | None
+    cuda_graphs: bool
+    cuda_sync: bool
     memo: dict[Any, Any]
 
     def __new__(
@@ -51,13 +57,15 @@ class Settings:
         backend: str | None = None,
         strict: bool = False,
         extra_error: bool | None = None,
+        cuda_graphs: bool = True,
+        cuda_sync: bool = False,
     ) -> Settings:
-        key = (threads, backend, strict, extra_error)
+        key = (threads, backend, strict, extra_error, cuda_graphs, cuda_sync)
         with _LOCK:
             known = _INTERNED.get(key)
             if known is None:
                 known = object.__new__(cls)
-                for name, value in zip(("threads", "backend", "strict", "extra_error"), key, strict=True):
+                for name, value in zip(_FIELDS, key, strict=True):
                     object.__setattr__(known, name, value)
                 object.__setattr__(known, "memo", {})
                 _INTERNED[key] = known
@@ -78,8 +86,11 @@ class Settings:
     def __repr__(self) -> str:
         return (
             f"Settings(threads={self.threads}, backend={self.backend!r}, strict={self.strict}, "
-            f"extra_error={self.extra_error})"
+            f"extra_error={self.extra_error}, cuda_graphs={self.cuda_graphs}, cuda_sync={self.cuda_sync})"
         )
+
+
+_FIELDS = ("threads", "backend", "strict", "extra_error", "cuda_graphs", "cuda_sync")
 
 
 class _Local(threading.local):
@@ -90,7 +101,7 @@ class _Local(threading.local):
 
 
 _LOCK = threading.RLock()
-_INTERNED: dict[tuple[int, str | None, bool, bool | None], Settings] = {}
+_INTERNED: dict[tuple[Any, ...], Settings] = {}
 _local = _Local()
 _default: Settings | None = None
 
@@ -113,7 +124,7 @@ def set_num_threads(n: int) -> None:
     threads = check_threads(n, "kw.set_num_threads", "kw.set_num_threads(1)")
     with _LOCK:
         base = _default or _load_default()
-        _default = Settings(threads, base.backend, base.strict, base.extra_error)
+        _default = Settings(threads, *[getattr(base, name) for name in _FIELDS[1:]])
     if _local.overrides:
         _local.settings = _resolve(_local.overrides)
 
@@ -130,6 +141,8 @@ def using(
     backend: str | None = None,
     strict: bool | None = None,
     extra_error: bool | None = None,
+    cuda_graphs: bool | None = None,
+    cuda_sync: bool | None = None,
 ) -> Iterator[Settings]:
     """Change settings for the calling thread inside a `with` block. Blocks nest; None changes nothing.
 
@@ -140,6 +153,9 @@ def using(
         strict: make falling back an error.
         extra_error: False forbids kernels that declare a larger error than the standard budget, such as
             Winograd convolution; True allows them in float64 too. By default they run in all other dtypes.
+        cuda_graphs: False lets plans on a GPU launch call after call instead of replaying a CUDA graph.
+        cuda_sync: True lets plans on a GPU wait after each call, slowly, so that an error of the GPU names
+            the call that it is of.
 
     Raises:
         ConfigError: for a value that means nothing, before the block is entered.
@@ -154,7 +170,9 @@ def using(
                 f"'matmul/cpu_numba/packed', got {backend!r}."
             )
         overrides["backend"] = backend
-    for name, value in (("strict", strict), ("extra_error", extra_error)):
+    flags = {"strict": strict, "extra_error": extra_error}
+    flags |= {"cuda_graphs": cuda_graphs, "cuda_sync": cuda_sync}
+    for name, value in flags.items():
         if value is not None:
             if not isinstance(value, bool):
                 raise ConfigError(f"kw.using({name}=...) takes True or False, got {value!r}.")
@@ -171,12 +189,7 @@ def using(
 
 def _resolve(overrides: tuple[dict[str, Any], ...]) -> Settings:
     base = _default or _load_default()
-    merged: dict[str, Any] = {
-        "threads": base.threads,
-        "backend": base.backend,
-        "strict": base.strict,
-        "extra_error": base.extra_error,
-    }
+    merged: dict[str, Any] = {name: getattr(base, name) for name in _FIELDS}
     for override in overrides:
         merged.update(override)
     return Settings(**merged)
@@ -218,7 +231,14 @@ def _load_default() -> Settings:
     with _LOCK:
         if _default is None:
             threads = _threads_from_environment()
-            _default = Settings(threads, None, strict_from_environment(), extra_error_from_environment())
+            _default = Settings(
+                threads,
+                None,
+                strict_from_environment(),
+                extra_error_from_environment(),
+                _flag_from_environment(CUDA_GRAPHS_VARIABLE) is not False,
+                bool(_flag_from_environment(CUDA_SYNC_VARIABLE)),
+            )
         return _default
 
 

@@ -283,15 +283,17 @@ def _race_table(record: Record) -> str:
     lines = [
         f"{record.title} ({record.status}). Ratio: torch's time divided by ours, in the geometric mean.",
         "",
-        "| group | races | ratio | worst | best TFLOP/s | best GB/s |",
-        "|---|---|---|---|---|---|",
+        "| group | races | ratio | worst | best TFLOP/s | best GB/s | of a copy |",
+        "|---|---|---|---|---|---|---|",
     ]
+    copied = record.results.get("copy", {}).get("bytes_s")
     for group, rows in groups(record):
         ratios = [row["ratio"] for row in rows]
         tflops = max(row["flops"] / row["ours_s"] for row in rows) / 1e12
         rate = max(row["bytes"] / row["ours_s"] for row in rows) / 1e9
         cells = (group, len(rows), f"{geometric_mean(ratios):.2f}", f"{min(ratios):.2f}")
-        lines.append(f"| {' | '.join(map(str, cells))} | {tflops:.0f} | {rate:.0f} |")
+        share = f"{rate * 1e9 / copied:.0%}" if copied else ""
+        lines.append(f"| {' | '.join(map(str, cells))} | {tflops:.0f} | {rate:.0f} | {share} |")
     tuned = sum(bool(row.get("tuned")) for _, rows in groups(record) for row in rows)
     lines += ["", f"{tuned or 'None'} of these races ran a configuration that had been tuned before the run."]
     launch = record.results.get("launch", {})

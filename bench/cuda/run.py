@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ class Wanted:
         out: a folder into which the record and the table of its times are copied too.
         resume: a record to go on with: its suite, and the jobs that it has not; a new one unless given.
         seed: of the random numbers; new ones in each run unless given.
+        only: patterns of names of jobs, such as "race attention-*" and "proof lstm*": no others are done.
     """
 
     suite: str = "all"
@@ -69,6 +71,7 @@ class Wanted:
     seed: int | None = None
     out: Path | None = None
     resume: Path | None = None
+    only: tuple[str, ...] = ()
 
 
 def run(wanted: Wanted, tell: Tell = print, spawn: Spawn | None = None, root: Path = FOLDER) -> Record:
@@ -93,7 +96,10 @@ def run(wanted: Wanted, tell: Tell = print, spawn: Spawn | None = None, root: Pa
     until = started + 60 * wanted.minutes
     record, path = _begun(wanted, root, int(started) % 100_000)
     suite, check = record.head["suite"], record.head["check"]
-    todo = [job for job in jobs(suite, check) if job.name not in record.results]
+    asked = [job for job in jobs(suite, check) if not wanted.only or _matches(job.name, wanted.only)]
+    if not asked:
+        raise ConfigError(f"no job of the suite {suite} is called {' or '.join(wanted.only)}.")
+    todo = [job for job in asked if job.name not in record.results]
     tell(f"{facts()}: {len(todo)} jobs, at most {wanted.minutes:g} minutes; seed {record.head['seed']}")
     if spawn is None:
         compiled(todo, tell, min(COMPILE_SECONDS, 30 * wanted.minutes))
@@ -113,6 +119,10 @@ def run(wanted: Wanted, tell: Tell = print, spawn: Spawn | None = None, root: Pa
     if record.times is not None:
         tell(f"times: {times_beside(path)}; python -m kernelwright.bench.cuda --ship {path} puts them to use")
     return record
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _begun(wanted: Wanted, root: Path, seed: int) -> tuple[Record, Path]:
@@ -237,6 +247,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tables", action="store_true", help="only bring the documents' tables up to date")
     parser.add_argument("--stale", action="store_true", help="only tell which records speak of older kernels")
     parser.add_argument("--resume", type=Path, help="go on with a record that ran out of time")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="jobs of such names, 'race lstm-*'; may repeat",
+    )
     parser.add_argument("--out", type=Path, help="a folder for copies of the record and its times")
     parser.add_argument(
         "--ship",
@@ -255,7 +272,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.ship is not None:
             return ship(Path(given.ship) if given.ship else None)
         wanted = Wanted(
-            given.suite, given.check, given.minutes, given.json, given.seed, given.out, given.resume
+            given.suite,
+            given.check,
+            given.minutes,
+            given.json,
+            given.seed,
+            given.out,
+            given.resume,
+            tuple(given.only),
         )
         return exit_code(run(wanted))
     except KernelwrightError as error:

@@ -331,6 +331,25 @@ def _largest(result: Any, exact: Any, scale: Any) -> float:
     return float(((result.double() - exact).abs() / scale.clamp_min(1e-300)).max())
 
 
+COPIED = 1 << 30  # bytes, far beyond the cache of any chip
+
+
+def _copy(job: Job, place: Place) -> Result:
+    """What a copy moves in a second, read and written: the roof of all that is bound by memory."""
+    import torch
+
+    size = COPIED if place.device != "cpu" else 1 << 16
+    x = place.draw(Operand((size // 4,), "float32"), 1)
+    y = torch.empty_like(x)
+
+    def copy() -> Any:
+        y.copy_(x)
+        return y
+
+    times = contest_on(place.queue, {"copy": [copy]}, place.clock)
+    return {"status": "right", "bytes_s": 2 * size / times.seconds("copy"), "rounds": times.sides}
+
+
 def _launch(job: Job, place: Place) -> Result:
     """What a call costs on the host: through a launch, through the eager call, and through torch."""
     import torch
@@ -411,6 +430,7 @@ def _step(job: Job, place: Place) -> Result:
 
 
 _KINDS: dict[str, Callable[[Job, Place], Result]] = {
+    "copy": _copy,
     "step": _step,
     "same bits": lambda job, place: endurance.same_bits(job.network, place.device, seed=place.seed),
     "leaks": lambda job, place: endurance.leaks(job.network, place.device),

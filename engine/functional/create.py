@@ -1,7 +1,7 @@
 """New Arrays of known numbers: zeros, ones, full, arange, linspace, eye, and the same like another Array.
 
-Inside a traced function they are constants. Numbers without a dtype are float32, whole numbers int64, as in
-PyTorch.
+Inside a traced function they are constants, wherever its values are. Numbers without a dtype are float32,
+whole numbers int64, as in PyTorch.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ...kernels.errors import ConfigError, DTypeError, ShapeError
 from ...kernels.spec import dtype_name, np_dtype
 from ..array import Array, asarray
 from ..eager import Operand
+from ..trace import active_trace
 
 Shape = int | Sequence[int]
 Number = bool | int | float
@@ -47,18 +48,18 @@ def full(shape: Shape, fill_value: Number, dtype: Any = None, device: str | None
 
 
 def zeros_like(x: Operand, dtype: Any = None) -> Array:
-    """Zeros of x's shape, and of its dtype unless another is given."""
-    return zeros(_shape_of("zeros_like", x), dtype=x.dtype if dtype is None else dtype)
+    """Zeros of x's shape, on its device, and of its dtype unless another is given."""
+    return zeros(_shape_of("zeros_like", x), dtype=x.dtype if dtype is None else dtype, device=place_of(x))
 
 
 def ones_like(x: Operand, dtype: Any = None) -> Array:
-    """Ones of x's shape, and of its dtype unless another is given."""
-    return ones(_shape_of("ones_like", x), dtype=x.dtype if dtype is None else dtype)
+    """Ones of x's shape, on its device, and of its dtype unless another is given."""
+    return ones(_shape_of("ones_like", x), dtype=x.dtype if dtype is None else dtype, device=place_of(x))
 
 
 def full_like(x: Operand, fill_value: Number, dtype: Any = None) -> Array:
-    """One number everywhere in x's shape, of x's dtype unless another is given."""
-    return full(_shape_of("full_like", x), fill_value, x.dtype if dtype is None else dtype)
+    """One number everywhere in x's shape, on its device, of x's dtype unless another is given."""
+    return full(_shape_of("full_like", x), fill_value, x.dtype if dtype is None else dtype, place_of(x))
 
 
 def arange(
@@ -107,7 +108,17 @@ def eye(n: int, m: int | None = None, k: int = 0, dtype: Any = "float32", device
 
 def _made(data: Any, device: str | None) -> Array:
     made = Array(np.ascontiguousarray(data).reshape(data.shape))
-    return made if device is None else asarray(made, device=device)
+    if device is None or device == "cpu":
+        return made
+    trace = active_trace()
+    if trace is not None and trace.device in (device, f"{device}:0"):
+        return made  # a constant of the graph, which the plan takes to its device
+    return asarray(made, device=device)
+
+
+def place_of(x: Any) -> str | None:
+    """Where something like `x` goes: to its GPU; in a traced function it is a constant."""
+    return x.device if isinstance(x, Array) and x.on_cuda else None
 
 
 def _kind(value: Any) -> str:

@@ -9,7 +9,7 @@ from ...kernels.random.op import DROPOUT
 from ...kernels.spec import dtype_name
 from ..array import Array, asarray
 from ..eager import Operand, call
-from .create import ones
+from .create import ones, place_of
 from .random import bernoulli
 
 # Of the SELU activation, as in Klambauer et al., "Self-normalizing neural networks", 2017: lambda alpha.
@@ -77,7 +77,7 @@ def _channels(name: str, x: Any, p: float, key: Any, training: bool, ranks: dict
         return asarray(x)
     kept = ranks[given.ndim]
     shape = (*given.shape[:kept], *(1,) * (given.ndim - kept))
-    return _array(given * dropout(ones(shape, dtype=dtype_name(given.dtype)), p, key))
+    return _array(given * dropout(ones(shape, dtype=dtype_name(given.dtype), device=place_of(given)), p, key))
 
 
 def _array(x: Any) -> Array:

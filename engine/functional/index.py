@@ -28,8 +28,19 @@ def _array(x: Any) -> Array:
     return x if isinstance(x, Array) else asarray(x)
 
 
-def checked_index(name: str, index: Index, length: int, *, wraps: bool = False) -> Array:
-    """`index` as an Array, each of its places among `length` as far as its numbers are known.
+def there(x: Array, beside: Array | None) -> Array:
+    """An Array of the CPU on the GPU of another one, if that is on one; any other as it is."""
+    if beside is not None and beside.on_cuda and type(x) is Array:
+        return asarray(x, device=beside.device)
+    return x
+
+
+def checked_index(
+    name: str, index: Index, length: int, *, wraps: bool = False, beside: Array | None = None
+) -> Array:
+    """`index` as an Array, each of its places among `length` as far as its numbers are known on the CPU.
+
+    Beside an Array on a GPU, places of the CPU are copied there.
 
     Raises:
         DTypeError: when it does not hold whole numbers.
@@ -41,15 +52,15 @@ def checked_index(name: str, index: Index, length: int, *, wraps: bool = False) 
         if data.dtype.kind not in "iu":
             raise DTypeError(f"{name}: index holds places and must be int64 or int32, got {data.dtype}.")
         # Without a sign, negative places are the largest: one look at the numbers instead of two.
-        if int(_largest(data.view(f"u{data.itemsize}"), None)) < length:
-            return places
-        low, high = int(data.min()), int(data.max())
-        if high >= length or low < (-length if wraps else 0):
-            wrong = high if high >= length else low
-            raise OutOfRangeError(
-                f"{name}: index holds {wrong}, but the places are {-length if wraps else 0} to {length - 1}."
-            )
-    return places
+        if int(_largest(data.view(f"u{data.itemsize}"), None)) >= length:
+            low, high = int(data.min()), int(data.max())
+            if high >= length or low < (-length if wraps else 0):
+                wrong = high if high >= length else low
+                first = -length if wraps else 0
+                raise OutOfRangeError(
+                    f"{name}: index holds {wrong}, but the places are {first} to {length - 1}."
+                )
+    return there(places, beside)
 
 
 def embedding(input: Index, weight: Operand, padding_idx: int | None = None) -> Array:
@@ -69,7 +80,7 @@ def embedding(input: Index, weight: Operand, padding_idx: int | None = None) -> 
     """
     weight = _array(weight)
     rows = weight.shape[0] if weight.ndim else 0
-    places = checked_index("embedding", input, rows)
+    places = checked_index("embedding", input, rows, beside=weight)
     if padding_idx is not None:
         if not -rows <= padding_idx < rows:
             raise OutOfRangeError(
@@ -90,7 +101,8 @@ def index_select(x: Operand, axis: int, index: Index) -> Array:
     """
     x = _array(x)
     place = axis_of("index_select", axis, x.ndim)
-    return call(INDEX_SELECT, (x, checked_index("index_select", index, x.shape[place])), {"axis": place})
+    places = checked_index("index_select", index, x.shape[place], beside=x)
+    return call(INDEX_SELECT, (x, places), {"axis": place})
 
 
 def take(x: Operand, index: Index, axis: int | None = None) -> Array:
@@ -109,7 +121,7 @@ def take(x: Operand, index: Index, axis: int | None = None) -> Array:
     if axis is None:
         x, axis = flatten(x), 0
     place = axis_of("take", axis, x.ndim)
-    places = checked_index("take", index, x.shape[place], wraps=True)
+    places = checked_index("take", index, x.shape[place], wraps=True, beside=x)
     flat = places if places.ndim == 1 else reshape(places, (places.size,))
     taken = call(INDEX_SELECT, (x, flat), {"axis": place})
     if places.ndim == 1:
@@ -127,7 +139,9 @@ def take_together(x: Array, indices: Sequence[Any], axis: int) -> Array:
     lengths = x.shape[axis : axis + len(indices)]
     if len(lengths) < len(indices):
         raise OutOfRangeError(f"x {x.shape} has {x.ndim} axes, too few for the index.")
-    places = [checked_index("index", i, n, wraps=True) for i, n in zip(indices, lengths, strict=True)]
+    places = [
+        checked_index("index", i, n, wraps=True, beside=x) for i, n in zip(indices, lengths, strict=True)
+    ]
     if len(places) == 1:
         return take(x, places[0], axis)
     from .pointwise import where
@@ -150,7 +164,7 @@ def gather(x: Operand, axis: int, index: Index) -> Array:
     """
     x = _array(x)
     place = axis_of("gather", axis, x.ndim)
-    return call(GATHER, (x, checked_index("gather", index, x.shape[place])), {"axis": place})
+    return call(GATHER, (x, checked_index("gather", index, x.shape[place], beside=x)), {"axis": place})
 
 
 def take_along_axis(x: Operand, index: Index, axis: int | None = None) -> Array:
@@ -172,7 +186,7 @@ def take_along_axis(x: Operand, index: Index, axis: int | None = None) -> Array:
         both = np.broadcast_shapes(*((*a.shape[:place], 1, *a.shape[place + 1 :]) for a in (x, places)))
     except ValueError:
         raise ShapeError(f"take_along_axis: x {x.shape} and index {places.shape} do not broadcast.") from None
-    places = checked_index("take_along_axis", places, x.shape[place], wraps=True)
+    places = checked_index("take_along_axis", places, x.shape[place], wraps=True, beside=x)
     wide = broadcast_to(x, (*both[:place], x.shape[place], *both[place + 1 :]))
     spread = broadcast_to(places, (*both[:place], places.shape[place], *both[place + 1 :]))
     return call(GATHER, (wide, spread), {"axis": place})
@@ -193,7 +207,7 @@ def scatter_add(x: Operand, axis: int, index: Index, src: Operand) -> Array:
     """
     x, src = _array(x), _array(src)
     place = axis_of("scatter_add", axis, x.ndim)
-    places = checked_index("scatter_add", index, x.shape[place])
+    places = checked_index("scatter_add", index, x.shape[place], beside=x)
     src = _cut_to("scatter_add", src, places.shape)
     total: Any = call(SCATTER_SUM, (src, places), {"axis": place, "shape": x.shape})
     added: Array = x + total
@@ -219,7 +233,7 @@ def index_add(x: Operand, axis: int, index: Index, source: Operand, *, alpha: fl
     """
     x, source = _array(x), _array(source)
     place = axis_of("index_add", axis, x.ndim)
-    places = checked_index("index_add", index, x.shape[place])
+    places = checked_index("index_add", index, x.shape[place], beside=x)
     attrs = {"axis": place, "length": x.shape[place], "skip": -1}
     total: Any = call(INDEX_SUM, (source, places), attrs)
     added: Array = x + (total if alpha == 1 else total * alpha)

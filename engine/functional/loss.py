@@ -15,7 +15,7 @@ from ...kernels.errors import ConfigError, DTypeError, ShapeError
 from ...kernels.loss import op as ops
 from ...kernels.op import Op
 from ...kernels.spec import dtype_name
-from ..array import Array, asarray
+from ..array import Array, asarray, is_on_gpu
 from ..eager import Operand, call, call_all
 from ..trace import Tracer
 from . import pointwise as pw
@@ -64,8 +64,9 @@ def _alike(name: str, input: Operand, target: Operand) -> None:
 
 
 def _known(x: Any) -> np.ndarray[Any, Any] | None:
-    """The numbers of an operand, or None in a traced function, where there are none."""
-    return None if isinstance(x, Tracer) else np.asarray(x)
+    """The numbers of an operand; None in a traced function, where there are none, and on a GPU, which nobody
+    waits for."""
+    return None if isinstance(x, Tracer) or is_on_gpu(x) else np.asarray(x)
 
 
 def _checked(

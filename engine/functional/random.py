@@ -32,7 +32,7 @@ from ...kernels.random.op import (
     RANDOM_UNIFORM,
 )
 from ...kernels.spec import dtype_name
-from ..array import Array
+from ..array import Array, asarray
 from ..eager import Operand, call
 
 Shape = int | Sequence[int]
@@ -43,8 +43,8 @@ __all__ = [
 ]
 
 
-def key(seed: int) -> Array:
-    """A key, uint32[2], from a whole number; counted mod 2^64.
+def key(seed: int, device: str | None = None) -> Array:
+    """A key, uint32[2], from a whole number; counted mod 2^64. What is drawn with it is on its device.
 
     Raises:
         DTypeError: when the seed is no whole number.
@@ -53,7 +53,7 @@ def key(seed: int) -> Array:
         number = index(seed) % (1 << 64)
     except TypeError:
         raise DTypeError(f"kw.random.key takes a whole number such as 0, got {seed!r}.") from None
-    return Array(np.array([number & 0xFFFFFFFF, number >> 32], np.uint32))
+    return asarray(np.array([number & 0xFFFFFFFF, number >> 32], np.uint32), device=device)
 
 
 def split(key: Operand, n: int = 2) -> Array:

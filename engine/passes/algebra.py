@@ -200,7 +200,7 @@ def _before(value: Value, turn: Node, readers: Mapping[Value, int], depth: int) 
     if value.spec.ndim == 0:
         return value
     if (number := number_of(value)) is not None:
-        return constant_value(np.full((), number, value.spec.np_dtype))
+        return constant_value(np.full((), number, value.spec.np_dtype), "", value.spec.device)
     found = made_by(value, turn.op.name)
     if found is not None and _cancels(found, turn):
         return taken(found)

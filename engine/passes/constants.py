@@ -1,7 +1,7 @@
 """constants: what depends on constants alone is computed now.
 
 Nothing that would take more memory than what it is made of, but for small results: a number that is repeated
-stays one number. Views of constants are views already.
+stays one number. Views of constants are views already. It is computed on the CPU for plans on a GPU too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def run(graph: Graph) -> Graph:
         total = sum(pair[1] for pair in given if pair is not None)
         size = sum(spec.nbytes for spec in node.specs)
         if size <= _SMALL or (size <= total and node.op.view is None):
-            return [_constant(x._data, node.where) for x in call_all(node.op, arrays, node.attrs)]
+            made = call_all(node.op, arrays, node.attrs)
+            return [_constant(x._data, node.where, graph.device) for x in made]
         if node.op.view is not None:
             (kept,) = make_node(node.op, inputs, node.attrs, node.where).outputs
             views[kept] = call_all(node.op, arrays, node.attrs)[0]._data, min(total, size)
@@ -44,9 +45,9 @@ def run(graph: Graph) -> Graph:
     return graph.rewritten(change)
 
 
-def _constant(array: Any, where: str) -> Value:
+def _constant(array: Any, where: str, device: str) -> Value:
     """A constant of an array that nobody else has."""
     if not array.flags.c_contiguous or array.base is not None:
         array = array.copy()
     array.flags.writeable = False
-    return constant_value(array, where)
+    return constant_value(array, where, device)

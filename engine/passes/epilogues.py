@@ -3,7 +3,8 @@
     add(linear(x, w), b)  ->  linear(x, w, b)          add(conv(x, w), r)  ->  conv(x, w, residual=r)
     gelu(linear(x, w))    ->  linear(x, w, activation="gelu")
 
-Only where nothing else reads what lies in between. A relu's gradient asks where its input is above 0, which
+Only where nothing else reads what lies in between, and on a GPU where a kernel has that ending. A relu's
+gradient asks where its input is above 0, which
 is where its output is: so it asks the output.
 """
 
@@ -20,6 +21,7 @@ from ...kernels.spec import TensorSpec
 from ..graph import Graph, Node, Value, make_node
 from .clusters import Cluster, Joins, Lookup, rebuilt
 from .prepack import constant_array
+from .support import is_supported
 from .table import is_number, made_by, taken
 
 _BIAS = ("b", "bias")
@@ -146,10 +148,11 @@ def _longer(chain: _Chain, user: Node, value: Value) -> _Chain | None:
     else:
         return None
     try:
-        same = longer.applied(lambda v: v).specs[0] is value.spec
+        node = longer.applied(lambda v: v)
     except KernelwrightError:
         return None
-    return longer if same else None
+    fits = node.specs[0] is value.spec and is_supported(node.op, node.inputs, node.attrs)
+    return longer if fits else None
 
 
 def _input_for(chain: _Chain, term: Value, result: TensorSpec) -> str | None:

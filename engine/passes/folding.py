@@ -40,7 +40,7 @@ def run(graph: Graph) -> Graph:
         if not _may_take(layer, node) or (scaled := _folded(layer, inputs, node.attrs["eps"])) is None:
             return None
         given = list(layer.inputs) + [None] * (len(layer.op.inputs) - len(layer.inputs))
-        given[_WEIGHT], given[_BIAS] = (constant_value(array, layer.where) for array in scaled)
+        given[_WEIGHT], given[_BIAS] = (constant_value(array, layer.where, graph.device) for array in scaled)
         given[_RESIDUAL] = inputs[5]
         attrs = {**layer.attrs, "activation": node.attrs["activation"]}
         return make_node(layer.op, given, attrs, layer.where).outputs

@@ -12,7 +12,7 @@ with it when that costs next to nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from ...kernels.op import get_op
@@ -21,6 +21,7 @@ from ...kernels.settings import current
 from ..graph import Graph, Node, Value, make_node
 from .clusters import Cluster, Joins, Lookup, rebuilt
 from .programs import Space, inputs_of, is_alias, is_pointwise, space_of, values_of, weight_of, written
+from .support import is_supported
 
 # What a program may have at most: arrays, whose addresses and strides are held in registers, and operations,
 # beyond which its loop gains nothing from being one.
@@ -45,17 +46,32 @@ def run(graph: Graph) -> Graph:
     """The graph with programs in place of chains."""
     if sum(is_pointwise(node) or space_of(node) is not None for node in graph.steps) < 2:
         return graph
-    return _Fusion(graph).run()
+    refused: set[Space] = set()
+    while True:
+        fusion = _Fusion(graph, refused)
+        made = fusion.run()
+        if fusion.refused <= refused:
+            return made
+        refused |= fusion.refused
 
 
 class _Fusion:
-    def __init__(self, graph: Graph):
+    """One way of joining nodes.
+
+    Attributes:
+        refused: the spaces whose programs no kernel takes.
+    """
+
+    def __init__(self, graph: Graph, without: Collection[Space]):
         self.graph = graph
+        self.refused: set[Space] = set()
         self.joins = Joins(graph)
         self.outputs = set(graph.outputs)
         self.pointwise = {node for node in graph.steps if is_pointwise(node)}
+        found = [(node, space_of(node)) for node in graph.steps]
+        pays = _pays if graph.device == "cpu" else _pays_on_gpu
         self.spaces = {
-            node: space for node in graph.steps if (space := space_of(node)) is not None and _pays(space)
+            node: space for node, space in found if space is not None and space not in without and pays(space)
         }
         # Of sets with reductions, by their number.
         self.space_of_set: dict[int, Space] = {}
@@ -170,6 +186,9 @@ class _Fusion:
         attrs: dict[str, Any] = {"program": program}
         if space is not None:
             attrs |= {"shape": space.shape, "axes": space.axes}
+        if not is_supported(op, inputs, attrs):
+            self.refused |= set() if space is None else {space}
+            return None
 
         def make(lookup: Lookup) -> dict[Value, Value]:
             node = make_node(op, [lookup(v) for v in inputs], attrs, where)
@@ -187,6 +206,12 @@ def _pays(space: Space) -> bool:
         fits = space.rows * space.length <= _MOST_COLUMNS or space.shape[last] <= _SHORTEST_ROW
     threads = current().threads
     return fits and (threads == 1 or space.rows >= 4 * threads or space.rows * space.length <= _FEW_PLACES)
+
+
+def _pays_on_gpu(space: Space) -> bool:
+    """Whether rows lie as kernels of a GPU read them; whether one takes the program, is asked when there is
+    one."""
+    return len(space.shape) - 1 in space.axes
 
 
 def _is_turned(value: Value) -> bool:

@@ -80,6 +80,8 @@ def _ways(node: Node) -> Iterator[tuple[Specs, Mapping[str, Any]]]:
     weight = node.inputs[1]
     if node.op.name != "conv" or weight is None or constant_array(weight) is None or not weight.spec.size:
         return
+    if weight.spec.device != "cpu":  # prepacked on the CPU alone
+        return
     shape, dtype, attrs = weight.spec.shape, weight.spec.dtype, node.attrs
     form, size = packed_form(shape, dtype, attrs["groups"], None, attrs)
     packed = TensorSpec((size,), dtype, weight.spec.device)

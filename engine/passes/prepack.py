@@ -6,6 +6,7 @@
     weights that only forward calls read, which keep nothing for a gradient
 
 Where the models of the kernels predict a gain. The weight itself is kept only as long as something reads it.
+The formats are those of CPU kernels: on a GPU weights stay as they are.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ _OPTIONS = {"linear": (), "conv": ("groups", "layout", "stride", "padding", "dil
 
 def run(graph: Graph) -> Graph:
     """The graph with packed weights."""
+    if graph.device != "cpu":
+        return graph
     packed: dict[Any, Packed | None] = {}
     trained = _trained(graph)
 

@@ -69,7 +69,9 @@ class Site:
 
     def number(self, number: Any, dtype: str = "") -> Value:
         """A constant without axes."""
-        return constant_value(np.full((), number, np_dtype(dtype or self.spec.dtype)), self.where)
+        return constant_value(
+            np.full((), number, np_dtype(dtype or self.spec.dtype)), self.where, self.spec.device
+        )
 
     def filled(self, number: Any) -> Value:
         """The result's shape full of one number."""

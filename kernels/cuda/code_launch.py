@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,13 @@ class CodeLaunch:
         self._ready: dict[tuple[int, ...], tuple[nvrtc.Function, nvrtc.Argument, int]] = {}
         self._compiled: dict[bool, tuple[CodeStep, nvrtc.Function]] = {}
         self._index: int | None = None
+
+    def prepare(self, tensors: Sequence[Any], held: Sequence[Any]) -> None:
+        """All of a call but the launch: compile and load what is missing. The device is current."""
+        index = runtime().number(next(spec.device for spec in self.specs if spec.present))
+        addresses = tuple([0 if tensor is None else tensor.data_ptr() for tensor in tensors])
+        if addresses not in self._ready:
+            self._prepare(addresses, index)
 
     def __call__(self, *tensors: Any) -> None:
         run = runtime()

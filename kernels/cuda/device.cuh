@@ -20,6 +20,8 @@ struct f16 {
   u16 bits;
 };
 
+KW_DEVICE float float_of_bits(u32 bits) { return __uint_as_float(bits); }
+KW_DEVICE u32 bits_of_float(float x) { return __float_as_uint(x); }
 KW_DEVICE float to_float(float x) { return x; }
 KW_DEVICE float to_float(bf16 x) { return __uint_as_float(u32(x.bits) << 16); }
 KW_DEVICE float to_float(f16 x) {
@@ -122,3 +124,24 @@ KW_DEVICE double quotient(double x, double y) { return x / y; }
 
 // From here on the compiler no longer knows x: what is computed from it again need not be kept in registers.
 KW_DEVICE void forget(i64& x) { asm volatile("" : "+l"(x)); }
+
+// --- between the lanes of a warp, and between the blocks of a launch -----------------------------------------------
+
+// Whether it holds in all lanes of the warp.
+KW_DEVICE bool all_lanes(bool x) { return __all_sync(0xFFFFFFFFu, x); }
+// What the lane shows whose number differs in these bits.
+KW_DEVICE u32 across(u32 x, int bits) { return __shfl_xor_sync(0xFFFFFFFFu, x, bits); }
+KW_DEVICE float across(float x, int bits) { return __shfl_xor_sync(0xFFFFFFFFu, x, bits); }
+
+// Words that blocks of one launch show each other while they run. Memory model of PTX: both are strong operations
+// (relaxed, of the scope of the GPU) on aligned words of 32 bits, each of which is read as a whole, as it was before or
+// as it was written; a vector is read as four words in any order. Nothing is said about any other word.
+KW_DEVICE void show(u32* to, u32 word) { asm volatile("st.relaxed.gpu.global.b32 [%0], %1;" ::"l"(to), "r"(word) : "memory"); }
+KW_DEVICE void look(u32 (&w)[4], const void* from) {
+  asm volatile("ld.relaxed.gpu.global.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(w[0]), "=r"(w[1]), "=r"(w[2]), "=r"(w[3])
+               : "l"(from)
+               : "memory");
+}
+// Called by all lanes of a warp that found words not there yet, before they look again.
+KW_DEVICE void not_yet() {}

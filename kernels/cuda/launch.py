@@ -11,7 +11,9 @@ other lengths of the same kind compiles nothing.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
 from threading import RLock
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from ..op import Specs
 from .build import compile_variant, is_interpreted
 from .clock import Clock, EventClock
 from .device import facts, missing_reason, number
-from .step import ALIGNMENT, Arg, Descriptor, Step, Variant, Workspace, variant
+from .step import ALIGNMENT, Arg, Descriptor, Step, Table, Variant, Workspace, variant
 
 if TYPE_CHECKING:
     from .aot import Code
@@ -68,6 +70,50 @@ class TorchRuntime:
             return self.zeros(piece.shape, piece.dtype, index)
         return self.empty(piece.shape, torch_dtype(piece.dtype), f"cuda:{index}")
 
+    def current_stream(self, index: int) -> Any:
+        """torch's current stream of a device, as torch's object, for `wait`."""
+        return self._torch.cuda.current_stream(index)
+
+    def wait(self, index: int, earlier: Any, *held: Any) -> None:
+        """Let the current stream of a device go on when all is done that is queued on another by now; the
+        memory of the tensors `held`, made for that one, is used on this one from now on."""
+        now = self._torch.cuda.current_stream(index)
+        now.wait_stream(earlier)
+        for tensor in held:
+            tensor.record_stream(now)
+
+    def synchronize(self, index: int) -> None:
+        """Wait until a device has done all that is queued on it."""
+        self._torch.cuda.synchronize(index)
+
+    def capturing(self) -> bool:
+        """Whether calls are being written down as a CUDA graph, by whomever."""
+        return bool(self._capturing())  # type: ignore[misc]
+
+    def captured(self, index: int, work: Callable[[], None]) -> Any:
+        """A CUDA graph of what `work` launches, none of which runs now; its `replay()` runs it on the current
+        stream. The device is current.
+
+        Captured on a stream of its own, since the default one cannot be; by this thread's calls alone, so
+        that other threads may go on with theirs.
+        """
+        cuda = self._torch.cuda
+        graph, stream = cuda.CUDAGraph(), cuda.Stream(index)
+        with cuda.stream(stream):
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                work()
+            except BaseException:
+                with contextlib.suppress(RuntimeError):  # it says that the capture was broken off
+                    graph.capture_end()
+                raise
+            graph.capture_end()
+        return graph
+
+    def copy(self, target: Any, source: Any) -> None:
+        """Queue a copy of one tensor's elements into another's."""
+        target.copy_(source, non_blocking=True)
+
     def zeros(self, shape: tuple[int, ...], dtype: str, index: int) -> Any:
         """At least so many zeros, which the kernels that get them leave zero.
 
@@ -85,6 +131,19 @@ class TorchRuntime:
 
     def _new_zeros(self, shape: tuple[int, ...], dtype: str, index: int) -> Any:
         return self._torch.zeros(shape, dtype=torch_dtype(dtype), device=f"cuda:{index}")
+
+    def table(self, numbers: Sequence[int], index: int) -> Any:
+        """A tensor of 64-bit numbers on a device.
+
+        Raises:
+            DeviceError: while a graph is captured: numbers cannot be brought there then.
+        """
+        if self._capturing is not None and self._capturing():
+            raise DeviceError(
+                "a launch with a table of addresses was not prepared before the capture of a CUDA graph; "
+                "call launch.prepare(tensors, workspaces), or launch it once, before capturing."
+            )
+        return self._torch.tensor(list(numbers), dtype=self._torch.int64).to(f"cuda:{index}")
 
     def empty(self, shape: tuple[int, ...], dtype: Any, device: str) -> Any:
         """An uninitialised row-major tensor on a device that a spec names."""
@@ -161,6 +220,8 @@ class CudaLaunch:
         self._interpreted = any(is_interpreted(step.fn) for step in self.steps)
 
     def __call__(self, *tensors: Any) -> None:
+        if not self.steps:
+            return
         if self._interpreted:
             self._interpret(tensors)
             return
@@ -174,8 +235,32 @@ class CudaLaunch:
         else:
             self._run(run, index, tensors)
 
-    def _run(self, run: Any, index: int, tensors: Sequence[Any]) -> None:
-        held = [run.workspace(piece, index) for piece in self.workspaces] if self.workspaces else ()
+    def within(self, tensors: Sequence[Any], held: Sequence[Any]) -> Any:
+        """The call with given memory for each of its `workspaces`; the device is current.
+
+        Returns:
+            What a captured graph of it must hold on to, such as tables of addresses.
+        """
+        if self._interpreted:
+            self._interpret(tensors, held)
+            return None
+        run = _runtime or runtime()
+        index = self._index
+        if index is None:
+            index = self._index = run.number(self._device())
+        return self._run(run, index, tensors, held)
+
+    def prepare(self, tensors: Sequence[Any], held: Sequence[Any]) -> None:
+        """All of `within` but the launch: compile and load what is missing. The device is current."""
+        if not self._interpreted:
+            index = runtime().number(self._device())
+            key = tuple([0 if tensor is None else tensor.data_ptr() for tensor in (*tensors, *held)])
+            if key not in self._ready:
+                self._prepare(key, index)
+
+    def _run(self, run: Any, index: int, tensors: Sequence[Any], held: Sequence[Any] | None = None) -> Ready:
+        if held is None:
+            held = [run.workspace(piece, index) for piece in self.workspaces] if self.workspaces else ()
         key = tuple([0 if tensor is None else tensor.data_ptr() for tensor in (*tensors, *held)])
         ready = self._ready.get(key)
         if ready is None:
@@ -183,10 +268,13 @@ class CudaLaunch:
         stream = run.stream(index)
         for go in ready:
             go(stream)
+        return ready
 
     def chosen(self, aligned: tuple[bool, ...]) -> tuple[Step, ...]:
         """The steps for tensors of which each one is, or is not, at an address that is a multiple of 16."""
-        described = {d.index for step in self.steps for d in step.descriptors()}
+        described: set[Any] = {d.index for step in self.steps for d in step.descriptors()}
+        tables = [table for step in self.steps for table in step.tables() if table.aligned]
+        described |= {n.index for table in tables for n in table.numbers if isinstance(n, Arg)}
         odd = [index for index in described if isinstance(index, int) and not aligned[index]]
         if not odd:
             return self.steps
@@ -245,7 +333,7 @@ class CudaLaunch:
         from .driver import bound
 
         kernel = loaded(variant(step, self.specs, aligned), index)
-        values = []
+        values, kept = [], list[Any]()
         for name in step.fn.arg_names:
             value = step.args[name]
             if isinstance(value, Arg):
@@ -256,13 +344,19 @@ class CudaLaunch:
                 shape, strides = value.extent(self.specs)
                 at = pieces[id(value.index)] if isinstance(value.index, Workspace) else pointers[value.index]
                 value = (at, shape, strides, value.block)
+            elif isinstance(value, Table):
+                # The launch holds on to it, as it does to nothing else.
+                kept.append(runtime().table(value.filled(pointers), index))
+                value = kept[-1].data_ptr()
             values.append(value)
-        return bound(kernel, step.grid, values)
+        go = bound(kernel, step.grid, values)
+        return partial(_with, kept, go) if kept else go
 
-    def _interpret(self, tensors: Sequence[Any]) -> None:
+    def _interpret(self, tensors: Sequence[Any], given: Sequence[Any] | None = None) -> None:
         """Run the steps in Triton's interpreter, over tensors on the CPU."""
         run = _runtime or runtime()
-        held = {id(piece): run.workspace(piece, 0) for piece in self.workspaces}
+        made = [run.workspace(piece, 0) for piece in self.workspaces] if given is None else given
+        held = {id(piece): tensor for piece, tensor in zip(self.workspaces, made, strict=True)}
         for step in self.chosen(tuple(t is None or t.data_ptr() % ALIGNMENT == 0 for t in tensors)):
             values = {}
             for name, value in step.args.items():
@@ -270,6 +364,8 @@ class CudaLaunch:
                     value = tensors[value.index]
                 elif isinstance(value, Workspace):
                     value = held[id(value)]
+                elif isinstance(value, Table):
+                    value = run.table(value.filled([0 if t is None else t.data_ptr() for t in tensors]), 0)
                 elif isinstance(value, Descriptor):
                     from triton.tools.tensor_descriptor import TensorDescriptor
 
@@ -279,8 +375,12 @@ class CudaLaunch:
                     )
                     value = TensorDescriptor(base, list(shape), list(strides), list(value.block))
                 values[name] = value
-            with run.launching(step):
-                step.fn[step.grid](**values)
+            run.interpret(step, values)
+
+
+def _with(kept: Sequence[Any], go: Callable[[int], None], stream: int) -> None:
+    """A launch of something that has to be held on to."""
+    go(stream)
 
 
 def launcher(specs: Specs, *steps: Step, otherwise: Callable[[], Sequence[Step]] | None = None) -> CudaLaunch:

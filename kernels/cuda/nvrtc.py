@@ -225,13 +225,15 @@ class Function:
                     self._function.ptr, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, code.shared
                 )
         self._handle = self._function.ptr
-        self._launch = driver.launchKernel
+        self._launch = driver.launchCooperativeKernel if code.together else driver.launchKernel
 
     def launch(self, grid: int, argument: Argument, stream: int) -> None:
         """Put a launch of `grid` blocks on a stream of the device, which must be the current one."""
-        self._launch(
-            self._handle, grid, 1, 1, self.code.threads, 1, 1, self.shared, stream, argument.parameters, 0
-        )
+        sizes = (grid, 1, 1, self.code.threads, 1, 1, self.shared)
+        if self.code.together:
+            self._launch(self._handle, *sizes, stream, argument.parameters)
+        else:
+            self._launch(self._handle, *sizes, stream, argument.parameters, 0)
 
 
 class Argument:

@@ -30,6 +30,8 @@ class Code:
         threads: of a block.
         shared: bytes of dynamic shared memory of a block.
         blocks: of a multiprocessor that the registers must leave room for.
+        together: whether the blocks wait for each other, so that all of them must be running at one time: a
+            cooperative launch.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Code:
     threads: int
     shared: int
     blocks: int = 1
+    together: bool = False
 
     @property
     def entry(self) -> str:

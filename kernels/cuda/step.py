@@ -7,7 +7,7 @@ description, so that the proof ahead of time (`aot.py`) compiles exactly what ru
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +74,26 @@ class Descriptor:
 
 
 @dataclass(frozen=True, eq=False)
+class Table:
+    """64-bit numbers in the device's memory, addresses of tensors of the call among them: a pointer.
+
+    It is uploaded when a launch is prepared for its tensors' addresses, and kept with that argument list.
+
+    Attributes:
+        numbers: an `Arg` stands for the address of that tensor.
+        aligned: whether the kernel counts on addresses that are multiples of `ALIGNMENT`: with others, the
+            launch takes its steps for unaligned tensors (`launcher(..., otherwise=)`).
+    """
+
+    numbers: tuple[Arg | int, ...] = field(repr=False)
+    aligned: bool = False
+
+    def filled(self, pointers: Sequence[int]) -> list[int]:
+        """The numbers, for tensors at those addresses."""
+        return [pointers[n.index] if isinstance(n, Arg) else n for n in self.numbers]
+
+
+@dataclass(frozen=True, eq=False)
 class Workspace:
     """Memory that steps of one call share, from torch's allocator: its pointer. Each object is one piece.
 
@@ -96,9 +116,9 @@ class Step:
     Attributes:
         fn: the function that `@triton.jit` made.
         grid: how many programs along each of up to three axes.
-        args: what each of its parameters gets: an `Arg`, a `Descriptor`, a `Workspace`, an int, a float, a
-            bool or None; for one annotated `tl.constexpr`, a constant. Of an int, only whether it is a
-            multiple of 16, and fits 32 bits, is compiled in: calls with other lengths share the code.
+        args: what each of its parameters gets: an `Arg`, a `Descriptor`, a `Table`, a `Workspace`, an int, a
+            float, a bool or None; for one annotated `tl.constexpr`, a constant. Of an int, only whether it is
+            a multiple of 16, and fits 32 bits, is compiled in: calls with other lengths share the code.
         warps, stages, ctas: Triton's num_warps, num_stages, num_ctas.
         registers: the most registers a thread may have (maxnreg); None leaves it to the compiler.
         any_int: compile nothing in of ints but their width: for kernels that are told by constants what their
@@ -137,6 +157,10 @@ class Step:
         """Those among the arguments."""
         values = [v.index if isinstance(v, Descriptor) else v for v in self.args.values()]
         return [value for value in values if isinstance(value, Workspace)]
+
+    def tables(self) -> list[Table]:
+        """Those among the arguments."""
+        return [value for value in self.args.values() if isinstance(value, Table)]
 
     def descriptors(self) -> list[Descriptor]:
         """Those among the arguments."""
@@ -204,6 +228,8 @@ def _type(value: Any, specs: Specs, where: str) -> str:
         return "*" + triton_type(specs[value.index].dtype)
     if isinstance(value, Workspace):
         return "*" + triton_type(value.dtype)
+    if isinstance(value, Table):
+        return "*i64"
     if isinstance(value, Descriptor):
         return f"tensordesc<{triton_type(value.dtype(specs))}{list(value.block)}>"
     if isinstance(value, bool):
@@ -215,8 +241,8 @@ def _type(value: Any, specs: Specs, where: str) -> str:
     if isinstance(value, float):
         return "fp32"
     raise RegistrationError(
-        f"{where} is {value!r} ({type(value).__name__}); a step's arguments are Arg, Descriptor, Workspace, "
-        "int, float, bool and None, and constants for parameters annotated tl.constexpr."
+        f"{where} is {value!r} ({type(value).__name__}); a step's arguments are Arg, Descriptor, Table, "
+        "Workspace, int, float, bool and None, and constants for parameters annotated tl.constexpr."
     )
 
 
@@ -227,7 +253,7 @@ def _is_multiple(value: Any, aligned: tuple[bool, ...]) -> bool:
         return False
     if isinstance(value, int):
         return value % ALIGNMENT == 0
-    return isinstance(value, Workspace)  # torch aligns what it allocates to 512 bytes
+    return isinstance(value, Workspace | Table)  # torch aligns what it allocates to 512 bytes
 
 
 def triton_type(dtype: str) -> str:

@@ -69,8 +69,10 @@ def infer(specs: Specs, momentum: float, eps: float, channel_axis: int, activati
     return (
         TensorSpec(x.shape, x.dtype, x.device),
         *(kept, kept),
-        empty_or(running_mean, form.statistics, running_mean.dtype if running_mean.present else x.dtype),
-        empty_or(running_var, form.statistics, running_var.dtype if running_var.present else x.dtype),
+        *(
+            empty_or(kept, form.statistics, kept.dtype if kept.present else x.dtype, x.device)
+            for kept in (running_mean, running_var)
+        ),
     )
 
 
@@ -89,7 +91,7 @@ def infer_grad(specs: Specs, channel_axis: int, residual: bool) -> Specs:
     form = forms.batch(op.name, x.shape, channel_axis)
     at, full = form.statistics, x.shape
     check_beside(op, specs, {"dy": full, "weight": form.parameters, "mean": at, "rstd": at, "y": full})
-    parameters = empty_or(weight, form.parameters, weight.dtype if weight.present else x.dtype)
+    parameters = empty_or(weight, form.parameters, weight.dtype if weight.present else x.dtype, x.device)
     dx = TensorSpec(full, x.dtype, x.device)
     return dx, parameters, parameters, dx if residual else TensorSpec((0,), x.dtype, x.device)
 

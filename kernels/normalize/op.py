@@ -71,9 +71,9 @@ def check_beside(op: Op, specs: Specs, shapes: dict[str, tuple[int, ...]]) -> No
             )
 
 
-def empty_or(spec: TensorSpec, shape: tuple[int, ...], dtype: str) -> TensorSpec:
+def empty_or(spec: TensorSpec, shape: tuple[int, ...], dtype: str, device: str) -> TensorSpec:
     """A result that is only there beside the operand `spec`: of this shape, else of size 0."""
-    return TensorSpec(shape if spec.present else (0,), dtype, spec.device)
+    return TensorSpec(shape if spec.present else (0,), dtype, device)
 
 
 def _infer(name: str, specs: Specs, eps: float, **attrs: Any) -> Specs:
@@ -104,7 +104,7 @@ def _infer_grad(name: str, specs: Specs, **attrs: Any) -> Specs:
     at = form.statistics
     check_beside(op, specs, {"dy": x.shape, "weight": form.parameters, "mean": at, "rstd": at})
     dtype = weight.dtype if weight.present else x.dtype
-    parameters = empty_or(weight, form.parameters, dtype)
+    parameters = empty_or(weight, form.parameters, dtype, x.device)
     count = 1 if name == "rms_norm_grad" else 2
     return (TensorSpec(x.shape, x.dtype, x.device), *(parameters,) * count)
 

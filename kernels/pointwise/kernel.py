@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from ..errors import NoKernelError
 from ..kernel import Config, Launch
 from ..machine import machine
 from ..matmul.registers import widening_problem
-from ..op import Attrs, Op, Specs, get_op
+from ..op import Attrs, Op, Specs
 from ..registry import kernel, kernels_for
-from ..spec import TensorSpec
 from .bind import bind_places
 from .bind_rows import bind_rows
-from .nest import broadcast_strides
-from .program import Call, Program
-
-ProgramOf = Callable[[Specs, Attrs], "Program | Call | str"]
+from .program import Call
+from .resolve import ProgramOf, resolved
 
 _PROGRAMS: dict[str, ProgramOf] = {}
 
@@ -73,56 +69,16 @@ def _bound(
     op_name: str, program_of: ProgramOf, specs: Specs, attrs: Attrs, threads: int | None
 ) -> Launch | str | None:
     """The launch, or the reason why there is none; None in place of a launch when `threads` is None."""
-    made = program_of(specs, attrs)
-    if isinstance(made, str):
-        return made
-    inputs = len(get_op(op_name).inputs)
-    given = [spec for spec in specs[:inputs] if spec.present]
-    outputs = specs[inputs:]
-    call = made if isinstance(made, Call) else Call(made, outputs[0].shape)
-    problem = _mismatch(call.program, given, outputs)
-    if problem is None and "float16" in call.program.dtypes:
+    found = resolved(op_name, program_of, specs, attrs)
+    if isinstance(found, str):
+        return found
+    program, shape, axes, strides, arrays = found
+    if "float16" in program.dtypes:
         problem = widening_problem(machine(), "float16")
-    if problem is not None:
-        return problem
-    strides = call.strides or operand_strides(call, (*given, *outputs))
-    arrays = [i for i, spec in enumerate(specs) if spec.present]
+        if problem is not None:
+            return problem
     if threads is None:
         return None
-    if call.program.by_rows:
-        return bind_rows(call.program, call.shape, call.axes, strides, arrays, len(specs), threads)
-    return bind_places(call.program, call.shape, strides, arrays, len(specs), threads)
-
-
-def _mismatch(program: Program, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> str | None:
-    """Why the arrays are not those of the program: a mistake of whoever wrote it."""
-    have = [[spec.dtype for spec in inputs], [spec.dtype for spec in outputs]]
-    want = [list(program.inputs), list(program.output_dtypes)]
-    return (
-        None
-        if have == want
-        else f"its program is of {want[0]} -> {want[1]}, and the call of {have[0]} -> {have[1]}"
-    )
-
-
-def operand_strides(call: Call, specs: Sequence[TensorSpec]) -> list[tuple[int, ...]]:
-    """The strides of each operand over the call's full shape."""
-    program, strides = call.program, []
-    for k, spec in enumerate(specs):
-        if k < len(program.inputs):
-            full = k not in program.rows
-        else:
-            full = program.full[program.outputs[k - len(program.inputs)]] or not call.axes
-        shape, steps = list(spec.shape), list(spec.strides)
-        if not full and len(shape) == len(call.shape) - len(call.axes) and shape:
-            for axis in call.axes:
-                shape.insert(axis, 1)
-                steps.insert(axis, 0)
-        strides.append(broadcast_strides(call.shape, shape, steps))
-    return strides
-
-
-def one_op(name: str, dtypes: Sequence[str], given: Any = None) -> Program:
-    """The program of a single instruction."""
-    extra = () if given is None else (given,)
-    return Program(dtypes, [(name, *range(len(dtypes)), *extra)], [len(dtypes)])
+    if program.by_rows:
+        return bind_rows(program, shape, axes, strides, arrays, len(specs), threads)
+    return bind_places(program, shape, strides, arrays, len(specs), threads)

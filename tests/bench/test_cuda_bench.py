@@ -29,6 +29,7 @@ from kernelwright.kernels import dispatch, registry, tuning  # noqa: E402
 from kernelwright.kernels.cache import TuningCache  # noqa: E402
 from kernelwright.kernels.cuda import device, tables  # noqa: E402
 from kernelwright.kernels.cuda.clock import HostClock, sets_for  # noqa: E402
+from kernelwright.kernels.errors import ConfigError  # noqa: E402
 from kernelwright.kernels.op import get_op  # noqa: E402
 from kernelwright.kernels.spec import TensorSpec  # noqa: E402
 
@@ -121,6 +122,22 @@ def test_a_launch_is_measured_apart(monkeypatch: pytest.MonkeyPatch, place: Plac
     result = timed(Job("launch", "launch"), place)
     assert result["status"] == "right", result
     assert min(result["launch_s"], result["call_s"], result["torch_s"]) > 0
+
+
+def test_a_copy_gives_the_roof_of_what_is_bound_by_memory(place: Place) -> None:
+    result = timed(_named("copy"), place)
+    assert result["status"] == "right", result
+    assert result["bytes_s"] > 0
+
+
+def test_only_the_jobs_that_are_asked_for_are_done(place: Place, tmp_path: Path) -> None:
+    def spawn(orders: dict[str, Any], results: Path, seconds: float) -> int:
+        return worker.main(orders, results, place)
+
+    asked = run.Wanted("all", False, json=tmp_path / "r.json", only=("cop*",))
+    assert set(run.run(asked, lambda line: None, spawn, tmp_path).results) == {"copy"}
+    with pytest.raises(ConfigError, match="no job of the suite all is called nothing"):
+        run.run(run.Wanted("all", only=("nothing",)), lambda line: None, spawn, tmp_path)
 
 
 def test_a_search_races_the_untuned_choice_against_what_was_found(place: Place) -> None:
@@ -267,7 +284,7 @@ def test_a_run_keeps_going_when_a_worker_dies(tmp_path: Path, monkeypatch: pytes
         with results.open("a") as stream:
             for place, name in enumerate(orders["names"]):
                 stream.write(json.dumps({"begin": name}) + "\n")
-                if code and place == 2:
+                if code and place == 3:
                     return code
                 result = {"status": "right", "checked": 1}
                 if name.startswith("race"):
@@ -306,7 +323,7 @@ def test_a_run_that_is_interrupted_keeps_what_was_done(
         run.run(run.Wanted(json=tmp_path / "r.json"), lambda line: None, spawn, tmp_path)
     kept = record.Record.load(tmp_path / "r.json")
     assert kept.status == "interrupted"
-    assert list(kept.results) == ["launch"]
+    assert list(kept.results) == ["copy"]
     _resumed(tmp_path / "r.json", [job.name for job in jobs("all", False)][1:])
 
 
@@ -322,7 +339,7 @@ def _resumed(path: Path, left: list[str]) -> None:
 
     made = run.run(run.Wanted("quick", resume=path), lambda line: None, spawn)
     assert orders == left
-    assert list(made.results) == ["launch", *left]
+    assert list(made.results) == ["copy", *left]
     assert record.Record.load(path).status == "complete"
     made.head["device"] = "NVIDIA A100"
     made.save(path)

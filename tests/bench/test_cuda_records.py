@@ -116,6 +116,10 @@ def test_a_table_has_a_line_for_each_group() -> None:
     text = records.table([_made_record()])
     assert "NVIDIA H200, driver 580, torch 2.11; commit 000000000000, 2026-01-01 (complete)" in text
     assert "| square-bf16 | 3 | 1.50 | 1.50 |" in text
+    made = _made_record()
+    made.results["copy"] = {"status": "right", "bytes_s": 4e12}
+    rate = max(r["bytes"] / r["ours_s"] for r in made.results.values() if "bytes" in r)
+    assert f" {rate / 4e12:.0%} |" in records.table([made])
     assert "None of these races ran a configuration that had been tuned before the run." in text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,19 +11,20 @@ from kernelwright.engine.memory import Buffer, lower_bound, place_buffers
 lives = st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 40), st.integers(0, 15)), max_size=40)
 
 
+@pytest.mark.parametrize("line", [64, 256])
 @given(lives)
-@settings(max_examples=200, deadline=None)
-def test_buffers_that_live_together_lie_apart(drawn: list[tuple[int, int, int]]) -> None:
+@settings(max_examples=100, deadline=None)
+def test_buffers_that_live_together_lie_apart(line: int, drawn: list[tuple[int, int, int]]) -> None:
     buffers = [Buffer("arena", nbytes, first=first, last=first + more) for nbytes, first, more in drawn]
-    total = place_buffers(buffers)
+    total = place_buffers(buffers, line)
     for i, a in enumerate(buffers):
-        assert a.offset % 64 == 0
-        assert a.offset + a.size <= total
+        assert a.offset % line == 0
+        assert a.offset + a.size(line) <= total
         for b in buffers[i + 1 :]:
             together = a.first <= b.last and b.first <= a.last
-            apart = a.offset + a.size <= b.offset or b.offset + b.size <= a.offset
+            apart = a.offset + a.size(line) <= b.offset or b.offset + b.size(line) <= a.offset
             assert apart or not together
-    assert total >= lower_bound(buffers)
+    assert total >= lower_bound(buffers, line)
 
 
 def test_a_chain_takes_two_buffers() -> None:

@@ -206,8 +206,9 @@ def _encoded(job: Job, entry: int, schedule: Schedule) -> bytes:
     words = [word if isinstance(word, int) else 0 for word in job.words]
     shared = job.code.shared if job.shared is None else job.shared
     head = (entry, job.grid, 1, 1, job.code.threads, 1, 1, shared)
-    head += (schedule.order, schedule.seed, schedule.late, 8 * len(words), len(job.buffers), len(addresses))
-    parts = [struct.pack(f"<14q{len(words)}q", *head, *words)]
+    head += (schedule.order, schedule.seed, schedule.late, job.code.together)
+    head += (8 * len(words), len(job.buffers), len(addresses))
+    parts = [struct.pack(f"<15q{len(words)}q", *head, *words)]
     for buffer in job.buffers:
         parts.append(struct.pack("<2q", buffer.nbytes, len(buffer.pieces)))
         for offset, piece in buffer.pieces:

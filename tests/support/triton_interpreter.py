@@ -12,7 +12,7 @@ rounds once, and float32 is rounded to the nearest bfloat16, not cut off.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -160,6 +160,7 @@ class InterpreterRuntime:
         self.guard, self.backwards = guard, backwards
         self.steps: list[Step] = []
         self.zeros: list[Any] = []
+        self.kept: list[Any] = []
 
     def workspace(self, piece: Workspace, index: int) -> Any:
         import torch
@@ -173,39 +174,127 @@ class InterpreterRuntime:
         self.guard.add(made)
         return made
 
-    @contextlib.contextmanager
-    def launching(self, step: Step) -> Iterator[None]:
+    def table(self, numbers: Sequence[int], index: int) -> Any:
+        import torch
+
+        made = torch.tensor(list(numbers), dtype=torch.int64)
+        self.guard.regions.append(_Region(made, False))
+        self.kept.append(made)
+        return made
+
+    def interpret(self, step: Step, values: Mapping[str, Any]) -> None:
         self.steps.append(step)
         self.guard.begin()
         with _patched(self.guard, step.grid if self.backwards else None):
-            yield
+            step.fn[step.grid](**values)
+
+
+class Tape:
+    """What a `StandIn` captures: launches, which a replay runs again."""
+
+    def __init__(self, runtime: StandIn) -> None:
+        self.runtime = runtime
+        self.launches: list[tuple[str, Callable[[], None]]] = []
+
+    def replay(self) -> None:
+        for name, launch in self.launches:
+            self.runtime.do(name, launch)
 
 
 class StandIn:
     """A runtime that takes torch's CPU tensors for tensors on `cuda:0`: for the public face, unguarded.
 
+    Args:
+        devices: how many there are; tensors that were made for another than the first one are known.
+
     Attributes:
         steps: what was launched, by name.
+        copies: how many copies were queued.
+        handle: of the current stream; a test sets another.
+        waits: the streams that others were told to wait for.
+        failing: what raises what is here, by the name of a launch.
+        late: an error that the next `synchronize` finds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, devices: int = 1) -> None:
+        self.devices = devices
         self.steps: list[str] = []
+        self.copies = 0
+        self.handle = 7
+        self.waits: list[int] = []
+        self.failing: dict[str, Exception] = {}
+        self.late: Exception | None = None
+        self.tape: Tape | None = None
+        self._elsewhere: dict[int, int] = {}
+
+    def do(self, name: str, launch: Callable[[], None]) -> None:
+        """Launch something, or write it down while capturing."""
+        if self.tape is not None:
+            self.tape.launches.append((name, launch))
+            return
+        if name in self.failing:
+            raise self.failing[name]
+        self.steps.append(name)
+        launch()
 
     def place(self, tensor: Any) -> str | None:
-        return "cuda:0"
+        return f"cuda:{self._elsewhere.get(tensor.untyped_storage().data_ptr(), 0)}"
 
     def number(self, device: str) -> int:
-        return cuda_device.counted(device, 1)
+        return cuda_device.counted(device, self.devices)
+
+    def current(self) -> int:
+        return 0
+
+    def on(self, index: int) -> Any:
+        return contextlib.nullcontext()
+
+    def stream(self, index: int) -> int:
+        return self.handle
+
+    def current_stream(self, index: int) -> int:
+        return self.handle
+
+    def wait(self, index: int, earlier: int, *held: Any) -> None:
+        self.waits.append(earlier)
+
+    def synchronize(self, index: int) -> None:
+        late, self.late = self.late, None
+        if late is not None:
+            raise late
+
+    def capturing(self) -> bool:
+        return False
+
+    def captured(self, index: int, work: Callable[[], None]) -> Tape:
+        self.tape = made = Tape(self)
+        try:
+            work()
+        finally:
+            self.tape = None
+        return made
+
+    def copy(self, target: Any, source: Any) -> None:
+        assert self.tape is None
+        self.copies += 1
+        target.copy_(source)
 
     def empty(self, shape: tuple[int, ...], dtype: Any, device: str) -> Any:
         import torch
 
         made = torch.empty(shape, dtype=dtype)
-        made.view(torch.uint8).reshape(-1).fill_(0xFF)
-        return made
+        if made.numel():
+            made.view(-1).view(torch.uint8).fill_(0xFF)
+        return self._on(made, self.number(device))
 
     def moved(self, tensor: Any, index: int) -> Any:
-        return tensor.clone()
+        return self._on(tensor.clone(), index)
+
+    def _on(self, tensor: Any, index: int) -> Any:
+        self._elsewhere.pop(tensor.untyped_storage().data_ptr(), None)
+        if index:
+            self._elsewhere[tensor.untyped_storage().data_ptr()] = index
+        return tensor
 
     def clock(self) -> Any:
         return HostClock()
@@ -214,17 +303,23 @@ class StandIn:
         made = self.empty(piece.shape, cuda_launch.torch_dtype(piece.dtype), "cuda:0")
         return made.zero_() if piece.zero else made
 
-    @contextlib.contextmanager
-    def launching(self, step: Step) -> Iterator[None]:
-        self.steps.append(step.name)
-        with _patched(None, None):
-            yield
+    def table(self, numbers: Sequence[int], index: int) -> Any:
+        import torch
+
+        return torch.tensor(list(numbers), dtype=torch.int64)
+
+    def interpret(self, step: Step, values: Mapping[str, Any]) -> None:
+        def launch() -> None:
+            with _patched(None, None):
+                step.fn[step.grid](**values)
+
+        self.do(step.name, launch)
 
 
 @contextlib.contextmanager
-def standing_in(capability: int = 90) -> Iterator[StandIn]:
+def standing_in(capability: int = 90, devices: int = 1) -> Iterator[StandIn]:
     """Calls of the public face with torch CPU tensors as if they were on a GPU, inside the block."""
-    runtime = StandIn()
+    runtime = StandIn(devices)
     before = cuda_launch.set_runtime(runtime)
     try:
         with cuda_device.assume(capability):
@@ -286,7 +381,10 @@ def _patched(guard: Guard | None, backwards: tuple[int, ...] | None) -> Iterator
             raise AssertionError(
                 "arithmetic in bfloat16, which the interpreter gets wrong: .to(tl.float32) first"
             )
-        return binary(self, lhs, rhs, op)
+        made = binary(self, lhs, rhs, op)
+        if made.data.dtype == np.bool_:  # a comparison's handle says what was compared
+            made.dtype = tl.int1
+        return made
 
     def reversed_place(self: Any, x: int, y: int, z: int) -> None:
         gx, gy, gz = (*(backwards or ()), 1, 1)[:3]

@@ -24,7 +24,8 @@ class Job:
     """One thing to do.
 
     Attributes:
-        kind: "proof", "wide", "race", "search", "launch", "step", "same bits", "leaks" or "digits".
+        kind: "proof", "wide", "race", "search", "launch", "copy", "step", "same bits", "leaks" or
+            "digits".
         name: unique.
         problem: of a race or a search.
         extra_error: what `kw.using(extra_error=...)` is for it: True for tf32.

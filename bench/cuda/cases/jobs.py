@@ -55,7 +55,7 @@ def jobs(suite: str, check: bool) -> list[Job]:
     """
     if suite == "steps":
         return steps()
-    found = [Job("launch", "launch")]
+    found = [Job("copy", "copy"), Job("launch", "launch")]
     raced = [Job("race", f"race {p.name}", p, extra) for p, extra in races(suite)]
     proofs: list[Job] = []
     if check:

@@ -15,7 +15,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .device import divided, finish, pixel
+from ...cuda.triton_division import divided
+from .device import finish, pixel
 
 
 @triton.jit

@@ -11,6 +11,7 @@ from functools import lru_cache
 from math import gcd, prod
 from typing import Any, NamedTuple
 
+from ...cuda.division import magic
 from ...cuda.step import Step
 from ...op import Attrs, Specs
 from ...spec import TensorSpec
@@ -214,16 +215,6 @@ def _problem(specs: Specs, places: Places, items: tuple[tuple[str, Any], ...]) -
 
 
 # --- What kernels are given ---------------------------------------------------------------------------------
-
-
-def magic(divisor: int) -> tuple[int, int]:
-    """The two numbers by which `device.divided` divides numbers below 2^31 by a divisor from 1 to 2^31.
-
-    The first is that of the cited figure less 2^32, and as a signed number.
-    """
-    shift = max(divisor - 1, 0).bit_length()
-    factor = (2**32 * (2**shift - divisor)) // divisor + 1
-    return factor - 2**32 if factor >= 2**31 else factor, shift
 
 
 def divisions(prefix: str, sizes: Triple) -> dict[str, int]:

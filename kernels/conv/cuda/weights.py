@@ -19,7 +19,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .device import divided, pixel, place
+from ...cuda.triton_division import divided
+from .device import pixel, place
 
 
 @triton.jit

@@ -1,13 +1,15 @@
 // CUDA C++ on the CPU: what kernels/cuda/device.cuh says in PTX, and the language around it, in plain C++.
 //
 // A block is run by one fiber a thread. A thread runs until it waits: at a barrier, in an operation of its whole warp,
-// at its end; then a schedule says who goes on. Blocks run one after the other. Shared memory is filled with NaN before
+// at its end; then a schedule says who goes on. Blocks run one after the other; those of a cooperative launch by turns,
+// until each waits for another. What they show each other is seen late, and in any order, where copies are late. Shared memory is filled with NaN before
 // each block, and is exactly as long as the launch said, so that the address sanitizer sees what goes beyond it.
 // Asynchronous copies are made at once or not before somebody waits for them, as the schedule says: code that is right
 // under both uses neither too early what it copies, nor overwrites too early what is still read.
 //
 // Reported: barriers that some threads of a block never reach, or where they wait at different ones; operations of a
-// warp that not all of its lanes take part in; a misaligned vector; an asynchronous copy that is never waited for.
+// warp that not all of its lanes take part in; a misaligned vector; an asynchronous copy that is never waited for; blocks
+// that wait for each other for ever; a word shown twice.
 #pragma once
 #include <math.h>
 #include <stdarg.h>
@@ -34,7 +36,7 @@ namespace on_cpu {
 // FORWARD and REVERSE: a warp as far as it can go, then the next one. LANES: the first lanes of all warps, then the
 // second ones, and so on.
 enum Order { FORWARD, REVERSE, SHUFFLED, LANES };
-enum State { READY, AT_BARRIER, IN_WARP, DONE };
+enum State { READY, AT_BARRIER, IN_WARP, WAITING, DONE };
 
 struct Copy {
   void* to;
@@ -63,6 +65,12 @@ struct Warp {
   unsigned char turn[32] = {};
 };
 
+// A word on its way to where other blocks look for it.
+struct Word {
+  u32* to;
+  u32 word;
+};
+
 struct Block {
   dim3 index, size, grid;
   std::vector<Thread> threads;
@@ -71,11 +79,13 @@ struct Block {
   fibers::Fiber scheduler;
   void (*kernel)(const void*) = nullptr;
   const void* arguments = nullptr;
-  bool late = false;
+  bool late = false, together = false, ended = false;
 };
 
 inline Block* block = nullptr;
 inline Thread* current = nullptr;
+inline std::vector<Word> shown;  // by blocks that run together, and not to be seen yet
+inline u64 progress = 0;         // of all blocks: barriers passed, words shown, threads that ended
 
 [[noreturn]] inline void fail(const char* format, ...) {
   fprintf(stderr, "cuda on cpu: block %u, %u, %u", block->index.x, block->index.y, block->index.z);
@@ -141,6 +151,7 @@ inline void body() {
   for (const auto& group : current->groups) pending += group.size();
   if (pending) fail("ends with %zu asynchronous copies that nobody waited for", pending);
   current->state = DONE;
+  progress++;
   fibers::go(current->fiber, block->scheduler);
   fail("a thread that ended goes on");
 }
@@ -171,6 +182,8 @@ inline bool release_block() {
     if (thread.state == AT_BARRIER && !first) first = &thread;
   }
   if (!first) return false;
+  for (Thread& thread : block->threads)
+    if (thread.state == WAITING) return false;
   for (Thread& thread : block->threads) {
     if (thread.state == AT_BARRIER && thread.line != first->line) {
       current = &thread;
@@ -182,6 +195,7 @@ inline bool release_block() {
     fail("waits at the barrier in line %d, which %zu threads of the block will never reach", first->line, done);
   }
   for (Thread& thread : block->threads) thread.state = READY;
+  progress++;
   return true;
 }
 
@@ -212,9 +226,8 @@ struct Random {
   }
 };
 
-inline void run_block(size_t shared, int order, Random& random) {
+inline void start_block(size_t shared) {
   memset(block->shared, 0xFF, shared);
-  size_t count = block->threads.size(), warps = block->warps.size();
   for (Thread& thread : block->threads) {
     thread.state = READY;
     thread.open.clear();
@@ -222,6 +235,11 @@ inline void run_block(size_t shared, int order, Random& random) {
     fibers::prepare(thread.fiber, body);
   }
   for (Warp& warp : block->warps) warp.waiting = 0;
+}
+
+// Until all threads have ended, or some wait for what another block shows.
+inline void advance_block(int order, Random& random) {
+  size_t count = block->threads.size(), warps = block->warps.size();
   std::vector<size_t> sequence(count);
   for (size_t i = 0; i < count; i++) sequence[i] = count % 32 ? i : i % warps * 32 + i / warps;
   do {
@@ -248,34 +266,102 @@ inline void run_block(size_t shared, int order, Random& random) {
   } while (release_block());
 }
 
+inline void set_block(Block& to, dim3 grid, dim3 size, u64 number) {
+  block = &to;
+  to.grid = grid;
+  to.size = size;
+  unsigned count = size.x * size.y * size.z;
+  if (to.threads.size() < count) to.threads.resize(1024);
+  to.threads.resize(count);
+  to.warps.assign((count + 31) / 32, Warp());
+  for (unsigned i = 0; i < count; i++) to.threads[i].index = {i % size.x, i / size.x % size.y, i / (size.x * size.y)};
+  to.index = {unsigned(number % grid.x), unsigned(number / grid.x % grid.y), unsigned(number / grid.x / grid.y)};
+}
+
+inline unsigned char* shared_memory(size_t bytes) {
+  void* memory = nullptr;
+  if (posix_memalign(&memory, 1024, bytes ? bytes : 1)) fail("no memory");
+  return static_cast<unsigned char*>(memory);
+}
+
+// Makes some of the words that were shown visible, in any order; all of them unless they come late.
+inline void deliver(bool late, Random& random) {
+  random.shuffle(shown);
+  size_t kept = late && shown.size() > 1 ? random.below(shown.size()) : 0;
+  while (shown.size() > kept) {
+    *shown.back().to = shown.back().word;
+    shown.pop_back();
+    progress++;
+  }
+}
+
+// All blocks of a launch that is cooperative, by turns: each goes as far as it can without the others.
+inline void run_together(const std::vector<u64>& numbers, dim3 grid, dim3 size, size_t shared, int order, Random& random,
+                         void (*kernel)(const void*), const void* arguments, bool late) {
+  static std::vector<Block> all;  // their stacks are used again by the next launch
+  if (all.size() < numbers.size()) all.resize(numbers.size());
+  for (size_t i = 0; i < numbers.size(); i++) {
+    set_block(all[i], grid, size, numbers[i]);
+    all[i].kernel = kernel;
+    all[i].arguments = arguments;
+    all[i].late = late;
+    all[i].together = true;
+    all[i].ended = false;
+    all[i].shared = shared_memory(shared);
+    start_block(shared);
+  }
+  shown.clear();
+  for (size_t left = numbers.size(); left;) {
+    u64 before = progress;
+    for (size_t i = 0; i < numbers.size(); i++) {
+      block = &all[i];
+      if (block->ended) continue;
+      for (Thread& thread : block->threads)
+        if (thread.state == WAITING) thread.state = READY;
+      advance_block(order, random);
+      block->ended = true;
+      for (Thread& thread : block->threads) block->ended &= thread.state == DONE;
+      left -= block->ended;
+      if (!late) deliver(false, random);
+    }
+    deliver(late, random);
+    if (left && progress == before) {
+      for (size_t i = 0; i < numbers.size(); i++)
+        if (!all[i].ended) block = &all[i];
+      for (Thread& thread : block->threads)
+        if (thread.state == WAITING) current = &thread;
+      fail("waits for words that no block shows");
+    }
+  }
+  deliver(false, random);
+  for (size_t i = 0; i < numbers.size(); i++) free(all[i].shared);
+}
+
 inline void run(void (*kernel)(const void*), const void* arguments, dim3 grid, dim3 size, size_t shared, int order,
-                unsigned seed, bool late) {
+                unsigned seed, bool late, bool together) {
   static Block only;  // its stacks are used again by the next launch
-  block = &only;
-  only.grid = grid;
-  only.size = size;
+  set_block(only, grid, size, 0);
   only.kernel = kernel;
   only.arguments = arguments;
   only.late = late;
   unsigned count = size.x * size.y * size.z;
   if (!count || count > 1024) fail("a block of %u threads", count);
   if (shared > 232448) fail("%zu bytes of shared memory; no chip has more than 232448", shared);
-  if (only.threads.size() < count) only.threads.resize(1024);
-  only.threads.resize(count);
-  only.warps.assign((count + 31) / 32, Warp());
-  for (unsigned i = 0; i < count; i++) only.threads[i].index = {i % size.x, i / size.x % size.y, i / (size.x * size.y)};
   Random random{0x9E3779B97F4A7C15ull * (seed + 1)};
   std::vector<u64> blocks(u64(grid.x) * grid.y * grid.z);
   for (u64 i = 0; i < blocks.size(); i++) blocks[i] = order == REVERSE ? blocks.size() - 1 - i : i;
   if (order == SHUFFLED) random.shuffle(blocks);
-  void* memory = nullptr;
-  if (posix_memalign(&memory, 1024, shared ? shared : 1)) fail("no memory");
-  only.shared = static_cast<unsigned char*>(memory);
+  if (together) {
+    run_together(blocks, grid, size, shared, order, random, kernel, arguments, late);
+    return;
+  }
+  only.shared = shared_memory(shared);
   for (u64 i : blocks) {
     only.index = {unsigned(i % grid.x), unsigned(i / grid.x % grid.y), unsigned(i / grid.x / grid.y)};
-    run_block(shared, order, random);
+    start_block(shared);
+    advance_block(order, random);
   }
-  free(memory);
+  free(only.shared);
 }
 
 }  // namespace on_cpu
@@ -425,3 +511,36 @@ inline float quotient(float x, float y) { return x / y; }
 inline double quotient(double x, double y) { return x / y; }
 
 inline void forget(i64&) {}
+
+inline bool all_lanes(bool x) {
+  const on_cpu::Lane* lanes = on_cpu::meet({{u32(x)}, nullptr}, __LINE__);
+  u32 all = 1;
+  for (int lane = 0; lane < 32; lane++) all &= lanes[lane].words[0];
+  return all;
+}
+inline u32 across(u32 x, int bits) {
+  int from = on_cpu::number() % 32 ^ bits;
+  return on_cpu::meet({{x}, nullptr}, __LINE__)[from].words[0];
+}
+inline float across(float x, int bits) {
+  int from = on_cpu::number() % 32 ^ bits;
+  return float_of_bits(on_cpu::meet({{bits_of_float(x)}, nullptr}, __LINE__)[from].words[0]);
+}
+
+// Words shown to other blocks: seen when the schedule says so. A slot serves once, so a word is shown over zero.
+inline void show(u32* to, u32 word) {
+  if (!on_cpu::block->together) on_cpu::fail("shows words to blocks that do not run together with it");
+  if (reinterpret_cast<uintptr_t>(to) % 4) on_cpu::fail("shows a word at a misaligned address");
+  if (*to) on_cpu::fail("shows a word where there was one before");
+  if (!word) on_cpu::fail("shows a word that looks like none");
+  on_cpu::shown.push_back({to, word});
+  on_cpu::progress++;
+}
+inline void look(u32 (&w)[4], const void* from) {
+  if (reinterpret_cast<uintptr_t>(from) % 16) on_cpu::fail("a look at four words from a misaligned address");
+  memcpy(w, from, 16);
+}
+inline void not_yet() {
+  if (!on_cpu::block->together) on_cpu::fail("waits for blocks that do not run together with it");
+  on_cpu::wait(on_cpu::WAITING, __LINE__);
+}

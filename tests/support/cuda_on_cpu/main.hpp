@@ -1,7 +1,7 @@
 // The program behind kernels on the CPU: reads launches from one file, writes what became of their buffers to another.
 //
 // All numbers are 64-bit: how many launches; for each one the entry, grid x y z, block x y z, bytes of shared memory,
-// order, seed, whether copies are late, bytes of arguments, how many buffers, how many addresses; the arguments; each
+// order, seed, whether copies are late, whether the blocks run together, bytes of arguments, how many buffers, how many addresses; the arguments; each
 // buffer's length and pieces, with their offset, length and contents; for each address its place in the arguments, the
 // buffer and the offset in it. What comes back are the pieces. A huge buffer takes no more memory than is touched.
 #pragma once
@@ -58,16 +58,16 @@ inline int main_of(const Entry* entries, int argc, char** argv) {
   FILE* out = fopen(argv[2], "wb");
   if (!out || input.empty()) return 2;
   for (i64 launches = next(), number = 0; number < launches; number++) {
-    i64 head[14];
+    i64 head[15];
     for (i64& value : head) value = next();
     const Entry& entry = entries[head[0]];
-    if (size_t(head[11]) != entry.bytes) {
-      fprintf(stderr, "cuda on cpu: %lld bytes of arguments, the kernel takes %zu\n", head[11], entry.bytes);
+    if (size_t(head[12]) != entry.bytes) {
+      fprintf(stderr, "cuda on cpu: %lld bytes of arguments, the kernel takes %zu\n", head[12], entry.bytes);
       return 2;
     }
-    std::vector<char> arguments(at, at + head[11]);
-    at += head[11];
-    std::vector<Buffer> buffers(head[12]);
+    std::vector<char> arguments(at, at + head[12]);
+    at += head[12];
+    std::vector<Buffer> buffers(head[13]);
     for (Buffer& buffer : buffers) {
       buffer.bytes = next();
       buffer.memory = memory_of(buffer.bytes);
@@ -79,7 +79,7 @@ inline int main_of(const Entry* entries, int argc, char** argv) {
         at += length;
       }
     }
-    for (i64 i = 0; i < head[13]; i++) {
+    for (i64 i = 0; i < head[14]; i++) {
       i64 place = next(), buffer = next(), offset = next();
       char* address = buffers[buffer].memory + offset;
       memcpy(arguments.data() + place, &address, 8);
@@ -87,7 +87,8 @@ inline int main_of(const Entry* entries, int argc, char** argv) {
     dim3 grid{unsigned(head[1]), unsigned(head[2]), unsigned(head[3])};
     dim3 block{unsigned(head[4]), unsigned(head[5]), unsigned(head[6])};
     fprintf(stderr, "launch %lld\n", number);
-    on_cpu::run(entry.kernel, arguments.data(), grid, block, head[7], int(head[8]), unsigned(head[9]), head[10] != 0);
+    on_cpu::run(entry.kernel, arguments.data(), grid, block, head[7], int(head[8]), unsigned(head[9]), head[10] != 0,
+                head[11] != 0);
     for (Buffer& buffer : buffers) {
       for (auto [offset, length] : buffer.pieces)
         if (length && fwrite(buffer.memory + offset, 1, length, out) != size_t(length)) return 2;

@@ -1,0 +1,1 @@
+"""Attention on NVIDIA GPUs: problems, kernels in Triton, and which configuration."""

@@ -1,0 +1,1 @@
+"""Pointwise and row programs on the GPU: Triton kernels generated from programs."""

@@ -1,0 +1,1 @@
+"""Reductions and scans on a GPU: axes, places in memory, states, and the kernels that keep them."""
