@@ -50,10 +50,10 @@ def target_begin(lengths, i, lengths_n, IN_A_ROW: tl.constexpr, BLOCK: tl.conste
 
 @triton.jit
 def label_at(targets, i, begin, j, there, classes, blank, most, targets_n, targets_s):
-    """Label number j of a target: [int64]; a blank where it is no class."""
+    """Label number j of a target: int32; a blank where it is no class."""
     at = i * targets_n + limited(begin + j, most - 1) * targets_s
     label = tl.load(targets + at, mask=there & (most > 0), other=-1).to(tl.int64)
-    return tl.where((label >= 0) & (label < classes), label, blank)
+    return tl.where((label >= 0) & (label < classes), label, blank).to(tl.int32)
 
 
 @triton.jit
@@ -75,11 +75,12 @@ def equal_labels(
     for j in range(0, length):
         other = label_at(targets, i, begin, j, length > 0, classes, blank, most, targets_n, targets_s)
         same = labelled & (label == other)
-        at = tl.cast(2 * j + 1, tl.int64)
-        following = tl.where(same & (at > place) & (following == 0), at.to(tl.int32), following)
+        at = tl.cast(2 * j + 1, tl.int32)
+        following = tl.where(same & (at > place) & (following == 0), at, following)
         first = first & ((same == 0) | (at >= place))
-    tl.store(links + place, following, mask=mine)
-    tl.store(leads + place, first.to(tl.int32), mask=mine)
+    at = place.to(tl.int64)
+    tl.store(links + at, following, mask=mine)
+    tl.store(leads + at, first.to(tl.int32), mask=mine)
 
 
 @triton.jit
@@ -103,14 +104,14 @@ def walk(
     i = (tl.program_id(0) // 2 if KEEP else tl.program_id(0)).to(tl.int64)
     back = tl.program_id(0) % 2 == 1 if KEEP else tl.program_id(0) < 0
     count, length = lengths_of(steps, lengths, i, times, longest, steps_n, lengths_n)
-    states = 2 * length + 1
+    states = (2 * length + 1).to(tl.int32)
     begin = target_begin(lengths, i, lengths_n, IN_A_ROW, BLOCK)
     s = tl.arange(0, STATES)
     mine = s < states
-    place = tl.where(back, states - 1 - s, s.to(tl.int64))
+    place = tl.where(back, states - 1 - s, s)
     labelled = mine & (place % 2 == 1)
     label = label_at(targets, i, begin, place // 2, labelled, classes, blank, most, targets_n, targets_s)
-    label = tl.where(labelled, label, blank)
+    label = tl.where(labelled, label, blank).to(tl.int32)
     one_back, two_back = tl.maximum(s - 1, 0), tl.maximum(s - 2, 0)
     other = tl.gather(label, two_back, 0)
     # Of two labels with a blank between, the later one in time may follow the earlier one directly.
@@ -122,16 +123,16 @@ def walk(
                 links + i * row, leads + i * row, targets, label, place, mine, i, begin, length, classes,
                 blank, most, targets_n, targets_s,
             )  # fmt: skip
-        at_rows = rows + (tl.program_id(0) % 2 * n + i) * times * row
+        at_rows = rows + (tl.program_id(0) % 2 * n + i) * times * row + place.to(tl.int64)
     low = float("-inf")
-    scores = probs + i * probs_n + label * probs_c
+    scores = probs + i * probs_n + label.to(tl.int64) * probs_c
     t = tl.where(back, count - 1, 0)
     turn = tl.where(back, -1, 1).to(tl.int64)
     value = tl.load(scores + t * probs_t, mask=mine & (count > 0), other=low)
     a = tl.where(s < 2, value, tl.full([STATES], low, TYPE))
     value = tl.load(scores + (t + turn) * probs_t, mask=mine & (count > 1), other=low)
     if KEEP:
-        tl.store(at_rows + t * row + place, a, mask=mine & (count > 0))
+        tl.store(at_rows + t * row, a, mask=mine & (count > 0))
     for step in range(1, count):
         t += turn
         score = value
@@ -140,7 +141,7 @@ def walk(
         far = tl.where(skips, tl.gather(a, two_back, 0), low)
         a = tl.where(mine, log_sum(a, near, far) + score, low)
         if KEEP:
-            tl.store(at_rows + t * row + place, a, mask=mine)
+            tl.store(at_rows + t * row, a, mask=mine)
     last = tl.sum(tl.where(s == states - 1, a, 0.0), 0)
     before = tl.where(states > 1, tl.sum(tl.where(s == states - 2, a, 0.0), 0), low)
     loss = -log_sum(last, before, tl.full([], low, TYPE))
@@ -181,6 +182,7 @@ def shares(
         labelled = mine & (s % 2 == 1)
         label = label_at(targets, i, begin, s // 2, labelled, classes, blank, most, targets_n, targets_s)
         label = tl.where(labelled, label, blank)
+        label = label.to(tl.int64)
         score = tl.load(probs + i * probs_n + t * probs_t + label * probs_c, mask=mine, other=0.0)
         at = (i * times + t) * row + s
         a = tl.load(rows + at, mask=mine, other=0.0)
