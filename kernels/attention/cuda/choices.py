@@ -25,14 +25,16 @@ PASSES = {"tf32x3": 3}
 """Products for one: numbers are sums of two, and one of the four products is left out."""
 Tile = tuple[int, int, int, int]
 
-# Forward: (bm, bn, warps, stages) by what moves k and v, what multiplies, and the features of the wider of both,
-# the highest tiles first. On Hopper, two stages of boxes leave the copy of the next k uncovered; another block on
-# the multiprocessor hides that where registers and shared memory hold two (128 x 64 by 4 warps), and three do not.
+# Forward: (bm, bn, warps, stages) by what moves k and v, what multiplies, and the features of the wider of
+# both, the highest tiles first. On Hopper, two stages of boxes leave the copy of the next k uncovered;
+# another block on the multiprocessor hides that where registers and shared memory hold two (128 x 64 by 4
+# warps), and three do not.
 FORWARD: dict[tuple[str, str], dict[int, tuple[Tile, ...]]] = {
     ("engine", "half"): {
         64: ((128, 64, 4, 3), (128, 128, 8, 3), (64, 64, 4, 3), (32, 64, 4, 3), (16, 64, 4, 4)),
         128: (
-            (128, 128, 8, 3), (128, 64, 8, 3), (128, 64, 4, 2), (64, 64, 4, 3), (32, 64, 4, 3), (16, 64, 4, 4),
+            (128, 128, 8, 3), (128, 64, 8, 3), (128, 64, 4, 2),
+            (64, 64, 4, 3), (32, 64, 4, 3), (16, 64, 4, 4),
         ),
         256: ((128, 64, 8, 2), (64, 64, 4, 2), (16, 32, 4, 4)),
     },
@@ -59,12 +61,12 @@ BACKWARD: dict[tuple[str, str], dict[int, tuple[tuple[Tile, Tile], ...]]] = {
     ("engine", "half"): {
         64: (((128, 64, 8, 3), (64, 128, 8, 3)), ((64, 64, 4, 3), (64, 64, 4, 3))),
         128: (((128, 64, 8, 3), (64, 128, 8, 3)), ((64, 64, 4, 3), (32, 64, 4, 3))),
-        256: (((64, 32, 4, 3), (32, 64, 8, 3)),),
+        256: (((64, 32, 4, 3), (32, 64, 8, 3)), ((64, 32, 4, 3), (32, 32, 8, 3))),
     },
     ("threads", "half"): {
         64: (((64, 64, 4, 3), (32, 128, 8, 2)), ((64, 32, 4, 3), (32, 64, 8, 2))),
         128: (((64, 32, 4, 2), (32, 64, 8, 2)),),
-        256: (((32, 32, 4, 2), (16, 64, 8, 2)),),
+        256: (((32, 32, 4, 2), (32, 32, 8, 2)),),
     },
     ("threads", "float32"): {
         64: (((32, 32, 4, 1), (32, 64, 8, 1)),),
@@ -156,7 +158,9 @@ def width_problem(p: Problem, grad: bool, unit: str) -> str | None:
     known = (UNALIGNED_GRAD if grad else UNALIGNED)[_class(unit)]
     if _width(p) in known:
         return None
-    return f"keeps both parts of each number in registers, for up to {max(known)} features, not {max(p.e, p.ev)}"
+    return (
+        f"keeps both parts of each number in registers, for up to {max(known)} features, not {max(p.e, p.ev)}"
+    )
 
 
 def _width(p: Problem) -> int:
@@ -188,7 +192,7 @@ def fitting(p: Problem, tiles: tuple[Tile, ...]) -> list[Tile]:
     """Tiles that are not twice as high as there are rows, or the lowest."""
     rows = p.l * p.group
     kept = [tile for tile in tiles if tile[0] < 2 * rows] or list(tiles[-1:])
-    if p.by_rows() and p.widest >= 128:
+    if p.by_rows():
         # A mask beside 128 x 128 scores would not fit the registers.
         kept = [tile for tile in kept if tile[0] * tile[1] < 128 * 128] or kept
     if p.causal:
@@ -198,10 +202,12 @@ def fitting(p: Problem, tiles: tuple[Tile, ...]) -> list[Tile]:
 
 
 def _spills(tile: Tile, boxes: bool, wide: int, device: Device) -> bool:
-    """Whether the compiler was seen to spill a tile on a chip: tensor memory passes through registers there."""
+    """Whether the compiler was seen to spill a tile on a chip, whose tensor memory passes registers."""
     if device.capability < 100:
         return False
-    return (wide == 128 and tile == (64, 128, 8, 3)) if boxes else tile == (128, 64, 4, 3)
+    if boxes:
+        return (wide, tile) in ((128, (64, 128, 8, 3)), (256, (32, 64, 8, 3)))
+    return tile == (128, 64, 4, 3)
 
 
 def _named(tile: Tile) -> Config:
@@ -270,8 +276,8 @@ def forward_sweep(p: Problem, config: Mapping[str, Any]) -> Sweep:
     mean, most = _seen(p.l, p.s, bm, p.causal)
     return Sweep(
         units * tiles * splits, bm, bn, mean / bn / splits, min(ceil_div(most, bn), of_part), both, p.wide_ev,
-        bm * p.wide_e * item, bn * both * item, _INSTRUCTIONS[False] + 4 * bool(p.mask), config["warps"],
-        config["stages"], splits,
+        bm * p.wide_e * item, bn * both * item + _of_mask(p, bm, bn), _INSTRUCTIONS[False] + 4 * bool(p.mask),
+        config["warps"], config["stages"], splits,
     )  # fmt: skip
 
 
@@ -283,16 +289,22 @@ def backward_sweeps(p: Problem, config: Mapping[str, Any]) -> tuple[Sweep, Sweep
     cost = _INSTRUCTIONS[True] + 4 * bool(p.mask)
     queries = Sweep(
         p.batch * p.heads * ceil_div(p.l, bm), bm, bn, mean / bn, ceil_div(most, bn), both + p.wide_e,
-        p.wide_e, bm * both * item, bn * both * item, cost, config["warps"], config["stages"],
+        p.wide_e, bm * both * item, bn * both * item + _of_mask(p, bm, bn), cost, config["warps"],
+        config["stages"],
     )  # fmt: skip
     rows, step = config["kbn"], config["kbm"]
     mean, most = _seen(p.s, p.l, rows, p.causal)
     keys = Sweep(
         p.batch * p.key_heads * ceil_div(p.s, rows), rows, step, p.group * mean / step,
-        p.group * ceil_div(most, step), 2 * both, both, rows * both * item, step * (both * item + 8), cost,
-        config["kwarps"], config["kstages"],
+        p.group * ceil_div(most, step), 2 * both, both, rows * both * item, step * (both * item + 8) +
+        _of_mask(p, rows, step), cost, config["kwarps"], config["kstages"],
     )  # fmt: skip
     return queries, keys
+
+
+def _of_mask(p: Problem, rows: int, step: int) -> int:
+    """Bytes of a block of a mask that differs from row to row."""
+    return rows * step * p.arrays["mask"].itemsize if p.by_rows() else 0
 
 
 def _seen(rows: int, others: int, tile: int, causal: bool) -> tuple[float, int]:
