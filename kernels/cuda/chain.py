@@ -10,7 +10,7 @@ another shape. Everything runs in order on torch's current stream.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,15 @@ def product(op: str, specs: Specs, attrs: Mapping[str, Any], places: Sequence[Pl
     return Part(launch, tuple(places), op, attrs)
 
 
+def _pieces(part: Part) -> tuple[Workspace, ...]:
+    """The workspaces of a part's own launch."""
+    return part.launch.workspaces if isinstance(part.launch, CudaLaunch) else ()
+
+
+def _are_aligned(tensors: Sequence[Any]) -> bool:
+    return all(t is None or t.data_ptr() % ALIGNMENT == 0 for t in tensors)
+
+
 class ChainLaunch:
     """A call of known specs, ready for its tensors: `launch(*inputs, *outputs)`, torch tensors on the device.
 
@@ -94,8 +103,44 @@ class ChainLaunch:
             with run.on(self._index):
                 self._run(run, tensors)
 
+    @property
+    def workspaces(self) -> tuple[Workspace, ...]:
+        """What `within` is given memory for: the chain's own pieces, then those of each part."""
+        own = {id(p): p for part in self.parts() for p in part.places if isinstance(p, Workspace)}
+        return (*own.values(), *[piece for part in self.parts() for piece in _pieces(part)])
+
+    def within(self, tensors: Sequence[Any], held: Sequence[Any]) -> Any:
+        """The call with given memory for each of its `workspaces`; the device is current. As
+        `CudaLaunch.within`."""
+        if not _are_aligned(tensors):
+            self._run(runtime(), tensors)
+            return None
+        return [
+            part.launch.within(given, more) if isinstance(part.launch, CudaLaunch) else part.launch(*given)
+            for part, given, more in self._with(tensors, held)
+        ]
+
+    def prepare(self, tensors: Sequence[Any], held: Sequence[Any]) -> None:
+        """All of `within` but the launches. The device is current."""
+        if _are_aligned(tensors):
+            for part, given, more in self._with(tensors, held):
+                part.launch.prepare(given, more)
+
+    def _with(
+        self, tensors: Sequence[Any], held: Sequence[Any]
+    ) -> Iterator[tuple[Part, list[Any], Sequence[Any]]]:
+        """Each part with its tensors and the memory of its workspaces."""
+        parts = self.parts()
+        count = len(held) - sum(len(_pieces(part)) for part in parts)
+        mine = dict(zip(map(id, self.workspaces), held[:count], strict=False))
+        for part in parts:
+            more = len(_pieces(part))
+            given = [self._tensor(place, tensors, mine) for place in part.places]
+            yield part, given, held[count : count + more]
+            count += more
+
     def _run(self, run: Any, tensors: Sequence[Any]) -> None:
-        parts = self.parts(all(t is None or t.data_ptr() % ALIGNMENT == 0 for t in tensors))
+        parts = self.parts(_are_aligned(tensors))
         held: dict[int, Any] = {}
         for part in parts:
             for place in part.places:

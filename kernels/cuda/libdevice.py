@@ -9,6 +9,7 @@ C++ Programming Guide ("Mathematical Functions", table "Single-Precision" and "D
     float32    1     2     1      1     1     1      2     2     4     2     2     4     0     0     0
     float64    1     1     1      1     1     1      2     2     2     1     2     2     0     0     0
 
+`near_quotient` is x / y of float32 to 2 units in the last place, for |y| from 2^-126 to 2^126, 0 above.
 Every argument is a tensor (or scalar) of float32 or float64, all of one dtype.
 """
 
@@ -48,10 +49,10 @@ if type(_probe).__name__ == "InterpretedFunction":
     log, log2, log1p = _by_numpy(np.log), _by_numpy(np.log2), _by_numpy(np.log1p)
     sin, cos, tan, tanh = _by_numpy(np.sin), _by_numpy(np.cos), _by_numpy(np.tan), _by_numpy(np.tanh)
     erf, pow, fmod = _by_numpy(_erf), _by_numpy(np.power), _by_numpy(np.fmod)
-    rint, trunc = _by_numpy(np.rint), _by_numpy(np.trunc)
+    rint, trunc, near_quotient = _by_numpy(np.rint), _by_numpy(np.trunc), _by_numpy(np.divide)
 else:
     exp, exp2, expm1 = libdevice.exp, libdevice.exp2, libdevice.expm1
     log, log2, log1p = libdevice.log, libdevice.log2, libdevice.log1p
     sin, cos, tan, tanh = libdevice.sin, libdevice.cos, libdevice.tan, libdevice.tanh
     erf, pow, fmod = libdevice.erf, libdevice.pow, libdevice.fmod
-    rint, trunc = libdevice.rint, libdevice.trunc
+    rint, trunc, near_quotient = libdevice.rint, libdevice.trunc, libdevice.fast_dividef

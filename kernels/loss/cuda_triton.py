@@ -79,15 +79,15 @@ def _supports(op: str) -> Callable[[Specs, Attrs], str | None]:
     return lambda specs, attrs: Call(op, specs).problem
 
 
-def _configs(op: str, whole: bool) -> Callable[..., list[dict[str, int]]]:
+def _configs(op: str, whole: bool, most: int) -> Callable[..., list[dict[str, int]]]:
     def configs(specs: Specs, attrs: Attrs, threads: int) -> list[dict[str, int]]:
         call = Call(op, specs)
-        return tile_configs(call.rows, call.scores.itemsize, whole)
+        return tile_configs(call.rows, call.scores.itemsize, whole, most)
 
     return configs
 
 
-def _tiled(op: str, whole: bool) -> Any:
+def _tiled(op: str, whole: bool, most: int = 2048) -> Any:
     """Declares a kernel in tiles; see `tile_configs`."""
     return kernel(
         op,
@@ -96,13 +96,15 @@ def _tiled(op: str, whole: bool) -> Any:
         name="tiles",
         dtypes=DTYPES,
         supports=_supports(op),
-        configs=_configs(op, whole),
+        configs=_configs(op, whole, most),
         binds=True,
     )
 
 
-def _dense(rows: Rows) -> dict[str, bool]:
-    return {"CLASSES_DENSE": rows.classes_dense, "ROWS_DENSE": rows.rows_dense}
+def _dense(call: Call) -> dict[str, Any]:
+    rows = call.rows
+    unit = rows.unit(call.scores.itemsize)
+    return {"CLASSES_DENSE": rows.classes_dense, "ROWS_DENSE": rows.rows_dense, "UNIT": unit}
 
 
 def _total_weight(call: Call, smooth: bool) -> tuple[list[Step], Workspace | None]:
@@ -113,7 +115,7 @@ def _total_weight(call: Call, smooth: bool) -> tuple[list[Step], Workspace | Non
     given = call.arguments()
     args = {"weight": given["weight"], "weight_step": given["weight_step"], "out": out}
     classes = {"classes": call.rows.classes, "BLOCK": 1024}
-    return [Step(entropy_kernels.weight_sum, (1,), {**args, **classes})], out
+    return [Step(entropy_kernels.weight_sum, (1,), {**args, **classes}, any_int=True)], out
 
 
 @_tiled("cross_entropy", whole=True)
@@ -121,9 +123,12 @@ def cross_entropy(specs: Specs, attrs: Attrs, config: Mapping[str, Any], threads
     """One sweep over each row."""
     call = Call("cross_entropy", specs)
     tiles, programs = tile_arguments(call.rows, config)
-    args = {**call.arguments(), **tiles, **call.smoothing(attrs), **_dense(call.rows)}
+    args = {**call.arguments(), **tiles, **call.smoothing(attrs), **_dense(call)}
     args |= {"ignore": attrs["ignore_index"], "BC": config["bc"]}
-    return launcher(specs, Step(entropy_kernels.entropy, (programs,), args, warps=config["warps"]))
+    args |= {"SINGLE": config["bc"] >= call.rows.classes}
+    return launcher(
+        specs, Step(entropy_kernels.entropy, (programs,), args, warps=config["warps"], any_int=True)
+    )
 
 
 @_tiled("cross_entropy_grad", whole=False)
@@ -134,21 +139,22 @@ def cross_entropy_grad(specs: Specs, attrs: Attrs, config: Mapping[str, Any], th
     smoothing = call.smoothing(attrs)
     before, mass = _total_weight(call, smoothing["SMOOTH"])
     class_blocks = ceil_div(call.rows.classes, config["bc"])
-    args = {**call.arguments(), **tiles, **smoothing, **_dense(call.rows), "mass_of_all": mass}
+    args = {**call.arguments(), **tiles, **smoothing, **_dense(call), "mass_of_all": mass}
     args |= {"ignore": attrs["ignore_index"], "BC": config["bc"], "class_blocks": class_blocks}
     grid = (programs * class_blocks,)
-    return launcher(specs, *before, Step(entropy_kernels.entropy_grad, grid, args, warps=config["warps"]))
+    return launcher(
+        specs, *before, Step(entropy_kernels.entropy_grad, grid, args, warps=config["warps"], any_int=True)
+    )
 
 
 # --- large vocabularies -------------------------------------------------------------------------------------
 
-# Vectors of 16 bytes of a thread in one step, and warps of a program.
-_LONG_CONFIGS = (
-    {"sets": 4, "warps": 8},
-    {"sets": 2, "warps": 8},
-    {"sets": 4, "warps": 4},
-    {"sets": 8, "warps": 4},
-)
+# Vectors of 16 bytes of a thread in one step, and warps of a program; the default first. What a thread has of
+# a row has to stay in registers, which the gradient needs twice as many of where rows start anywhere.
+_LONG_CONFIGS = {
+    "cross_entropy": ({"sets": 4, "warps": 8}, {"sets": 2, "warps": 8}, {"sets": 4, "warps": 4}),
+    "cross_entropy_grad": ({"sets": 2, "warps": 8}, {"sets": 4, "warps": 4}, {"sets": 2, "warps": 4}),
+}
 
 
 def _long_supports(op: str) -> Callable[[Specs, Attrs], str | None]:
@@ -171,7 +177,7 @@ def _long(op: str) -> Any:
         name="long_rows",
         dtypes=DTYPES,
         supports=_long_supports(op),
-        configs=_LONG_CONFIGS,
+        configs=_LONG_CONFIGS[op],
         rank=1,
         binds=True,
     )
@@ -196,7 +202,7 @@ def _long_arguments(
     strides = {name: step for name, step in call.rows.arguments().items() if not name.endswith("_c")}
     args = {**call.arguments(), **strides, **call.smoothing(attrs), "classes": call.rows.classes}
     args |= {f"n{axis}": call.rows.lengths[axis] for axis in range(3)}
-    args |= {"parts": parts, "steps_of_part": each, "ignore": attrs["ignore_index"]}
+    args |= {"parts": parts, "steps_of_part": each, "ignore": attrs["ignore_index"], "AXES": call.rows.axes}
     args |= {
         "EVEN": call.rows.starts_at_multiples(unit),
         "SETS": config["sets"],
@@ -218,7 +224,7 @@ def long_cross_entropy(specs: Specs, attrs: Attrs, config: Mapping[str, Any], th
             "sums": Workspace((count, 4, places), call.dtype),
             "arrivals": Workspace((count,), "int32", zero=True),
         }
-    step = Step(long_kernels.long_entropy, (count * parts,), args, warps=config["warps"])
+    step = Step(long_kernels.long_entropy, (count * parts,), args, warps=config["warps"], any_int=True)
     return launcher(specs, step)
 
 
@@ -229,7 +235,9 @@ def long_cross_entropy_grad(specs: Specs, attrs: Attrs, config: Mapping[str, Any
     args, parts = _long_arguments(call, attrs, config, 1)
     before, mass = _total_weight(call, args["SMOOTH"])
     args |= {"mass_of_all": mass, "ALIKE": call.rows.start_alike(args["UNIT"], "x", "dx")}
-    step = Step(long_kernels.long_entropy_grad, (call.rows.count * parts,), args, warps=config["warps"])
+    step = Step(
+        long_kernels.long_entropy_grad, (call.rows.count * parts,), args, warps=config["warps"], any_int=True
+    )
     return launcher(specs, *before, step)
 
 
@@ -251,7 +259,7 @@ def nll_loss(specs: Specs, attrs: Attrs, config: Mapping[str, Any], threads: int
     call = Call("nll_loss", specs)
     tiles, programs = tile_arguments(call.rows, config)
     args = {**call.arguments(), **tiles, "ignore": attrs["ignore_index"], "TYPE": _type(call)}
-    return launcher(specs, Step(label_kernels.nll, (programs,), args, warps=config["warps"]))
+    return launcher(specs, Step(label_kernels.nll, (programs,), args, warps=config["warps"], any_int=True))
 
 
 @_tiled("nll_loss_grad", whole=False)
@@ -260,10 +268,10 @@ def nll_loss_grad(specs: Specs, attrs: Attrs, config: Mapping[str, Any], threads
     call = Call("nll_loss_grad", specs)
     tiles, programs = tile_arguments(call.rows, config)
     class_blocks = ceil_div(call.rows.classes, config["bc"])
-    args = {**call.arguments(), **tiles, **_dense(call.rows), "ignore": attrs["ignore_index"]}
+    args = {**call.arguments(), **tiles, **_dense(call), "ignore": attrs["ignore_index"]}
     args |= {"BC": config["bc"], "class_blocks": class_blocks, "TYPE": _type(call)}
     grid = (programs * class_blocks,)
-    return launcher(specs, Step(label_kernels.nll_grad, grid, args, warps=config["warps"]))
+    return launcher(specs, Step(label_kernels.nll_grad, grid, args, warps=config["warps"], any_int=True))
 
 
 def _margin(op: str, fn: Any, specs: Specs, attrs: Attrs, config: Mapping[str, Any]) -> Launch:
@@ -271,19 +279,21 @@ def _margin(op: str, fn: Any, specs: Specs, attrs: Attrs, config: Mapping[str, A
     tiles, programs = tile_arguments(call.rows, config)
     kept = ("classes", "rows", "BR")
     strides = {name: step for name, step in tiles.items() if name in kept or name.endswith(("_0", "_c"))}
-    args = {**call.arguments(), **strides, "CLASSES_DENSE": call.rows.classes_dense, "BC": config["bc"]}
+    args = {**call.arguments(), **strides, **_dense(call), "BC": config["bc"]}
+    del args["ROWS_DENSE"]
+    args["UNIT"] = args["UNIT"] if args["CLASSES_DENSE"] else 1
     args |= {"margin": floating(attrs["margin"], call.dtype), "SQUARED": attrs["p"] == 2, "TYPE": _type(call)}
     args |= {"over": floating(1.0 / max(call.rows.classes, 1), call.dtype)}
-    return launcher(specs, Step(fn, (programs,), args, warps=config["warps"]))
+    return launcher(specs, Step(fn, (programs,), args, warps=config["warps"], any_int=True))
 
 
-@_tiled("multi_margin_loss", whole=True)
+@_tiled("multi_margin_loss", whole=True, most=1024)
 def multi_margin_loss(specs: Specs, attrs: Attrs, config: Mapping[str, Any], threads: int) -> Launch:
     """One sweep over each row."""
     return _margin("multi_margin_loss", label_kernels.margin_loss, specs, attrs, config)
 
 
-@_tiled("multi_margin_loss_grad", whole=True)
+@_tiled("multi_margin_loss_grad", whole=True, most=1024)
 def multi_margin_loss_grad(specs: Specs, attrs: Attrs, config: Mapping[str, Any], threads: int) -> Launch:
     """One sweep over each row, and the label's element."""
     return _margin("multi_margin_loss_grad", label_kernels.margin_grad, specs, attrs, config)

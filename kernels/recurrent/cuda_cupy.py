@@ -32,7 +32,9 @@ nvrtc.require()
 
 DTYPES = ("float32", "bfloat16", "float16")
 MOST_RANKED = 8192  # sequences that are ranked by their lengths, each compared with each
-_PRODUCT_SHARE = 0.6  # of the rate of the unit, by products of such sizes: an assumption until a GPU is measured
+_PRODUCT_SHARE = (
+    0.6  # of the rate of the unit, by products of such sizes: an assumption until a GPU is measured
+)
 
 
 def _problem(call: Call) -> str | None:

@@ -10,7 +10,6 @@ numbers in float32, integers in int64. No share of a roof has been measured yet:
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +24,11 @@ from ..registry import kernel
 from .axes import axes_of
 from .cuda import plan
 from .cuda.axes import Nest, nest, row_major_steps, steps_of
+from .cuda.numbers import float64_bits
 from .cuda.reduce_kernels import reduced
 from .op import REDUCTIONS
 
-_TYPES = {"float32": tl.float32, "float64": tl.float64, "int32": tl.int32, "int64": tl.int64}
+TYPES = {"float32": tl.float32, "float64": tl.float64, "int32": tl.int32, "int64": tl.int64}
 _SIZES = {"float32": 4, "float64": 8, "int32": 4, "int64": 8}
 _MOST = {"int32": 2**31, "int64": 2**63}
 
@@ -85,12 +85,6 @@ def nothing(kind: str, dtype: str) -> float | int:
     return 1 if kind in ("prod", "all") else 0
 
 
-def float64_bits(number: float) -> int:
-    """The bits of a float64 as an integer: how a kernel gets a number that need not be a float32."""
-    bits: int = struct.unpack("<q", struct.pack("<d", number))[0]
-    return bits
-
-
 def nest_of(specs: Specs, attrs: Attrs) -> Nest:
     """x, the result, and the places in a row-major x along the axes that are reduced."""
     x, out = specs
@@ -139,13 +133,14 @@ def constants(kind: Kind, dtype: str, found: Nest, cut: plan.Cut) -> dict[str, A
     return {
         "KIND": kind.name,
         "EMPTY": nothing(kind.name, state),
-        "TYPE": _TYPES[state],
-        "PLACE": _TYPES[place_type(found)],
+        "TYPE": TYPES[state],
+        "PLACE": TYPES[place_type(found)],
         "BK": cut.bk,
         "BR": cut.br,
-        "PARTS": cut.most_parts,
+        "PARTS": cut.together,
         "ROWS": found.rows,
         "WIDE": found.wide,
+        "STAGES": cut.stages,
     }
 
 
@@ -165,7 +160,8 @@ def _bind(op: str, specs: Specs, attrs: Attrs, config: Config) -> CudaLaunch:
         "ENDING": kind.ending,
     }
     grid = (-(-found.lines // cut.bk) * cut.parts,)
-    return launcher(specs, Step(reduced, grid, args, warps=cut.warps, stages=1, any_int=True))
+    step = Step(reduced, grid, args, warps=cut.warps, stages=1, registers=cut.registers, any_int=True)
+    return launcher(specs, step)
 
 
 def _register(op: str) -> None:

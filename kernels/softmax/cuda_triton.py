@@ -38,7 +38,7 @@ def _supports(specs: Specs, attrs: Attrs) -> str | None:
 def _configs(specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
     """The model's choice first: `each` is how many elements a thread keeps of a whole line."""
     found, device = nest_of(specs, attrs), facts(specs[0].device)
-    # In float64 a number takes two registers; a gradient keeps two arrays, and has none left for twice as many.
+    # In float64 a number takes two registers, and a gradient keeps two arrays: no room for twice as many.
     double, gradient = specs[0].dtype == "float64", len(specs) == 3
     each = plan.WHOLE // 2 if double else plan.WHOLE
     eaches = (each, each // 2) if double or gradient else (each, 2 * each, each // 2)
@@ -97,7 +97,7 @@ def _in_parts(
     )
     blocks = -(-found.lines // cut.bk)
     of_lines, of_parts = (found.lines,), (cut.parts, found.lines)
-    args |= {"BK": cut.bk, "BR": cut.br, "PARTS": cut.most_parts, "parts": cut.parts, "share": cut.share}
+    args |= {"BK": cut.bk, "BR": cut.br, "PARTS": cut.together, "parts": cut.parts, "share": cut.share}
     args |= {"programs": blocks, "sum_of": Workspace(of_lines, dtype), "wa": Workspace(of_parts, dtype)}
     args["arrivals"] = Workspace((blocks,), "int32", zero=True)
     if numbers == 2:

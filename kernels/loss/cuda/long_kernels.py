@@ -27,7 +27,7 @@ import triton.language as tl
 
 from ...cuda.triton_numbers import number
 from .entropy_kernels import row_factors
-from .row_kernels import finite, label_of, lowest, outer_places, put_losses, spot, weight_of
+from .row_kernels import finite, label_of, lowest, outer_places, power, put_losses, spot, weight_of
 
 
 @triton.jit
@@ -57,6 +57,17 @@ def row_begin(at, UNIT: tl.constexpr, EVEN: tl.constexpr):
 
 
 @triton.jit
+def all_places(row, n0, n1, n2, AXES: tl.constexpr):
+    """Which place on each axis a row has."""
+    if AXES == 1:
+        i1, i2, i3 = outer_places(row, n1, n2, AXES)
+        return row, i1, i2, i3
+    else:
+        i1, i2, i3 = outer_places(row // n0, n1, n2, AXES)
+        return row % n0, i1, i2, i3
+
+
+@triton.jit
 def partial(
     x, weight, begin, phase, end, first, last, weight_step, SMOOTH: tl.constexpr, EVEN: tl.constexpr,
     SETS: tl.constexpr, THREADS: tl.constexpr, UNIT: tl.constexpr, TYPE: tl.constexpr,
@@ -76,8 +87,8 @@ def partial(
         else:
             score = tl.load(to, mask=among(i, from_, left, UNIT, EVEN), other=float("-inf")).to(TYPE)
         higher = finite(tl.maximum(most, tl.max(tl.max(score, 2), 0)))
-        added = tl.sum(tl.sum(tl.exp(score - higher[None, :, None]), 2), 0)
-        sums = sums * tl.exp(most - higher) + added
+        added = tl.sum(tl.sum(power(score - higher[None, :, None]), 2), 0)
+        sums = sums * power(most - higher) + added
         most = higher
         if SMOOTH:
             there = (i >= from_) & (i < left)
@@ -89,20 +100,21 @@ def partial(
                 products += tl.sum(tl.sum(tl.where(there, score * given, 0.0), 2), 0)
                 mass += tl.sum(tl.sum(given, 2), 0)
     high = tl.max(most, 0)
-    return high, tl.sum(sums * tl.exp(most - high), 0), tl.sum(products, 0), tl.sum(mass, 0)
+    return high, tl.sum(sums * power(most - high), 0), tl.sum(products, 0), tl.sum(mass, 0)
 
 
 @triton.jit
 def together(sums, row, parts, PARTS: tl.constexpr, TYPE: tl.constexpr):
     """All parts of a row as one; [4, PARTS] numbers of each row are in the scratch."""
     p = tl.arange(0, PARTS)
-    at = sums + row * (4 * PARTS) + p
+    at = sums + (row * (4 * PARTS) + p)
+    next_ = tl.full([], PARTS, tl.int64)
     most = tl.load(at, mask=p < parts, other=float("-inf"), cache_modifier=".cg")
-    added = tl.load(at + PARTS, mask=p < parts, other=0.0, cache_modifier=".cg")
-    products = tl.load(at + 2 * PARTS, mask=p < parts, other=0.0, cache_modifier=".cg")
-    mass = tl.load(at + 3 * PARTS, mask=p < parts, other=0.0, cache_modifier=".cg")
+    added = tl.load(at + next_, mask=p < parts, other=0.0, cache_modifier=".cg")
+    products = tl.load(at + 2 * next_, mask=p < parts, other=0.0, cache_modifier=".cg")
+    mass = tl.load(at + 3 * next_, mask=p < parts, other=0.0, cache_modifier=".cg")
     high = tl.max(most, 0)
-    return high, tl.sum(added * tl.exp(most - high), 0), tl.sum(products, 0), tl.sum(mass, 0)
+    return high, tl.sum(added * power(most - high), 0), tl.sum(products, 0), tl.sum(mass, 0)
 
 
 @triton.jit
@@ -110,8 +122,8 @@ def long_entropy(
     x, target, weight, losses, totals, weights, sums, arrivals, classes, parts, steps_of_part, n0, n1, n2,
     ignore, smoothing, share, weight_step, x_0, x_1, x_2, x_3, target_0, target_1, target_2, target_3,
     losses_0, losses_1, losses_2, losses_3, totals_0, totals_1, totals_2, totals_3, weights_0, weights_1,
-    weights_2, weights_3, SMOOTH: tl.constexpr, EVEN: tl.constexpr, PARTS: tl.constexpr, SETS: tl.constexpr,
-    THREADS: tl.constexpr, UNIT: tl.constexpr,
+    weights_2, weights_3, SMOOTH: tl.constexpr, EVEN: tl.constexpr, PARTS: tl.constexpr, AXES: tl.constexpr,
+    SETS: tl.constexpr, THREADS: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
     """A part of a row a program -> losses, totals (logsumexp) and weights.
 
@@ -127,8 +139,7 @@ def long_entropy(
     STEP: tl.constexpr = SETS * THREADS * UNIT
     row = tl.program_id(0) // parts
     part = tl.program_id(0) % parts
-    i0 = row % n0
-    i1, i2, i3 = outer_places(row // n0, n1, n2)
+    i0, i1, i2, i3 = all_places(row, n0, n1, n2, AXES)
     at_row = spot(i0, i1, i2, i3, x_0, x_1, x_2, x_3)
     begin, phase = row_begin(at_row, UNIT, EVEN)
     end = tl.cast(classes, tl.int64) + phase
@@ -140,12 +151,12 @@ def long_entropy(
     done = True
     if PARTS > 1:
         row = row.to(tl.int64)
-        at = sums + row * (4 * PARTS) + part
-        tl.store(at, high)
-        tl.store(at + PARTS, added)
+        at = row * (4 * PARTS) + part
+        tl.store(sums + at, high)
+        tl.store(sums + (at + PARTS), added)
         if SMOOTH:
-            tl.store(at + 2 * PARTS, products)
-            tl.store(at + 3 * PARTS, mass)
+            tl.store(sums + (at + 2 * PARTS), products)
+            tl.store(sums + (at + 3 * PARTS), mass)
         tl.debug_barrier()
         done = tl.atomic_add(arrivals + row, 1, sem="acq_rel") == parts - 1
     if done:
@@ -169,26 +180,40 @@ def long_entropy(
 
 @triton.jit
 def slopes(
-    x, dx, weight, there, to, i, start, phase, far, scale, own, each, at_label, weight_step,
-    SMOOTH: tl.constexpr, MASKED: tl.constexpr, TYPE: tl.constexpr,
+    x, to, weight, i, from_, left, start, phase, far, scale, own, each, at_label, weight_step,
+    SMOOTH: tl.constexpr, WHOLE: tl.constexpr, EVEN: tl.constexpr, UNIT: tl.constexpr, TYPE: tl.constexpr,
 ):  # fmt: skip
     """The gradient of a step: read, computed, written."""
-    if MASKED:
-        score = tl.load(x, mask=there, other=0.0).to(TYPE)
-    else:
+    there = None if WHOLE else among(i, from_, left, UNIT, EVEN)
+    if WHOLE:
         score = tl.load(x).to(TYPE)
-    value = tl.exp(score - far) * scale
+    else:
+        score = tl.load(x, mask=there, other=0.0).to(TYPE)
+    value = power(score - far) * scale
     if SMOOTH:
         if weight is None:
             value -= each
         else:
             c = start - phase + i.to(tl.int64)
-            value -= tl.load(weight + c * weight_step, mask=there, other=0.0).to(TYPE) * each
-    value = tl.where(i == at_label, value - own, value).to(dx.dtype.element_ty)
-    if MASKED:
-        tl.store(to, value, mask=there)
-    else:
+            if WHOLE:
+                value -= tl.load(weight + c * weight_step).to(TYPE) * each
+            else:
+                value -= tl.load(weight + c * weight_step, mask=there, other=0.0).to(TYPE) * each
+    value = tl.where(i == at_label, value - own, value).to(to.dtype.element_ty)
+    if WHOLE:
         tl.store(to, value)
+    else:
+        tl.store(to, value, mask=there)
+
+
+@triton.jit
+def zeros(to, i, from_, left, WHOLE: tl.constexpr, EVEN: tl.constexpr, UNIT: tl.constexpr):
+    """A step of a row that is ignored."""
+    value = tl.zeros(i.shape, to.dtype.element_ty)
+    if WHOLE:
+        tl.store(to, value)
+    else:
+        tl.store(to, value, mask=among(i, from_, left, UNIT, EVEN))
 
 
 @triton.jit
@@ -196,8 +221,8 @@ def long_entropy_grad(
     dloss, x, target, weight, total, dx, mass_of_all, classes, parts, steps_of_part, n0, n1, n2, ignore,
     smoothing, share, weight_step, x_0, x_1, x_2, x_3, dx_0, dx_1, dx_2, dx_3, dloss_0, dloss_1, dloss_2,
     dloss_3, target_0, target_1, target_2, target_3, total_0, total_1, total_2, total_3,
-    SMOOTH: tl.constexpr, EVEN: tl.constexpr, ALIKE: tl.constexpr, SETS: tl.constexpr, THREADS: tl.constexpr,
-    UNIT: tl.constexpr,
+    SMOOTH: tl.constexpr, EVEN: tl.constexpr, ALIKE: tl.constexpr, AXES: tl.constexpr, SETS: tl.constexpr,
+    THREADS: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
     """dx of a part of a row a program; the arguments are those of `long_entropy` and `entropy_grad`.
 
@@ -207,8 +232,7 @@ def long_entropy_grad(
     STEP: tl.constexpr = SETS * THREADS * UNIT
     row = tl.program_id(0) // parts
     part = tl.program_id(0) % parts
-    i0 = row % n0
-    i1, i2, i3 = outer_places(row // n0, n1, n2)
+    i0, i1, i2, i3 = all_places(row, n0, n1, n2, AXES)
     label, inside, asked = label_of(
         target, spot(i0, i1, i2, i3, target_0, target_1, target_2, target_3), True, classes
     )
@@ -231,18 +255,21 @@ def long_entropy_grad(
         places = start + i.to(tl.int64)
         left = tl.minimum(end - start, STEP).to(tl.int32)
         from_ = tl.maximum(phase - start, 0).to(tl.int32)
-        there = among(i, from_, left, UNIT, EVEN)
+        whole_step = (from_ == 0) & (left == STEP)
         at_label = label + phase - start
         at_label = tl.where(at_label < STEP, at_label, -1).to(tl.int32)
         if ignored:
-            tl.store(dx + to + places, tl.zeros([SETS, THREADS, UNIT], dx.dtype.element_ty), mask=there)
-        elif (from_ == 0) & (left == STEP):
+            if whole_step:
+                zeros(dx + to + places, i, from_, left, True, EVEN, UNIT)
+            else:
+                zeros(dx + to + places, i, from_, left, False, EVEN, UNIT)
+        elif whole_step:
             slopes(
-                x + begin + places, dx, weight, there, dx + to + places, i, start, phase, far, scale, own,
-                each, at_label, weight_step, SMOOTH, False, TYPE,
+                x + begin + places, dx + to + places, weight, i, from_, left, start, phase, far, scale, own,
+                each, at_label, weight_step, SMOOTH, True, EVEN, UNIT, TYPE,
             )  # fmt: skip
         else:
             slopes(
-                x + begin + places, dx, weight, there, dx + to + places, i, start, phase, far, scale, own,
-                each, at_label, weight_step, SMOOTH, True, TYPE,
+                x + begin + places, dx + to + places, weight, i, from_, left, start, phase, far, scale, own,
+                each, at_label, weight_step, SMOOTH, False, EVEN, UNIT, TYPE,
             )  # fmt: skip

@@ -9,15 +9,42 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+LOG2_E = tl.constexpr(1.4426950408889634)
 LOWEST_32, LOWEST_64 = tl.constexpr(-3.4028234663852886e38), tl.constexpr(-1.7976931348623157e308)
 
 
 @triton.jit
-def outer_places(rest, n1, n2):
-    """Which place on the axes 1, 2 and 3 a program has: int64."""
-    i1 = rest % n1
-    rest = rest // n1
-    return i1.to(tl.int64), (rest % n2).to(tl.int64), (rest // n2).to(tl.int64)
+def whole(x, UNIT: tl.constexpr):
+    """x, a multiple of UNIT, such that the compiler knows it."""
+    if UNIT == 1:
+        return x
+    else:
+        return x // UNIT * UNIT
+
+
+@triton.jit
+def power(x):
+    """e^x. In float32 by one instruction of the chip, right to 2^-22; results below 2^-126 are 0."""
+    if x.dtype == tl.float64:
+        return tl.exp(x)
+    else:
+        return tl.exp2(x * LOG2_E)
+
+
+@triton.jit
+def outer_places(rest, n1, n2, AXES: tl.constexpr):
+    """Which place on the axes 1, 2 and 3 a program has, those of a length above 1: int64."""
+    none = tl.zeros([], tl.int64)
+    if AXES == 1:
+        return none, none, none
+    elif AXES == 2:
+        return rest.to(tl.int64), none, none
+    elif AXES == 3:
+        return (rest % n1).to(tl.int64), (rest // n1).to(tl.int64), none
+    else:
+        i1 = rest % n1
+        rest = rest // n1
+        return i1.to(tl.int64), (rest % n2).to(tl.int64), (rest // n2).to(tl.int64)
 
 
 @triton.jit

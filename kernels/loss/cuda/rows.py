@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
+from math import gcd, prod
 from typing import Any
 
 from ...cpu.cycles import ceil_div
@@ -33,6 +33,11 @@ class Rows:
     classes: int
 
     @property
+    def axes(self) -> int:
+        """How many axes there are, without those of length 1 at the end."""
+        return max((axis + 1 for axis, n in enumerate(self.lengths) if n > 1), default=1)
+
+    @property
     def count(self) -> int:
         """How many rows there are."""
         return prod(self.lengths)
@@ -53,6 +58,21 @@ class Rows:
         for name, steps in self.steps.items():
             made |= {f"{name}_{axis}": step for axis, step in enumerate(steps)}
         return made
+
+    def unit(self, itemsize: int) -> int:
+        """How many elements lie side by side at multiples of as many, in every row: 16 bytes at most."""
+        steps = [
+            s
+            for name in self.class_steps
+            for s, n in zip(self.steps[name], self.lengths, strict=True)
+            if n > 1
+        ]
+        if self.classes_dense:
+            return gcd(16 // itemsize, self.classes, *steps)
+        if self.rows_dense:
+            others = [step for step in steps if step != 1]
+            return gcd(16 // itemsize, self.lengths[0], *self.class_steps.values(), *others)
+        return 1
 
     def starts_at_multiples(self, unit: int) -> bool:
         """Whether rows start and end at multiples of so many elements, in all arrays with classes."""
@@ -122,30 +142,33 @@ def tile_arguments(rows: Rows, config: Mapping[str, Any]) -> tuple[dict[str, Any
         "blocks": blocks,
         "n1": rows.lengths[1],
         "n2": rows.lengths[2],
+        "AXES": rows.axes,
         "BR": config["br"],
         **rows.arguments(),
     }
     return given, blocks * prod(rows.lengths[1:])
 
 
-def tile_configs(rows: Rows, itemsize: int, whole: bool) -> list[dict[str, int]]:
+def tile_configs(rows: Rows, itemsize: int, whole: bool, most: int = 2048) -> list[dict[str, int]]:
     """Tiles of rows by classes, the default first.
 
     Args:
         rows: of the call.
         itemsize: of a score.
         whole: whether a program goes through all classes of its rows, so that a tile of them at once is best.
+        most: scores of a tile that a warp can hold.
     """
     along, across = power_of_two(rows.lengths[0]), power_of_two(rows.classes)
     if rows.rows_dense:
         # A warp reads as many rows as make 16 bytes of each thread; threads keep their rows to themselves.
         br = min(along, 512 // itemsize)
-        found = [(br, min(across, 16), 1), (br, min(across, 32), 1), (min(along, 2048 // itemsize), 8, 4)]
+        found = [(br, 8 if whole else 4, 1), (br, 16, 1), (min(along, 2048 // itemsize), 4, 4)]
     elif whole:
+        # Rows of up to 2048 classes are a warp's own: no thread waits for another warp.
         bc = min(across, 4096)
-        found = [
-            (min(along, max(1, size // bc)), bc, warps) for size, warps in ((4096, 4), (2048, 4), (1024, 1))
-        ]
+        warps = 1 if bc <= 2048 else 4
+        sizes = (most, most // 2) if warps == 1 else (4096, 8192)
+        found = [(min(along, max(1, size // bc)), bc, warps) for size in sizes]
     else:
         bc = min(across, 2048)
         found = [(min(along, max(1, size // bc)), bc, warps) for size, warps in ((4096, 4), (8192, 8))]

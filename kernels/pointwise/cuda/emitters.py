@@ -49,7 +49,6 @@ _FLOAT: dict[str, Template] = {
     "sqrt": lambda dtype: "tl.sqrt({0})" if dtype in HALF else "root({0})",
     "rsqrt": lambda dtype: "tl.rsqrt({0})" if dtype in HALF else "one_over(root({0}))",
     "exp": lambda dtype: "tl.exp({0})" if dtype in HALF else "exp({0})",
-    "gelu": "gelu({0})",
     "relu": "tl.where({0} < 0, 0.0, {0})",
     "leaky_relu": "tl.where({0} > 0, {0}, {0} * {1})",
     "hardsigmoid": "sixths({0})",
@@ -58,7 +57,7 @@ _FLOAT: dict[str, Template] = {
     "isinf": 'tl.abs({0}) == float("inf")',
     "isfinite": 'tl.abs({0}) < float("inf")',
 }
-for _name in ("sigmoid", "silu", "gelu_tanh"):
+for _name in ("sigmoid", "silu", "gelu", "gelu_tanh"):
     _FLOAT[_name] = lambda dtype, name=_name: ("quick_" if dtype in HALF else "") + name + "({0})"  # type: ignore[misc]
 for _name in ("exp2", "expm1", "log", "log2", "log1p", "sin", "cos", "tan", "tanh", "erf", "gelu_slope"):
     _FLOAT[_name] = _name + "({0})"

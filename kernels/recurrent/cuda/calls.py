@@ -169,7 +169,12 @@ def _prepare(call: Call, shown: Workspace, w: Weights) -> Part:
 
 
 def _steps(
-    call: Call, team: Team, template: str, argument: str, places: Sequence[Place], values: Callable[[int], Any]
+    call: Call,
+    team: Team,
+    template: str,
+    argument: str,
+    places: Sequence[Place],
+    values: Callable[[int], Any],
 ) -> list[Part]:
     """The cooperative launches of a team, `values(first team)` each."""
     code = Code(
@@ -206,7 +211,12 @@ def forward(call: Call, team: Team) -> ChainLaunch:
         w = _weights(call, aligned)
         names = ("y", "h_n", "c_n", "gates_out", "cells_out")
         places = (
-            *(shown, w.place, of_x, *(call.place(name) for name in ("b_hh", "h0", "c0", "lengths", "resets"))),
+            *(
+                shown,
+                w.place,
+                of_x,
+                *(call.place(name) for name in ("b_hh", "h0", "c0", "lengths", "resets")),
+            ),
             *(call.place(name) for name in names),
         )
 

@@ -24,7 +24,11 @@ LOOK, ENDING, LAUNCH = 0.45e-6, 0.25e-6, 3e-6
 _CLOCK = 1.7e9
 _L2_BYTES = 64  # that a multiprocessor gets from the L2 in a cycle
 _SHARED_BYTES = 128
-_MMA_CYCLES = {80: 8, 90: 6.5, 100: 8}  # of one scheduler for m16n8k16: 1024 or 2048 x 63% multiply-adds a cycle
+_MMA_CYCLES = {
+    80: 8,
+    90: 6.5,
+    100: 8,
+}  # of one scheduler for m16n8k16: 1024 or 2048 x 63% multiply-adds a cycle
 _LANES = 128
 
 

@@ -23,9 +23,14 @@ _BYTES = 64  # that a thread asks for at a time
 _REGISTERS = 48  # of a thread, that states may take: about half of what 8 programs of 4 warps leave it
 PROGRAMS = 8
 """Programs of 4 warps for each multiprocessor, where lines are cut into parts to have them."""
-_LINE_BYTES = 256  # read beside each other where neighbouring threads have neighbouring lines
-MOST_STATES = 8192
-"""States that the last program of a block puts together: lines times parts."""
+_LINE_BYTES = 128  # read beside each other where neighbouring threads have neighbouring lines
+MOST_PARTS = 2048
+_STATES = 8  # that each thread of the last program puts together at a time
+_COLUMN_REGISTERS = 24  # of a thread for states, where programs of so many warps are to be two at a time
+_COLUMN_STAGES = 3
+_COLUMN_WARPS = 16
+"""Of a program that reads parts of neighbouring lines: a quarter as many states are then put together, by
+four times the threads. What their registers have no room for is on the way to shared memory."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class Cut:
         parts: programs to a line.
         share: tiles that each of them reads.
         warps: of a program.
+        stages: tiles on the way to shared memory at a time; 1 for tiles that go to registers.
+        registers: the most that a thread may have, or None.
     """
 
     bk: int
@@ -44,11 +51,15 @@ class Cut:
     parts: int
     share: int
     warps: int = WARPS
+    stages: int = 1
+    registers: int | None = None
 
     @property
-    def most_parts(self) -> int:
-        """The power of two that holds the parts."""
-        return power_of_two(self.parts)
+    def together(self) -> int:
+        """How many parts are put together at a time, a power of two; 1 for whole lines."""
+        if self.parts == 1:
+            return 1
+        return max(2, min(power_of_two(self.parts), 32 * self.warps * _STATES // self.bk))
 
 
 def power_of_two(n: int) -> int:
@@ -74,25 +85,52 @@ def cut(
         config: `tile` scales the tile, a power of two; `parts` of False leaves lines whole.
         device: which it is for.
     """
-    lanes = power_below(min(_BYTES // itemsize, 4 * _REGISTERS // state_bytes))
-    tile = max(_THREADS, _THREADS * lanes * config["tile"] // 4)
+    lanes = power_below(
+        min(_BYTES // itemsize, 4 * (_REGISTERS if rows else _COLUMN_REGISTERS) // state_bytes)
+    )
+    lanes = max(1, lanes * config["tile"] // 4)
+    tile = _THREADS * lanes
     if rows:
         br = min(power_of_two(length), tile)
         bk = min(tile // br, power_of_two(lines))
     else:
         bk = min(power_of_two(lines), max(_LINE_BYTES // itemsize, tile // power_of_two(length)))
         br = min(max(tile // bk, 1), power_of_two(length))
-    blocks, tiles = ceil_div(lines, bk), ceil_div(length, br)
-    parts = 1
-    if config["parts"] and blocks < PROGRAMS // 2 * device.multiprocessors:
-        wanted = power_below(PROGRAMS * device.multiprocessors // blocks)
-        parts = max(1, min(wanted, tiles, MOST_STATES // bk))
+    warps, programs, stages = WARPS, PROGRAMS, 1
+    blocks = max(1, ceil_div(lines, bk))
+    if not rows and config["parts"] and blocks < PROGRAMS * device.multiprocessors // 4:
+        warps, programs, stages = _COLUMN_WARPS, PROGRAMS * WARPS // _COLUMN_WARPS, _COLUMN_STAGES
+        br = min(br * warps // WARPS, power_of_two(length))
+    # Two such programs at a time; what is computed in 64 bits would not fit so few registers.
+    registers = 65536 // (2 * 32 * warps) if stages > 1 and itemsize < 8 else None
+    tiles, parts = ceil_div(length, br), 1
+    if config["parts"] and blocks < programs * device.multiprocessors // 2:
+        parts = max(1, min(programs * device.multiprocessors // blocks, tiles, MOST_PARTS))
     share = max(1, ceil_div(tiles, parts))
+    return Cut(bk, br, max(1, ceil_div(tiles, share)), share, warps, stages, registers)
+
+
+def elementwise(lines: int, length: int, rows: bool, itemsize: int, vector: int, device: Device) -> Cut:
+    """The cut of lines whose elements are computed one by one, with a few numbers for each line.
+
+    A program loads those once for `share` tiles, of which it has more the more there are to go round. Where
+    elements come one by one, `vector` 1, a thread's elements are of many lines: it then has fewer of them.
+    """
+    tile = _THREADS * (WHOLE if vector > 1 else WHOLE // 4)
+    if rows:
+        br = min(power_of_two(length), tile)
+        bk = min(tile // br, power_of_two(lines))
+    else:
+        bk = min(power_of_two(lines), max(_LINE_BYTES // itemsize, tile // power_of_two(length)))
+        br = min(max(tile // bk, 1), power_of_two(length))
+    tiles = ceil_div(length, br)
+    share = power_below(ceil_div(lines, bk) * tiles // (4 * PROGRAMS * device.multiprocessors))
+    share = min(share, 8, power_below(tiles))
     return Cut(bk, br, max(1, ceil_div(tiles, share)), share)
 
 
-CONFIGS: list[Config] = [{"tile": 4, "parts": True}, {"tile": 2, "parts": True}, {"tile": 8, "parts": True}]
-"""What tuning may choose from: tiles of the model's size, half and twice that."""
+CONFIGS: list[Config] = [{"tile": 4, "parts": True}, {"tile": 4, "parts": False}]
+"""What tuning may choose from: lines in parts where the model would have them so, or whole all the same."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +150,8 @@ class Tile:
 _SEGMENT = 64  # bytes read beside each other at least: two sectors of the L2 cache
 _MOST_WARPS = 32
 WHOLE = 16
-"""Elements that a thread keeps of each array, where the model has its way: 4 loads of 16 bytes in float32. Up to
-2048 elements a program of 4 warps takes several lines, beyond them it has up to 32 warps."""
+"""Elements that a thread keeps of each array, where the model has its way: 4 loads of 16 bytes in float32.
+Up to 2048 elements a program of 4 warps takes several lines, beyond them it has up to 32 warps."""
 
 
 def whole(lines: int, length: int, rows: bool, itemsize: int, each: int = WHOLE) -> Tile | None:

@@ -20,9 +20,62 @@ import triton
 import triton.language as tl
 
 from .place_kernels import along, apart, beside, bits_as_number, numbered, offset, tile_of
-from .state_kernels import folded, no_place, seen, started, widened
+from .state_kernels import contributed, folded, in_common, joined, no_place, seen, started, widened
 
 # fmt: off
+
+
+@triton.jit
+def states_at(w, first, parts, k, k_ok, lines, OTHER: tl.constexpr, PARTS: tl.constexpr, ROWS: tl.constexpr):
+    """A tile of the states that PARTS parts from `first` on have left."""
+    p = first + tl.arange(0, PARTS)
+    ok = beside(k_ok, ROWS) & along(p < parts, ROWS)
+    at = along(p.to(tl.int64) * lines, ROWS) + beside(k.to(tl.int64), ROWS)
+    return tl.load(w + at, mask=ok, other=OTHER, cache_modifier=".cg")
+
+
+@triton.jit
+def put_together(
+    wa, wb, wc, parts, k, k_ok, lines, KIND: tl.constexpr, EMPTY: tl.constexpr, TYPE: tl.constexpr,
+    SECOND: tl.constexpr, PARTS: tl.constexpr, ROWS: tl.constexpr,
+):
+    """The states of lines from those of all parts, PARTS of them at a time.
+
+    First what a line's states have in common, the largest or the sums; then, where there is more to a state,
+    what each contributes to that.
+    """
+    BK: tl.constexpr = k.shape[0]
+    axis: tl.constexpr = 1 if ROWS else 0
+    x = tile_of(EMPTY, BK, PARTS, ROWS, TYPE)
+    y = tile_of(0, BK, PARTS, ROWS, SECOND)
+    z = tile_of(0, BK, PARTS, ROWS, TYPE)
+    for first in range(0, parts, PARTS):
+        v = states_at(wa, first, parts, k, k_ok, lines, EMPTY, PARTS, ROWS)
+        x = joined(x, v, KIND)
+        if KIND == "pairs":
+            y += states_at(wb, first, parts, k, k_ok, lines, 0, PARTS, ROWS)
+        if KIND == "moments":
+            z += states_at(wc, first, parts, k, k_ok, lines, 0, PARTS, ROWS)
+    if wb is None or KIND == "pairs":
+        a, b, c = folded(x, y, z, KIND, ROWS)
+    else:
+        a, c = in_common(x, z, KIND, axis)
+        nothing: tl.constexpr = no_place(KIND, SECOND)
+        y = tile_of(nothing, BK, PARTS, ROWS, SECOND)
+        for first in range(0, parts, PARTS):
+            v = states_at(wa, first, parts, k, k_ok, lines, EMPTY, PARTS, ROWS)
+            w = states_at(wb, first, parts, k, k_ok, lines, nothing, PARTS, ROWS)
+            n = w
+            if KIND == "moments":
+                n = states_at(wc, first, parts, k, k_ok, lines, 0, PARTS, ROWS)
+            y = contributed(y, v, w, n, beside(a, ROWS), beside(c, ROWS), KIND)
+        if KIND == "argmax" or KIND == "argmin":
+            b = tl.min(y, axis)
+        else:
+            b = tl.sum(y, axis)
+        if KIND != "moments":
+            c = b
+    return a, b, c
 
 
 @triton.jit
@@ -45,18 +98,7 @@ def merged(
     tl.debug_barrier()
     last = tl.atomic_add(arrivals + block, 1, sem="acq_rel") == parts - 1
     if last:
-        p = tl.arange(0, PARTS)
-        ok = beside(k_ok, ROWS) & along(p < parts, ROWS)
-        at = along(p.to(tl.int64) * lines, ROWS) + beside(k.to(tl.int64), ROWS)
-        x = tl.load(wa + at, mask=ok, other=EMPTY, cache_modifier=".cg")
-        y = x
-        z = x
-        if wb is not None:
-            nowhere: tl.constexpr = no_place(KIND, b.dtype)
-            y = tl.load(wb + at, mask=ok, other=nowhere, cache_modifier=".cg")
-        if wc is not None:
-            z = tl.load(wc + at, mask=ok, other=0, cache_modifier=".cg")
-        a, b, c = folded(x, y, z, KIND, ROWS)
+        a, b, c = put_together(wa, wb, wc, parts, k, k_ok, lines, KIND, EMPTY, a.dtype, b.dtype, PARTS, ROWS)
         tl.store(arrivals + block, 0)
     return a, b, c, last
 
@@ -66,7 +108,7 @@ def read(
     x, at_line, k, k_ok, begin, end, shift, r_n0, r_n1, r_n2, x_r0, x_r1, x_r2, x_r3, w_r0, w_r1, w_r2, w_r3,
     KIND: tl.constexpr, EMPTY: tl.constexpr, TYPE: tl.constexpr, PLACE: tl.constexpr, R_AXES: tl.constexpr,
     R_UNIT: tl.constexpr, X_UNIT: tl.constexpr, W_UNIT: tl.constexpr, BK: tl.constexpr, BR: tl.constexpr,
-    ROWS: tl.constexpr, WIDE: tl.constexpr,
+    ROWS: tl.constexpr, WIDE: tl.constexpr, STAGES: tl.constexpr,
 ):
     """The states of BK lines after their places from `begin` to `end`.
 
@@ -74,9 +116,10 @@ def read(
         x, at_line: the array, and the offset of each line's first element in it.
         shift: what is taken off each line's elements before they count as moments.
         w_r0...: steps by which a place counts, for the kinds that find one.
+        STAGES: tiles on the way to shared memory, where more than 1.
     """
     a, b = started(KIND, EMPTY, BK, BR, ROWS, TYPE, PLACE)
-    for first in range(begin, end, BR):
+    for first in tl.range(begin, end, BR, num_stages=STAGES):
         r = numbered(first, BR, WIDE)
         i0, i1, i2, i3 = apart(r, r_n0, r_n1, r_n2, R_AXES, R_UNIT)
         at = beside(at_line, ROWS) + along(
@@ -147,7 +190,7 @@ def reduced(
     KIND: tl.constexpr, ENDING: tl.constexpr, EMPTY: tl.constexpr, TYPE: tl.constexpr, PLACE: tl.constexpr,
     K_AXES: tl.constexpr, R_AXES: tl.constexpr, K_UNIT: tl.constexpr, R_UNIT: tl.constexpr,
     X_UNIT: tl.constexpr, O_UNIT: tl.constexpr, W_UNIT: tl.constexpr, BK: tl.constexpr, BR: tl.constexpr,
-    PARTS: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
+    PARTS: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr, STAGES: tl.constexpr,
 ):
     """out[k] = the reduction of x[k, :].
 
@@ -158,7 +201,7 @@ def reduced(
         lines, length: of which the one whose axis is innermost counts K_UNIT or R_UNIT.
         parts, share: programs to a line, and how many tiles each reads.
         correction: float64 bits of what is taken off the count of a variance.
-        PARTS: the power of two that holds parts; 1 for whole lines.
+        PARTS: how many parts are put together at a time; 1 for whole lines.
     """
     lines, length = lines * K_UNIT, length * R_UNIT
     blocks = tl.cdiv(lines, BK)
@@ -174,7 +217,7 @@ def reduced(
     begin, end = part_of(part, share, length, BR, PARTS, WIDE)
     a, b, c = read(
         x, at_line, k, k_ok, begin, end, shift, r_n0, r_n1, r_n2, x_r0, x_r1, x_r2, x_r3, w_r0, w_r1, w_r2,
-        w_r3, KIND, EMPTY, TYPE, PLACE, R_AXES, R_UNIT, X_UNIT, W_UNIT, BK, BR, ROWS, WIDE,
+        w_r3, KIND, EMPTY, TYPE, PLACE, R_AXES, R_UNIT, X_UNIT, W_UNIT, BK, BR, ROWS, WIDE, STAGES,
     )
     if PARTS > 1:
         a, b, c, last = merged(

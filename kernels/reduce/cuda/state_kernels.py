@@ -3,6 +3,8 @@
     kind                    numbers a, b, c of a line's state
     sum prod max min        the result
     any all count           the same of flags
+    squares                 the sum of squares
+    pairs                   two sums, that somebody else adds up
     argmax argmin           the largest key, its place
     exponents               the largest m, the sum of exp(x - m)
     moments                 the sum, the squares about the mean, the count; of x less the line's first element
@@ -167,6 +169,9 @@ def seen(v, ok, place, count, a, b, KIND: tl.constexpr, EMPTY: tl.constexpr):
         e = tl.exp(-tl.abs(off))
         b = tl.where(off > 0, b * e + 1.0, b + e)
         a = tl.where(off > 0, x, a)
+    elif KIND == "squares":
+        x = widened(v, a.dtype)
+        a += x * x
     elif KIND == "moments":
         a += tl.where(ok, v, 0.0)
         off = tl.where(ok, count * v - a, 0.0)
@@ -180,10 +185,49 @@ def seen(v, ok, place, count, a, b, KIND: tl.constexpr, EMPTY: tl.constexpr):
 
 
 @triton.jit
+def joined(a, b, KIND: tl.constexpr):
+    """The first numbers of two states as one: all there is of most kinds."""
+    if KIND == "prod":
+        return a * b
+    elif KIND == "max" or KIND == "any" or KIND == "exponents" or KIND == "argmax" or KIND == "argmin":
+        return larger(a, b)
+    elif KIND == "min" or KIND == "all":
+        return smaller(a, b)
+    else:
+        return a + b
+
+
+@triton.jit
+def in_common(a, c, KIND: tl.constexpr, AXIS: tl.constexpr):
+    """The first number of a line's state, and of moments the count, from those of a tile."""
+    if KIND == "moments":
+        return tl.sum(a, AXIS), tl.sum(c, AXIS)
+    else:
+        most = tl.max(a, AXIS)
+        return most, most
+
+
+@triton.jit
+def contributed(total, a, b, c, of_line, count, KIND: tl.constexpr):
+    """The second number of a line's state so far, and what a state (a, b, c) contributes to it.
+
+    `of_line` and `count` are what is known of the line, from `in_common`.
+    """
+    if KIND == "moments":
+        off = a / tl.maximum(c, 1.0) - of_line / tl.maximum(count, 1.0)
+        return total + (b + c * off * off)
+    elif KIND == "exponents":
+        off = tl.where(a == of_line, 0.0, a - of_line)
+        return total + b * tl.exp(off)
+    else:
+        return tl.minimum(total, tl.where(a == of_line, b, no_place(KIND, b.dtype)))
+
+
+@triton.jit
 def folded(a, b, c, KIND: tl.constexpr, ROWS: tl.constexpr):
     """One state for each line from those of a tile; c is the count of each, for moments alone."""
     axis: tl.constexpr = 1 if ROWS else 0
-    if KIND == "sum" or KIND == "count":
+    if KIND == "sum" or KIND == "count" or KIND == "squares":
         if KIND == "count":
             a = a.to(tl.int64)
         a = tl.sum(a, axis)
@@ -194,24 +238,18 @@ def folded(a, b, c, KIND: tl.constexpr, ROWS: tl.constexpr):
     elif KIND == "max" or KIND == "any":
         a = largest(a, axis)
         return a, a, a
-    elif KIND == "min":
+    elif KIND == "min" or KIND == "all":
         a = smallest(a, axis)
         return a, a, a
-    elif KIND == "all":
-        a = tl.min(a, axis)
-        return a, a, a
-    elif KIND == "exponents":
-        most = tl.max(a, axis)
-        off = tl.where(a == beside(most, ROWS), 0.0, a - beside(most, ROWS))
-        total = tl.sum(b * tl.exp(off), axis)
-        return most, total, total
-    elif KIND == "moments":
-        count = tl.sum(c, axis)
-        total = tl.sum(a, axis)
-        off = a / tl.maximum(c, 1.0) - beside(total / tl.maximum(count, 1.0), ROWS)
-        squares = tl.sum(b + c * off * off, axis)
-        return total, squares, count
+    elif KIND == "pairs":
+        return tl.sum(a, axis), tl.sum(b, axis), tl.sum(b, axis)
+    elif KIND == "moments" or KIND == "exponents":
+        most, count = in_common(a, c, KIND, axis)
+        each = contributed(b * 0, a, b, c, beside(most, ROWS), beside(count, ROWS), KIND)
+        total = tl.sum(each, axis)
+        return most, total, count
     else:
-        best = tl.max(a, axis)
-        place = tl.min(tl.where(a == beside(best, ROWS), b, no_place(KIND, b.dtype)), axis)
+        best, _ = in_common(a, c, KIND, axis)
+        last: tl.constexpr = no_place(KIND, b.dtype)
+        place = tl.min(tl.where(a == beside(best, ROWS), b, last), axis)
         return best, place, place

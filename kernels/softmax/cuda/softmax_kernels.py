@@ -18,7 +18,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ...reduce.cuda.place_kernels import along, apart, beside, numbered, offset, tile_of
+from ...reduce.cuda.place_kernels import along, apart, beside, numbered, offset
 from ...reduce.cuda.reduce_kernels import merged, part_of
 from ...reduce.cuda.state_kernels import folded, seen, started, widened
 

@@ -48,9 +48,9 @@ def prove(kernel: str, sample: Sample, **more: Any) -> None:
 
 
 def some(op: str, dtype: str) -> Iterator[tuple[int, Sample]]:
-    """All samples of float32, every third of other dtypes."""
+    """Every other sample in float32, every third in other dtypes."""
     for place, sample in enumerate(samples(op, dtype)):
-        if dtype == "float32" or place % 3 == DTYPES.index(dtype) % 3:
+        if (dtype == "float32" and place % 2 == 0) or place % 3 == DTYPES.index(dtype) % 3:
             yield place, sample
 
 
@@ -66,8 +66,8 @@ def test_tiles_survive_the_samples_of_their_op(op: str, dtype: str) -> None:
     kernel = kernel_by_id(TILES.format(op))
     for place, sample in some(op, dtype):
         # Small tiles by turns: several of them, of rows and of classes.
-        config = {"br": 4, "bc": 8, "warps": 4} if place % 2 else None
-        prove(kernel.id, sample, config=config, backwards=place % 4 == 1)
+        config = {"br": 4, "bc": 8, "warps": 4} if place % 4 > 1 else None
+        prove(kernel.id, sample, config=config, backwards=place % 8 > 3)
 
 
 def vocabulary(
@@ -171,7 +171,8 @@ def test_a_maximum_that_starts_at_zero_is_found(monkeypatch: pytest.MonkeyPatch)
     """Exponentials of scores far below it are zero."""
     monkeypatch.setattr(entropy_kernels, "lowest", zero)
     x = np.full((2, 5), -300.0, np.float32)
-    verdict = check(TILES.format("cross_entropy"), Sample("", (x, np.array([1, 2]), None)))
+    steps = {"br": 2, "bc": 4, "warps": 4}
+    verdict = check(TILES.format("cross_entropy"), Sample("", (x, np.array([1, 2]), None)), steps)
     assert not verdict.ok
 
 

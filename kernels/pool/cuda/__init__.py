@@ -1,0 +1,1 @@
+"""Pooling on NVIDIA GPUs, in Triton: what a thread computes, and the launches."""

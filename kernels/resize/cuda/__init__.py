@@ -1,0 +1,1 @@
+"""Interpolation on NVIDIA GPUs, in Triton: what a thread computes, and the launch."""
