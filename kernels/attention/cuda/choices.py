@@ -64,7 +64,7 @@ BACKWARD: dict[tuple[str, str], dict[int, tuple[tuple[Tile, Tile], ...]]] = {
         256: (((64, 32, 4, 3), (32, 64, 8, 3)), ((64, 32, 4, 3), (32, 32, 8, 3))),
     },
     ("threads", "half"): {
-        64: (((64, 64, 4, 3), (32, 128, 8, 2)), ((64, 32, 4, 3), (32, 64, 8, 2))),
+        64: (((64, 64, 4, 3), (32, 128, 8, 2)), ((64, 32, 4, 3), (16, 64, 4, 2))),
         128: (((64, 32, 4, 2), (32, 64, 8, 2)),),
         256: (((32, 32, 4, 2), (32, 32, 8, 2)),),
     },
@@ -178,7 +178,10 @@ def candidates(p: Problem, grad: bool, unit: str, boxes: bool, device: Device) -
     found: list[Config] = []
     if grad:
         pairs = BACKWARD[key][wide] if boxes or _aligned(p, True) else (UNALIGNED_GRAD[_class(unit)][wide],)
-        found = [_pair(*pair) for pair in pairs if not _spills(pair[1], boxes, wide, device)]
+        kept = [pair for pair in pairs if not _spills(pair[1], boxes, wide, device)]
+        if p.mask:  # which takes registers that the largest tiles have not
+            kept = kept[1:] or kept
+        found = [_pair(*pair) for pair in kept]
     else:
         tiles = FORWARD[key][wide] if boxes or _aligned(p, False) else (UNALIGNED[_class(unit)][wide],)
         for tile in fitting(p, tuple(t for t in tiles if not _spills(t, boxes, wide, device))):
@@ -195,8 +198,8 @@ def fitting(p: Problem, tiles: tuple[Tile, ...]) -> list[Tile]:
     if p.by_rows():
         # A mask beside 128 x 128 scores would not fit the registers.
         kept = [tile for tile in kept if tile[0] * tile[1] < 128 * 128] or kept
-    if p.causal:
-        # By 4 warps, 128 x 128 sums and scores leave no register for the number of a row.
+    if p.causal or p.mask:
+        # By 4 warps, sums of 128 x 128 and scores leave no register for the number of a row.
         kept = [tile for tile in kept if tile[2] > 4 or tile[0] < 128 or p.widest < 128] or kept
     return kept
 
