@@ -4,6 +4,7 @@ device."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from ...problems.problem import Problem
@@ -17,6 +18,7 @@ def fastest(makers: Sequence[Callable[[], Callable[[], Any]]]) -> Callable[[], A
     """Of calls that do the same, the fastest on the device; those that raise are left out."""
     import torch
 
+    event: Any = torch.cuda.Event
     timed: list[tuple[float, int, Callable[[], Any]]] = []
     errors = []
     for place, make in enumerate(makers):
@@ -25,7 +27,7 @@ def fastest(makers: Sequence[Callable[[], Callable[[], Any]]]) -> Callable[[], A
             way()
             if not torch.cuda.is_available():
                 return way
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin, end = (event(enable_timing=True) for _ in range(2))
             begin.record()
             for _ in range(_TRIALS):
                 way()
@@ -60,13 +62,13 @@ def _attention(problem: Problem, tensors: Sequence[Any]) -> Callable[[], Any]:
         SDPBackend.EFFICIENT_ATTENTION,
         SDPBackend.MATH,
     )
-    return fastest([lambda backend=backend: way(backend) for backend in backends])
+    return fastest([partial(way, backend) for backend in backends])
 
 
 def _gradient(problem: Problem, tensors: Sequence[Any]) -> Callable[[], Any]:
     q, k, v, _, _, _, dout, _ = tensors
     causal, scale = problem.complete["is_causal"], problem.complete["scale"]
-    return fastest([lambda make=make: make(q, k, v, dout, causal, scale) for make in _BACKWARDS])
+    return fastest([partial(make, q, k, v, dout, causal, scale) for make in _BACKWARDS])
 
 
 def _cudnn(q: Any, k: Any, v: Any, dout: Any, causal: bool, scale: float | None) -> Callable[[], Any]:

@@ -184,18 +184,20 @@ def candidates(p: Problem, grad: bool, unit: str, boxes: bool, device: Device) -
         found = [_pair(*pair) for pair in kept]
     else:
         tiles = FORWARD[key][wide] if boxes or _aligned(p, False) else (UNALIGNED[_class(unit)][wide],)
-        for tile in fitting(p, tuple(t for t in tiles if not _spills(t, boxes, wide, device))):
+        for tile in fitting(p, tuple(t for t in tiles if not _spills(t, boxes, wide, device)), unit):
             config = _named(tile) | {"splits": 1}
             found.append(config | {"splits": _best_splits(p, config, unit, boxes, device)})
     fitting_ones = [config for config in found if fits(p, grad, config, device)] or found[-1:]
     return sorted(fitting_ones, key=lambda config: predicted(p, grad, config, unit, boxes, device))
 
 
-def fitting(p: Problem, tiles: tuple[Tile, ...]) -> list[Tile]:
+def fitting(p: Problem, tiles: tuple[Tile, ...], unit: str) -> list[Tile]:
     """Tiles that are not twice as high as there are rows, or the lowest."""
     rows = p.l * p.group
     kept = [tile for tile in tiles if tile[0] < 2 * rows] or list(tiles[-1:])
-    if p.by_rows():
+    if p.by_rows() and unit == "float32":
+        kept = kept[-1:]  # without tensor cores, operands are in registers too
+    elif p.by_rows():
         # A mask beside 128 x 128 scores would not fit the registers.
         kept = [tile for tile in kept if tile[0] * tile[1] < 128 * 128] or kept
     if p.causal or p.mask:
