@@ -45,7 +45,7 @@ FORWARD: dict[tuple[str, str], dict[int, tuple[Tile, ...]]] = {
     },
     ("threads", "float32"): {
         64: ((64, 32, 4, 2), (16, 32, 4, 2)),
-        128: ((32, 32, 4, 2), (16, 32, 4, 2)),
+        128: ((32, 32, 4, 2), (16, 32, 8, 2)),
         256: ((32, 16, 8, 2), (16, 16, 4, 2)),
     },
     ("threads", "tf32x3"): {64: ((64, 32, 4, 2), (16, 32, 4, 2)), 128: ((16, 32, 4, 2),)},
@@ -56,12 +56,17 @@ FORWARD: dict[tuple[str, str], dict[int, tuple[Tile, ...]]] = {
     },
 }  # fmt: skip
 
-# Backward: the tile of `slopes_of_queries` and that of `slopes_of_keys`, (bm, bn, warps, stages) each.
+# Backward: the tile of `slopes_of_queries` and that of `slopes_of_keys`, (bm, bn, warps, stages) each; the
+# last pair is for calls with a mask too.
 BACKWARD: dict[tuple[str, str], dict[int, tuple[tuple[Tile, Tile], ...]]] = {
     ("engine", "half"): {
         64: (((128, 64, 8, 3), (64, 128, 8, 3)), ((64, 64, 4, 3), (64, 64, 4, 3))),
         128: (((128, 64, 8, 3), (64, 128, 8, 3)), ((64, 64, 4, 3), (32, 64, 4, 3))),
-        256: (((64, 32, 4, 3), (32, 64, 8, 3)), ((64, 32, 4, 3), (32, 32, 8, 3))),
+        256: (
+            ((64, 32, 4, 3), (32, 64, 8, 3)),
+            ((64, 32, 4, 3), (32, 32, 8, 3)),
+            ((64, 32, 4, 3), (32, 32, 8, 2)),
+        ),
     },
     ("threads", "half"): {
         64: (((64, 64, 4, 3), (32, 128, 8, 2)), ((64, 32, 4, 3), (16, 64, 4, 2))),
@@ -71,7 +76,7 @@ BACKWARD: dict[tuple[str, str], dict[int, tuple[tuple[Tile, Tile], ...]]] = {
     ("threads", "float32"): {
         64: (((32, 32, 4, 1), (32, 64, 8, 1)),),
         128: (((16, 32, 4, 1), (32, 32, 8, 1)),),
-        256: (((16, 32, 8, 1), (16, 16, 8, 1)),),
+        256: (((16, 32, 8, 1), (16, 16, 8, 1)), ((16, 16, 8, 1), (16, 16, 8, 1))),
     },
     ("threads", "tf32x3"): {64: (((64, 32, 4, 1), (32, 32, 8, 1)),)},
     ("threads", "tf32"): {
@@ -114,6 +119,9 @@ _INSTRUCTIONS = {False: 6, True: 9}
 MMA_SYNC_SHARE = 0.63
 """Of Hopper's rate that mma.sync reaches, which is all that tiles of fewer than 64 rows use (Luo and others,
 "Benchmarking and Dissecting the Nvidia Hopper GPU Architecture via Microbenchmarking", 2024)."""
+CHAIN = 0.8e-6
+"""Seconds of one block of keys when nothing else is computed: two products, reductions of rows between warps,
+barriers. An assumption, until a GPU is measured."""
 MOST_SPLITS = 64
 
 
@@ -179,8 +187,8 @@ def candidates(p: Problem, grad: bool, unit: str, boxes: bool, device: Device) -
     if grad:
         pairs = BACKWARD[key][wide] if boxes or _aligned(p, True) else (UNALIGNED_GRAD[_class(unit)][wide],)
         kept = [pair for pair in pairs if not _spills(pair[1], boxes, wide, device)]
-        if p.mask:  # which takes registers that the largest tiles have not
-            kept = kept[1:] or kept
+        if p.mask:  # which takes registers that the others do not have
+            kept = kept[-1:]
         found = [_pair(*pair) for pair in kept]
     else:
         tiles = FORWARD[key][wide] if boxes or _aligned(p, False) else (UNALIGNED[_class(unit)][wide],)
@@ -240,7 +248,8 @@ class Sweep:
         items: programs.
         rows: of the tile that a program keeps; step: rows of a block that it sweeps over.
         blocks: how many of those a program has, on average, and longest: the most.
-        depth: the sum of the inner lengths of its products; kept: features of what it sums up.
+        depth: the sum of the inner lengths of its products; scored: that of those whose operands are both in
+            shared memory, the scores. kept: features of what it sums up.
         held, moved: bytes that a program keeps in shared memory, and that a block brings.
         pairs_cost: instructions for a pair.
         warps, stages: of a program.
@@ -253,6 +262,7 @@ class Sweep:
     blocks: float
     longest: float
     depth: int
+    scored: int
     kept: int
     held: int
     moved: int
@@ -280,7 +290,8 @@ def forward_sweep(p: Problem, config: Mapping[str, Any]) -> Sweep:
     both = p.wide_e + p.wide_ev
     mean, most = _seen(p.l, p.s, bm, p.causal)
     return Sweep(
-        units * tiles * splits, bm, bn, mean / bn / splits, min(ceil_div(most, bn), of_part), both, p.wide_ev,
+        units * tiles * splits, bm, bn, mean / bn / splits, min(ceil_div(most, bn), of_part), both, p.wide_e,
+        p.wide_ev,
         bm * p.wide_e * item, bn * both * item + _of_mask(p, bm, bn), _INSTRUCTIONS[False] + 4 * bool(p.mask),
         config["warps"], config["stages"], splits,
     )  # fmt: skip
@@ -294,14 +305,14 @@ def backward_sweeps(p: Problem, config: Mapping[str, Any]) -> tuple[Sweep, Sweep
     cost = _INSTRUCTIONS[True] + 4 * bool(p.mask)
     queries = Sweep(
         p.batch * p.heads * ceil_div(p.l, bm), bm, bn, mean / bn, ceil_div(most, bn), both + p.wide_e,
-        p.wide_e, bm * both * item, bn * both * item + _of_mask(p, bm, bn), cost, config["warps"],
+        both, p.wide_e, bm * both * item, bn * both * item + _of_mask(p, bm, bn), cost, config["warps"],
         config["stages"],
     )  # fmt: skip
     rows, step = config["kbn"], config["kbm"]
     mean, most = _seen(p.s, p.l, rows, p.causal)
     keys = Sweep(
         p.batch * p.key_heads * ceil_div(p.s, rows), rows, step, p.group * mean / step,
-        p.group * ceil_div(most, step), 2 * both, both, rows * both * item, step * (both * item + 8) +
+        p.group * ceil_div(most, step), 2 * both, both, both, rows * both * item, step * (both * item + 8) +
         _of_mask(p, rows, step), cost, config["kwarps"], config["kstages"],
     )  # fmt: skip
     return queries, keys
@@ -344,13 +355,15 @@ def _busy(x: Sweep, unit: str, boxes: bool, aligned: bool, device: Device) -> fl
     """Seconds of the busiest multiprocessor."""
     hertz = ranking.clock(device)
     beside = min(_resident(x, device), max(1, x.items // device.multiprocessors))
-    products = 2 * x.rows * x.step * x.depth * PASSES.get(unit, 1) / _rate(x, unit, boxes, device)
+    products = 2 * x.rows * x.step * _depth(x, device) * PASSES.get(unit, 1) / _rate(x, unit, boxes, device)
     pairs = x.rows * x.step / hertz
-    others = max(pairs / EXPONENTIALS_A_CLOCK, pairs * x.pairs_cost / 128)
+    # Beside what each pair takes, sums are multiplied by what the largest score has become.
+    others = max(pairs / EXPONENTIALS_A_CLOCK, (pairs * x.pairs_cost + x.rows * x.kept / hertz) / 128)
     # One block's warps wait for each other at each step: only another block computes meanwhile.
     block = together(products, others) if beside > 1 and unit != "float32" else products + others
-    port = ranking._PORT_BYTES_A_CLOCK * hertz
-    block = together(block, x.moved / port)
+    port = ranking._PORT_BYTES_A_CLOCK
+    port = min(port, ranking._L2_BYTES_A_CLOCK / min(x.items, device.multiprocessors)) * hertz
+    block = together(block, x.moved / port, CHAIN / beside)
     if x.stages < 3 or not aligned:
         block += LATENCY / beside * (1 if aligned else 4)
     rounds = ceil_div(x.items, device.multiprocessors * _resident(x, device))
@@ -360,6 +373,17 @@ def _busy(x: Sweep, unit: str, boxes: bool, aligned: bool, device: Device) -> fl
     if x.longest > 1.5 * x.blocks:  # tiles of many lengths, the longest first
         return max(x.items / device.multiprocessors * x.blocks, x.longest) * block + rounds * ends
     return ceil_div(x.items, device.multiprocessors) * x.blocks * block + rounds * ends
+
+
+def _depth(x: Sweep, device: Device) -> float:
+    """The inner length of all products, those counted more that shared memory holds up.
+
+    A matrix instruction of Hopper reads 64 rows and n columns for 128 n FLOP of each term: with n below 64 it
+    waits for the 128 bytes a clock of shared memory.
+    """
+    if device.capability != 90 or x.rows < 64 or x.step >= 64:
+        return x.depth
+    return x.depth + x.scored * ((64 + x.step) / (2 * x.step) - 1)
 
 
 def _rate(x: Sweep, unit: str, boxes: bool, device: Device) -> float:
@@ -380,12 +404,12 @@ def _resident(x: Sweep, device: Device) -> int:
 
 
 def _best_splits(p: Problem, config: Config, unit: str, boxes: bool, device: Device) -> int:
-    """Parts of the keys: 1 unless more are expected to be faster by a tenth."""
+    """Parts of the keys: 1 unless more are expected to be faster by a twentieth."""
     units, tiles = tiles_of(p, config["bm"])
     blocks = ceil_div(p.s, config["bn"])
     if not 0 < units * tiles < 2 * device.multiprocessors or blocks < 4:
         return 1
-    best, least = 1, predicted(p, False, config, unit, boxes, device) * 0.9
+    best, least = 1, predicted(p, False, config, unit, boxes, device) * 0.95
     tried = 1
     while tried < min(MOST_SPLITS, blocks // 2):
         tried += max(1, tried // 4)
