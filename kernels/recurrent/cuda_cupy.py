@@ -70,7 +70,7 @@ def supports(call: Call) -> str | None:
 
 
 def _team(call: Call, config: Config) -> Team:
-    team = Team.of(call.shape, config["ug"], config["nt"], facts(call.specs[0].device))
+    team = Team.of(call.shape, config["ug"], config["nt"], config["warps"], facts(call.specs[0].device))
     assert team is not None
     return team
 
@@ -95,7 +95,7 @@ def _register(op: str) -> None:
 
     def configs(specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
         found = teams(Call(op, specs, attrs).shape, facts(specs[0].device))
-        return [{"ug": team.ug, "nt": team.nt} for team in found]
+        return [{"ug": team.ug, "nt": team.nt, "warps": team.warps} for team in found]
 
     def model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
         return _seconds(Call(op, specs, attrs), config)

@@ -63,48 +63,75 @@ struct RnnBack {
   }
 };
 
-template <class Kind>
+// A unit of a sequence, in the thread that has it; where its numbers lie: of the forward pass, of the step that is read
+// next; d, of the present step.
+template <class T, class Kind>
 struct Back {
-  int unit, row, length;
-  bool there, reset;  // reset: at the step that `kept` is of
-  float dc, carried, dy, kept[Kind::KEPT], sums[Kind::SUMS];
+  int unit, length;  // unit of the head; how many steps, 0 beyond the units or the batch
+  bool reset;        // at the step that was read last
+  float dc, carried, of_y, kept[Kind::KEPT], sums[Kind::SUMS];
+  const T *gates, *cells, *y, *dy;
+  const unsigned char* resets;
+  T *shown, *dx, *dh;
 };
 
-// What the step s of a unit needs of the forward pass; step 0 has the first states before it.
 template <class T, class Kind>
-KW_DEVICE void read_kept(Back<Kind>& me, const Backward& g, i64 s, i64 unit) {
+KW_DEVICE void start(Back<T, Kind>& me, const Backward& g, int head, int unit, int row, int length) {
+  const bool there = unit < g.units && row >= 0;
+  const i64 hidden = g.heads * g.units, at = head * g.units + unit, time = time_of(g, length, length - 1);
+  me.unit = unit;
+  me.length = there ? length : 0;
+  me.dc = me.carried = me.of_y = 0;
   me.reset = false;
-  if (!me.there || s < 0 || s >= me.length) return;
-  const i64 hidden = g.heads * g.units, time = time_of(g, me.length, s), before = g.reverse ? time + 1 : time - 1;
-  me.reset = reset_at(g, me.row, time);
-  me.dy = g.dy ? to_float(static_cast<const T*>(g.dy)[time * g.dy_t + me.row * g.dy_b + unit * g.dy_u]) : 0.f;
-  const T* y = static_cast<const T*>(g.y) + me.row * g.y_b + unit * g.y_u;
-  if (Kind::GATES == 1) {
-    me.kept[0] = to_float(y[time * g.y_t]);
-    return;
-  }
-  const T* gates = static_cast<const T*>(g.gates) + time * g.gates_t + me.row * g.gates_b + unit * g.gates_u;
+  if (there && g.dh_n) me.carried = to_float(static_cast<const T*>(g.dh_n)[row * g.dhn_b + at * g.dhn_u]);
+  if (Kind::CELLS && there && g.dc_n) me.dc = to_float(static_cast<const T*>(g.dc_n)[row * g.dcn_b + at * g.dcn_u]);
 #pragma unroll
-  for (int gate = 0; gate < 4; gate++) me.kept[gate % Kind::KEPT] = to_float(gates[gate * hidden * g.gates_u]);
+  for (int j = 0; j < Kind::SUMS; j++) me.sums[j] = 0;
+#pragma unroll
+  for (int j = 0; j < Kind::KEPT; j++) me.kept[j] = 0;
+  if (Kind::GATES > 1) me.gates = static_cast<const T*>(g.gates) + time * g.gates_t + row * g.gates_b + at * g.gates_u;
+  if (Kind::CELLS) me.cells = static_cast<const T*>(g.cells) + time * g.cells_t + row * g.cells_b + at * g.cells_u;
+  if (!Kind::CELLS) me.y = static_cast<const T*>(g.y) + time * g.y_t + row * g.y_b + at * g.y_u;
+  if (g.dy) me.dy = static_cast<const T*>(g.dy) + time * g.dy_t + row * g.dy_b + at * g.dy_u;
+  if (g.resets) me.resets = g.resets + time * g.resets_t + row * g.resets_b;
+  me.shown = static_cast<T*>(g.shown) + time * g.shown_t + row * g.shown_b + head * g.k + unit;
+  me.dx = static_cast<T*>(g.dx_gates) + time * g.dx_t + row * g.dx_b + at;
+  me.dh = static_cast<T*>(g.dh_gates) + time * g.dh_t + row * g.dh_b + head * Kind::GATES * g.units + unit;
+}
+
+// What step s needs of the forward pass, and the gradient of its y; step 0 has the first states before it.
+template <class T, class Kind>
+KW_DEVICE void read_step(Back<T, Kind>& me, const Backward& g, i64 s, const T* first) {
+  if (s < 0 || s >= me.length) return;
+  const i64 on = g.reverse ? 1 : -1;
+  if (g.resets) me.reset = *me.resets;
+  if (g.dy) me.of_y = to_float(*me.dy);
   float old = 0;
-  if (Kind::CELLS) {
-    const T* cells = static_cast<const T*>(g.cells) + me.row * g.cells_b + unit * g.cells_u;
-    me.kept[4 % Kind::KEPT] = to_float(cells[time * g.cells_t]);
+  if (Kind::GATES > 1) {
+#pragma unroll
+    for (int gate = 0; gate < 4; gate++)
+      me.kept[gate % Kind::KEPT] = to_float(me.gates[gate * g.heads * g.units * g.gates_u]);
     if (s)
-      old = to_float(cells[before * g.cells_t]);
-    else if (g.c0)
-      old = to_float(static_cast<const T*>(g.c0)[me.row * g.c0_b + unit * g.c0_u]);
-  } else if (s) {
-    old = to_float(y[before * g.y_t]);
-  } else if (g.h0) {
-    old = to_float(static_cast<const T*>(g.h0)[me.row * g.h0_b + unit * g.h0_u]);
+      old = to_float(Kind::CELLS ? me.cells[on * g.cells_t] : me.y[on * g.y_t]);
+    else if (first)
+      old = to_float(*first);
+    me.gates += on * g.gates_t;
   }
-  me.kept[Kind::KEPT - 1] = me.reset ? 0.f : old;
+  if (Kind::CELLS) {
+    me.kept[4 % Kind::KEPT] = to_float(*me.cells);
+    me.cells += on * g.cells_t;
+  } else {
+    if (Kind::GATES == 1) me.kept[0] = to_float(*me.y);
+    me.y += on * g.y_t;
+  }
+  if (Kind::GATES > 1) me.kept[Kind::KEPT - 1] = me.reset ? 0.f : old;
+  if (g.dy) me.dy += on * g.dy_t;
+  if (g.resets) me.resets += on * g.resets_t;
 }
 
 // The sums of the tile's sequences for each bias, in the order of the sequences.
-template <class Kind, class Product, int EACH>
-KW_DEVICE void write_bias_sums(const Backward& g, const Share& share, const Back<Kind> (&all)[EACH], float* memory) {
+template <class T, class Kind, class Product, int EACH>
+KW_DEVICE void write_bias_sums(const Backward& g, const Share& share, const Back<T, Kind> (&all)[EACH], float* memory) {
   constexpr int NT = Product::NT, BT = 8 * NT, UNITS = 8 * Product::UG, THREADS = 32 * Product::WARPS;
   __syncthreads();
 #pragma unroll
@@ -114,7 +141,7 @@ KW_DEVICE void write_bias_sums(const Backward& g, const Share& share, const Back
     if (p >= Product::PAIRS) continue;
 #pragma unroll
     for (int gate = 0; gate < Kind::SUMS; gate++)
-      memory[(gate * UNITS + pair.unit) * BT + pair.row] = all[i].there ? all[i].sums[gate] : 0.f;
+      memory[(gate * UNITS + pair.unit) * BT + pair.row] = all[i].sums[gate];
   }
   __syncthreads();
   for (int i = threadIdx.x; i < Kind::SUMS * UNITS; i += THREADS) {
@@ -124,6 +151,21 @@ KW_DEVICE void write_bias_sums(const Backward& g, const Share& share, const Back
     if (unit < g.units)
       g.bias_sums[(i64(share.tile) * Kind::SUMS + i / UNITS) * g.heads * g.units + share.head * g.units + unit] = sum;
   }
+}
+
+// The gradients of the first states, and zeros beyond the length.
+template <class T, class Kind>
+KW_DEVICE void end(const Back<T, Kind>& me, const Backward& g, float dh, int head, int row) {
+  if (me.unit >= g.units || row < 0) return;
+  const i64 hidden = g.heads * g.units, at = head * g.units + me.unit;
+  round_to(static_cast<T*>(g.dh0)[row * g.dh0_b + at * g.dh0_u], dh);
+  if (Kind::CELLS) round_to(static_cast<T*>(g.dc0)[row * g.dc0_b + at * g.dc0_u], me.dc);
+  for (i64 t = me.length; t < g.steps; t++)
+    for (int gate = 0; gate < Kind::GATES; gate++) {
+      if (g.dx_gates) round_to(static_cast<T*>(g.dx_gates)[t * g.dx_t + row * g.dx_b + gate * hidden + at], 0.f);
+      i64 unit = (head * Kind::GATES + gate) * g.units + me.unit;
+      if (g.dh_gates) round_to(static_cast<T*>(g.dh_gates)[t * g.dh_t + row * g.dh_b + unit], 0.f);
+    }
 }
 
 template <class T, class Kind, class Product>
@@ -136,104 +178,100 @@ KW_DEVICE void recurrent_backward(const Backward& g, unsigned char* shared) {
   const Share share = share_of(g, 8 * Product::UG);
   find_rows<BT, THREADS>(rows, g, share.tile);
   const Product product(g, share, rest);
-  const i64 hidden = g.heads * g.units, head_unit = share.head * g.units;
   const int thread = threadIdx.x;
-  T* shown = static_cast<T*>(g.shown) + share.head * g.k;
-
-  Back<Kind> all[EACH];
+  const i64 on = g.reverse ? 1 : -1;  // from a step's time to that of the step before
+  auto first_of = [&](const Back<T, Kind>& me, int p) -> const T* {
+    const void* from = Kind::CELLS ? g.c0 : g.h0;
+    i64 row = rows.row[Pair<NT>(p).row], unit = share.head * g.units + me.unit;
+    return from ? static_cast<const T*>(from) + row * (Kind::CELLS ? g.c0_b : g.h0_b) +
+                      unit * (Kind::CELLS ? g.c0_u : g.h0_u)
+                : nullptr;
+  };
+  Back<T, Kind> all[EACH];
 #pragma unroll
   for (int i = 0; i < EACH; i++) {
-    Back<Kind>& me = all[i];
     int p = thread + i * THREADS;
     Pair<NT> pair(p < PAIRS ? p : 0);
-    me.unit = share.first_unit + pair.unit;
-    me.row = rows.row[pair.row];
-    me.length = rows.length[pair.row];
-    me.there = p < PAIRS && me.unit < g.units && me.row >= 0;
-    me.dc = me.carried = me.dy = 0;
-    i64 unit = head_unit + me.unit;
-    if (me.there && g.dh_n) me.carried = to_float(static_cast<const T*>(g.dh_n)[me.row * g.dhn_b + unit * g.dhn_u]);
-    if (Kind::CELLS && me.there && g.dc_n)
-      me.dc = to_float(static_cast<const T*>(g.dc_n)[me.row * g.dcn_b + unit * g.dcn_u]);
-#pragma unroll
-    for (int j = 0; j < Kind::SUMS; j++) me.sums[j] = 0;
-#pragma unroll
-    for (int j = 0; j < Kind::KEPT; j++) me.kept[j] = 0;
-    read_kept<T>(me, g, g.steps - 1, unit);
+    int row = p < PAIRS ? rows.row[pair.row] : -1;
+    start(all[i], g, share.head, share.first_unit + pair.unit, row, rows.length[pair.row]);
+    read_step(all[i], g, g.steps - 1, first_of(all[i], p < PAIRS ? p : 0));
   }
+  if (thread < BT)
+    rows.origin[thread] = rows.row[thread] * g.shown_b + time_of(g, rows.length[thread], 0) * g.shown_t;
+  __syncthreads();
 
-  int after = 0;  // sequences that have a step s + 1
+  int after = 0;  // sequences that have a step s + 1, whose numbers lie at `shown` from where those of step 0 do
+  const T* shown = static_cast<const T*>(g.shown) + share.head * g.k - on * g.steps * g.shown_t;
 #pragma unroll 1
-  for (i64 s = g.steps - 1; s >= -1; s--) {
+  for (i64 s = g.steps - 1; s >= -1; s--, shown += on * g.shown_t) {
     const int turn = int((s + 1) % 2);
     while (after < BT && rows.length[after] > s + 1) after++;
-    Back<Kind> step[EACH];
+    float kept[EACH][Kind::KEPT], of_y[EACH];
+    bool fresh[EACH];
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
-      step[i] = all[i];
-      read_kept<T>(all[i], g, s - 1, head_unit + all[i].unit);
+      int p = thread + i * THREADS;
+      fresh[i] = all[i].reset;
+      of_y[i] = all[i].of_y;
+#pragma unroll
+      for (int j = 0; j < Kind::KEPT; j++) kept[i][j] = all[i].kept[j];
+      read_step(all[i], g, s - 1, first_of(all[i], p < PAIRS ? p : 0));
     }
     bool reset = false;
-    if (thread < BT && s >= 0 && s < rows.length[thread])
+    if (g.resets && thread < BT && s >= 0 && s < rows.length[thread])
       reset = reset_at(g, rows.row[thread], time_of(g, rows.length[thread], s));
     float* mine = parts + turn * (WARPS * PAIRS);
     if (after) {
       product.run(mine, after, [&](int i) -> const T* {
-        if (i >= after || rows.skip[turn][i]) return nullptr;
-        return shown + time_of(g, rows.length[i], s + 1) * g.shown_t + rows.row[i] * g.shown_b;
+        return i < after && !(g.resets && rows.skip[turn][i]) ? shown + rows.origin[i] : nullptr;
       });
     }
-    if (thread < BT) rows.skip[turn ^ 1][thread] = reset;
+    if (g.resets && thread < BT) rows.skip[turn ^ 1][thread] = reset;
     __syncthreads();
     float d[EACH][Kind::SUMS];
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
       const int p = thread + i * THREADS;
       if (p >= PAIRS) continue;  // the same for a whole warp
-      Back<Kind>& me = all[i];
-      const bool alive = me.there && s < me.length;
+      Back<T, Kind>& me = all[i];
+      const bool going = s < me.length;
       float dh = me.carried;
-      if (alive && s + 1 < me.length) {
+      if (s + 1 < me.length) {
         float sum[1];
         add_parts<WARPS, PAIRS, 1>(sum, mine, p);
         dh += sum[0];
       }
       if (s < 0) {
-        if (!me.there) continue;  // nothing is shown any more
-        i64 unit = head_unit + me.unit;
-        round_to(static_cast<T*>(g.dh0)[me.row * g.dh0_b + unit * g.dh0_u], dh);
-        if (Kind::CELLS) round_to(static_cast<T*>(g.dc0)[me.row * g.dc0_b + unit * g.dc0_u], me.dc);
+        end(me, g, dh, share.head, rows.row[Pair<NT>(p).row]);
         continue;
       }
 #pragma unroll
       for (int gate = 0; gate < Kind::SUMS; gate++) d[i][gate] = 0;
-      if (alive) {
-        Kind::back(dh + step[i].dy, step[i].kept, me.dc, me.carried, d[i]);
-        if (step[i].reset) me.dc = me.carried = 0;
+      if (going) {
+        Kind::back(dh + of_y[i], kept[i], me.dc, me.carried, d[i]);
+        if (fresh[i]) me.dc = me.carried = 0;
 #pragma unroll
         for (int gate = 0; gate < Kind::SUMS; gate++) me.sums[gate] += d[i][gate];
       }
-      T* to = shown + (alive ? time_of(g, me.length, s) : s) * g.shown_t + me.row * g.shown_b + me.unit;
 #pragma unroll
       for (int gate = 0; gate < GATES; gate++) {
         float seen = d[i][gate == 2 && Kind::SUMS > GATES ? 3 : gate];
-        show_unit<T>(to + gate * g.apart, shown_bits<T>(seen), me.unit, me.there, alive);
+        show_unit<T>(me.shown + gate * g.apart, shown_bits<T>(seen), me.unit, going, going);
       }
+      if (going) me.shown += on * g.shown_t;
     }
-    if (s < 0) break;
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
-      const Back<Kind>& me = all[i];
-      if (!me.there) continue;
-      const i64 time = s < me.length ? time_of(g, me.length, s) : s, unit = head_unit + me.unit;
-      T* dx = static_cast<T*>(g.dx_gates) + time * g.dx_t + me.row * g.dx_b + unit;
-      T* dh = static_cast<T*>(g.dh_gates) + time * g.dh_t + me.row * g.dh_b + share.head * GATES * g.units + me.unit;
+      Back<T, Kind>& me = all[i];
+      if (s < 0 || s >= me.length) continue;
 #pragma unroll
       for (int gate = 0; gate < GATES; gate++) {
-        if (g.dx_gates) round_to(dx[gate * hidden], d[i][gate]);
-        if (g.dh_gates) round_to(dh[gate * g.units], d[i][gate == 2 && Kind::SUMS > GATES ? 3 : gate]);
+        if (g.dx_gates) round_to(me.dx[gate * g.heads * g.units], d[i][gate]);
+        if (g.dh_gates) round_to(me.dh[gate * g.units], d[i][gate == 2 && Kind::SUMS > GATES ? 3 : gate]);
       }
+      me.dx += on * g.dx_t;
+      me.dh += on * g.dh_t;
     }
   }
-  write_bias_sums<Kind, Product, EACH>(g, share, all, parts);
+  write_bias_sums<T, Kind, Product, EACH>(g, share, all, parts);
 }

@@ -20,7 +20,7 @@ from ...cuda.source import Code
 from ...cuda.step import Workspace, element_strides
 from ...op import Attrs, Specs, get_op
 from ...spec import ABSENT, TensorSpec
-from .teams import GATES, THREADS, TYPES, WARPS, Shape, Team
+from .teams import TYPES, Shape, Team
 
 FILES = ("recurrent/cuda/team.cuh",)
 OUTPUTS = {
@@ -31,6 +31,7 @@ OUTPUTS = {
     "gru_grad": ("dx", "dh0", "dw_ih", "dw_hh", "db_ih", "db_hh"),
     "rnn_grad": ("dx", "dh0", "dw_ih", "dw_hh", "db_ih", "db_hh"),
 }
+THREADS = 256
 _BLOCKS_A_MULTIPROCESSOR = 8  # of the elementwise launches: 2048 threads
 
 
@@ -182,7 +183,7 @@ def _steps(
         files=(*FILES, f"recurrent/cuda/{argument.lower()}.cu"),
         call=template,
         argument=argument,
-        threads=32 * WARPS,
+        threads=32 * team.warps,
         shared=team.shared,
         together=True,
     )
@@ -376,4 +377,3 @@ def _states_before(call: Call, states: Workspace) -> Part:
 
 
 MAKERS: Mapping[bool, Callable[[Call, Team], ChainLaunch]] = {False: forward, True: backward}
-__all__ = ["GATES", "MAKERS", "Call"]

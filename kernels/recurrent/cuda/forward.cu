@@ -55,13 +55,75 @@ struct Rnn {
   }
 };
 
-// A unit of a sequence, in the thread that has it.
-template <class Kind>
+// A unit of a sequence, in the thread that has it; where its numbers lie, at the present step (x: at the next one).
+template <class T, class Kind>
 struct State {
-  int unit, row, length;  // unit of the head; the sequence, -1 for none
-  bool there;
-  float h, c, bias[Kind::GATES], x[Kind::GATES];
+  int unit, length;  // unit of the head; how many steps, 0 beyond the units or the batch
+  float h, c, bias[Kind::GATES], of_x[Kind::GATES];
+  const T* x;
+  T *shown, *y, *gates, *cells;
+
+  KW_DEVICE void read_x(const Forward& g, i64 s) {
+#pragma unroll
+    for (int gate = 0; gate < Kind::GATES; gate++) of_x[gate] = s < length ? to_float(x[gate * g.heads * g.units]) : 0.f;
+    x += g.reverse ? -g.x_t : g.x_t;
+  }
 };
+
+template <class T, class Kind, bool TRAIN>
+KW_DEVICE void start(State<T, Kind>& me, const Forward& g, int head, int unit, int row, int length) {
+  const bool there = unit < g.units && row >= 0;
+  const i64 hidden = g.heads * g.units, at = head * g.units + unit;
+  me.unit = unit;
+  me.length = there ? length : 0;
+  me.h = me.c = 0;
+  if (there && g.h0) me.h = to_float(static_cast<const T*>(g.h0)[row * g.h0_b + at * g.h0_u]);
+  if (Kind::CELLS && there && g.c0) me.c = to_float(static_cast<const T*>(g.c0)[row * g.c0_b + at * g.c0_u]);
+#pragma unroll
+  for (int gate = 0; gate < Kind::GATES; gate++)
+    me.bias[gate] = there && g.bias ? to_float(static_cast<const T*>(g.bias)[(gate * hidden + at) * g.bias_step]) : 0.f;
+  const i64 time = time_of(g, length, 0);
+  me.x = static_cast<const T*>(g.x) + time * g.x_t + row * g.x_b + at;
+  me.shown = static_cast<T*>(g.shown) + g.shown_t + row * g.shown_b + head * g.k + unit;
+  me.y = static_cast<T*>(g.y) + time * g.y_t + row * g.y_b + at * g.y_u;
+  if (TRAIN) me.gates = static_cast<T*>(g.gates) + time * g.gates_t + row * g.gates_b + at * g.gates_u;
+  if (TRAIN && Kind::CELLS) me.cells = static_cast<T*>(g.cells) + time * g.cells_t + row * g.cells_b + at * g.cells_u;
+  me.read_x(g, 0);
+}
+
+// y and what the gradient needs of the present step; then on to the next.
+template <bool TRAIN, class T, class Kind>
+KW_DEVICE void write_step(State<T, Kind>& me, const Forward& g, const float (&saved)[Kind::SAVED]) {
+  round_to(*me.y, me.h);
+  me.y += g.reverse ? -g.y_t : g.y_t;
+  if (TRAIN) {
+#pragma unroll
+    for (int gate = 0; gate < Kind::SAVED; gate++) round_to(me.gates[gate * g.heads * g.units * g.gates_u], saved[gate]);
+    me.gates += g.reverse ? -g.gates_t : g.gates_t;
+    if (Kind::CELLS) {
+      round_to(*me.cells, me.c);
+      me.cells += g.reverse ? -g.cells_t : g.cells_t;
+    }
+  }
+}
+
+// The last states, and zeros beyond the length.
+template <bool TRAIN, class T, class Kind>
+KW_DEVICE void end(const State<T, Kind>& me, const Forward& g, int head, int row) {
+  if (me.unit >= g.units || row < 0) return;
+  const i64 at = head * g.units + me.unit;
+  round_to(static_cast<T*>(g.h_n)[row * g.hn_b + at * g.hn_u], me.h);
+  if (Kind::CELLS) round_to(static_cast<T*>(g.c_n)[row * g.cn_b + at * g.cn_u], me.c);
+  for (i64 t = me.length; t < g.steps; t++) {
+    round_to(static_cast<T*>(g.y)[t * g.y_t + row * g.y_b + at * g.y_u], 0.f);
+    if (TRAIN) {
+      for (int gate = 0; gate < Kind::SAVED; gate++)
+        round_to(static_cast<T*>(g.gates)[t * g.gates_t + row * g.gates_b + (gate * g.heads * g.units + at) * g.gates_u],
+                 0.f);
+      if (Kind::CELLS) round_to(static_cast<T*>(g.cells)[t * g.cells_t + row * g.cells_b + at * g.cells_u], 0.f);
+    }
+  }
+}
 
 template <class T, class Kind, class Product, bool TRAIN>
 KW_DEVICE void recurrent_forward(const Forward& g, unsigned char* shared) {
@@ -73,111 +135,73 @@ KW_DEVICE void recurrent_forward(const Forward& g, unsigned char* shared) {
   const Share share = share_of(g, 8 * Product::UG);
   find_rows<BT, THREADS>(rows, g, share.tile);
   const Product product(g, share, rest);
-  const i64 hidden = g.heads * g.units, head_unit = share.head * g.units;
   const int thread = threadIdx.x;
-  const T* x = static_cast<const T*>(g.x);
-  T* shown = static_cast<T*>(g.shown) + share.head * g.k;
-
-  State<Kind> states[EACH];
-  auto read_x = [&](State<Kind>& me, i64 s) {
-#pragma unroll
-    for (int gate = 0; gate < GATES; gate++) {
-      me.x[gate] = 0;
-      if (me.there && s < me.length)
-        me.x[gate] = to_float(x[time_of(g, me.length, s) * g.x_t + me.row * g.x_b + gate * hidden + head_unit + me.unit]);
-    }
-  };
+  State<T, Kind> states[EACH];
 #pragma unroll
   for (int i = 0; i < EACH; i++) {
-    State<Kind>& me = states[i];
     int p = thread + i * THREADS;
     Pair<NT> pair(p < PAIRS ? p : 0);
-    me.unit = share.first_unit + pair.unit;
-    me.row = rows.row[pair.row];
-    me.length = rows.length[pair.row];
-    me.there = p < PAIRS && me.unit < g.units && me.row >= 0;
-    me.h = me.c = 0;
-    i64 unit = head_unit + me.unit;
-    if (me.there && g.h0) me.h = to_float(static_cast<const T*>(g.h0)[me.row * g.h0_b + unit * g.h0_u]);
-    if (Kind::CELLS && me.there && g.c0) me.c = to_float(static_cast<const T*>(g.c0)[me.row * g.c0_b + unit * g.c0_u]);
-#pragma unroll
-    for (int gate = 0; gate < GATES; gate++)
-      me.bias[gate] =
-          me.there && g.bias ? to_float(static_cast<const T*>(g.bias)[(gate * hidden + unit) * g.bias_step]) : 0.f;
-    read_x(me, 0);
+    int row = p < PAIRS ? rows.row[pair.row] : -1;
+    start<T, Kind, TRAIN>(states[i], g, share.head, share.first_unit + pair.unit, row, rows.length[pair.row]);
   }
-  if (thread < BT && rows.length[thread])
-    rows.skip[0][thread] = reset_at(g, rows.row[thread], time_of(g, rows.length[thread], 0));
+  if (thread < BT) {
+    rows.origin[thread] = rows.row[thread] * g.shown_b;
+    if (rows.length[thread])
+      rows.skip[0][thread] = reset_at(g, rows.row[thread], time_of(g, rows.length[thread], 0));
+  }
   __syncthreads();
 
-  int now = BT;
+  int now = BT;  // sequences that are going on
+  const T* shown = static_cast<const T*>(g.shown) + share.head * g.k;
 #pragma unroll 1
-  for (i64 s = 0; s < g.steps; s++) {
+  for (i64 s = 0; s < g.steps; s++, shown += g.shown_t) {
     const int turn = int(s % 2);
     while (now && rows.length[now - 1] <= s) now--;
+    if (!now) break;
     float of_x[EACH][GATES];
     bool fresh[EACH];
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
-#pragma unroll
-      for (int gate = 0; gate < GATES; gate++) of_x[i][gate] = states[i].x[gate];
       int p = thread + i * THREADS;
-      fresh[i] = p < PAIRS && rows.skip[turn][Pair<NT>(p < PAIRS ? p : 0).row];
-      read_x(states[i], s + 1);
+      fresh[i] = g.resets && p < PAIRS && rows.skip[turn][Pair<NT>(p < PAIRS ? p : 0).row];
+#pragma unroll
+      for (int gate = 0; gate < GATES; gate++) of_x[i][gate] = states[i].of_x[gate];
+      states[i].read_x(g, s + 1);
     }
+    bool reset = false;
+    if (g.resets && thread < BT && s + 1 < rows.length[thread])
+      reset = reset_at(g, rows.row[thread], time_of(g, rows.length[thread], s + 1));
     float* mine = parts + turn * (WARPS * PAIRS * GATES);
-    if (now) {
-      bool reset = false;
-      if (thread < BT && s + 1 < rows.length[thread])
-        reset = reset_at(g, rows.row[thread], time_of(g, rows.length[thread], s + 1));
-      product.run(mine, now, [&](int i) -> const T* {
-        return i < now && !rows.skip[turn][i] ? shown + s * g.shown_t + rows.row[i] * g.shown_b : nullptr;
-      });
-      if (thread < BT) rows.skip[turn ^ 1][thread] = reset;
-      __syncthreads();
-    }
+    product.run(mine, now, [&](int i) -> const T* {
+      return i < now && !(g.resets && rows.skip[turn][i]) ? shown + rows.origin[i] : nullptr;
+    });
+    if (g.resets && thread < BT) rows.skip[turn ^ 1][thread] = reset;
+    __syncthreads();
     float saved[EACH][Kind::SAVED];
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
-      State<Kind>& me = states[i];
+      State<T, Kind>& me = states[i];
       int p = thread + i * THREADS;
-      if (p < PAIRS) {  // the same for a whole warp
-        if (me.there && s < me.length) {
-          float of_h[GATES];
-          add_parts<WARPS, PAIRS, GATES>(of_h, mine, p);
+      if (p >= PAIRS) continue;  // the same for a whole warp
+      float of_h[GATES];
+      add_parts<WARPS, PAIRS, GATES>(of_h, mine, p);
 #pragma unroll
-          for (int gate = 0; gate < GATES; gate++) of_h[gate] += me.bias[gate];
-          if (fresh[i]) me.h = me.c = 0;
-          Kind::advance(of_x[i], of_h, me.h, me.c, saved[i]);
-        }
-        T* to = shown + (s + 1) * g.shown_t + me.row * g.shown_b + me.unit;
-        show_unit<T>(to, shown_bits<T>(me.h), me.unit, me.there, s + 1 < me.length);
+      for (int gate = 0; gate < GATES; gate++) of_h[gate] += me.bias[gate];
+      const bool going = s < me.length;
+      if (going) {
+        if (fresh[i]) me.h = me.c = 0;
+        Kind::advance(of_x[i], of_h, me.h, me.c, saved[i]);
       }
+      show_unit<T>(me.shown, shown_bits<T>(me.h), me.unit, going, s + 1 < me.length);
+      me.shown += g.shown_t;
     }
 #pragma unroll
-    for (int i = 0; i < EACH; i++) {
-      const State<Kind>& me = states[i];
-      if (!me.there) continue;
-      const bool alive = s < me.length;
-      const i64 time = alive ? time_of(g, me.length, s) : s, unit = head_unit + me.unit;
-      round_to(static_cast<T*>(g.y)[time * g.y_t + me.row * g.y_b + unit * g.y_u], alive ? me.h : 0.f);
-      if (TRAIN) {
-#pragma unroll
-        for (int gate = 0; gate < Kind::SAVED; gate++)
-          round_to(static_cast<T*>(g.gates)[time * g.gates_t + me.row * g.gates_b + (gate * hidden + unit) * g.gates_u],
-                   alive ? saved[i][gate] : 0.f);
-        if (Kind::CELLS)
-          round_to(static_cast<T*>(g.cells)[time * g.cells_t + me.row * g.cells_b + unit * g.cells_u],
-                   alive ? me.c : 0.f);
-      }
-    }
+    for (int i = 0; i < EACH; i++)
+      if (s < states[i].length) write_step<TRAIN>(states[i], g, saved[i]);
   }
 #pragma unroll
   for (int i = 0; i < EACH; i++) {
-    const State<Kind>& me = states[i];
-    if (!me.there) continue;
-    const i64 unit = head_unit + me.unit;
-    round_to(static_cast<T*>(g.h_n)[me.row * g.hn_b + unit * g.hn_u], me.h);
-    if (Kind::CELLS) round_to(static_cast<T*>(g.c_n)[me.row * g.cn_b + unit * g.cn_u], me.c);
+    int p = thread + i * THREADS;
+    if (p < PAIRS) end<TRAIN>(states[i], g, share.head, rows.row[Pair<NT>(p).row]);
   }
 }

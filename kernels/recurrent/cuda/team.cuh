@@ -95,6 +95,7 @@ struct Rows {
   int row[BT];      // which sequence; -1 beyond the batch
   int length[BT];   // how many steps
   int skip[2][BT];  // by turns: whether the states before the step are zeros
+  i64 origin[BT];   // where its numbers of step 0 would lie among those that are shown, in elements
 };
 
 template <class Call>
@@ -207,6 +208,7 @@ struct TensorProduct {
   static constexpr int GATES = GATES_, UG = UG_, NT = NT_, WARPS = WARPS_, BLOCK = 32;
   static constexpr int HALVES = UG * GATES, TILES = (HALVES + 1) / 2, PAIRS = 64 * UG * NT;
   static constexpr int AT_ONCE = KEPT * NT <= 12 ? KEPT : NT >= 12 ? 1 : 12 / NT;  // blocks that are on their way
+  static constexpr int AGAIN = NT >= 4 ? 1 : 4 / NT;                               // of those whose weights are not kept
   static constexpr int VECTORS = 2 * TILES * 32;                                   // of 16 bytes: weights of a block of k
 
   u32 kept[KEPT][TILES][2][4];
@@ -290,11 +292,17 @@ struct TensorProduct {
       for (int j = 0; j < AT_ONCE; j++)
         if (i + j < KEPT) add(sums, kept[i + j < KEPT ? i + j : 0], b[j]);
     }
-    for (int i = KEPT; i < part.count; i++) {
-      u32 a[TILES][2][4], b[1][NT][4];
-      fetch_again(a, i);
-      collect<T, 1, NT>(b, from, i, part.count, BLOCK);
-      add(sums, a, b[0]);
+#pragma unroll 1
+    for (int i = KEPT; i < part.count; i += AGAIN) {
+      u32 b[AGAIN][NT][4];
+      collect<T, AGAIN, NT>(b, from, i, part.count, BLOCK);
+#pragma unroll
+      for (int j = 0; j < AGAIN; j++) {
+        if (i + j >= part.count) break;  // the same for a whole warp
+        u32 a[TILES][2][4];
+        fetch_again(a, i + j);
+        add(sums, a, b[j]);
+      }
     }
     float* to = parts + i64(threadIdx.x / 32) * PAIRS * GATES;
 #pragma unroll
@@ -310,9 +318,24 @@ struct TensorProduct {
   }
 };
 
+// Adds up what 2 HALF lanes have of as many sums: lane l ends with the whole of sum l, in sums[0]. In each exchange a lane
+// gives away half of what it has.
+template <int HALF, int COUNT, int GATES>
+KW_DEVICE void add_across(float (&sums)[COUNT][GATES]) {
+  const bool upper = threadIdx.x & HALF;
+#pragma unroll
+  for (int i = 0; i < HALF; i++)
+#pragma unroll
+    for (int gate = 0; gate < GATES; gate++) {
+      float mine = upper ? sums[i + HALF][gate] : sums[i][gate], other = upper ? sums[i][gate] : sums[i + HALF][gate];
+      sums[i][gate] = mine + across(other, HALF);
+    }
+  if constexpr (HALF > 1) add_across<HALF / 2>(sums);
+}
+
 // float32 by multiply-adds. KG lanes split a block of k, four numbers each; 32 / KG groups of lanes have LANE_UNITS units
-// each. A few sequences at a time, so that LANE_UNITS x AT_A_TIME = KG: the sums of these lanes are then added up in
-// log2(KG) exchanges, in each of which a lane gives away half of what it has, and each lane ends with one pair.
+// each. A few sequences at a time, so that LANE_UNITS x AT_A_TIME = KG: when the sums of these lanes are added up, each lane
+// ends with one pair.
 template <int GATES_, int UG_, int NT_, int KG, int KEPT, int WARPS_>
 struct PlainProduct {
   typedef float T;
@@ -402,17 +425,7 @@ struct PlainProduct {
             add(sums, unit, gate, four.e, b[0]);
           }
       }
-#pragma unroll
-      for (int half = KG / 2; half; half /= 2)
-#pragma unroll
-        for (int i = 0; i < half; i++)
-#pragma unroll
-          for (int gate = 0; gate < GATES; gate++) {
-            bool upper = lane & half;
-            float mine = upper ? sums[i + half][gate] : sums[i][gate];
-            mine += across(upper ? sums[i][gate] : sums[i + half][gate], half);
-            sums[i][gate] = mine;
-          }
+      add_across<KG / 2>(sums);
       int q = lane % KG, unit = lane / KG * LANE_UNITS + q / AT_A_TIME;
       int p = pair_of<NT>(unit, first + q % AT_A_TIME);
       keep_part<GATES>(parts + (i64(threadIdx.x / 32) * PAIRS + p) * GATES, sums[0]);

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from ...cpu.cycles import ceil_div
 from ...cuda.device import Device
 
-WARPS = 8
-THREADS = 32 * WARPS
+WARPS = (8, 4)  # of a block
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 TYPES = {"float32": "float", "bfloat16": "bf16", "float16": "f16"}
 UNIT_GROUPS, TILES_OF_ROWS = (1, 2, 3, 4), (1, 2, 4)
 # Registers of a thread beside weights, sums and numbers on their way: seen in NVRTC's reports for the kernels
 # with gradients, which need most.
-_OTHER_REGISTERS = 72
+_OTHER_REGISTERS = {2: 72, 4: 64}  # by the bytes of a number
 _ON_THE_WAY = 48
 # Seconds. From the store of one block to the registers of another and through activations, by the L2 latencies
 # of about 270 cycles that Luo and others measured on an H100 ("Benchmarking and Dissecting the Nvidia Hopper GPU
@@ -101,6 +100,7 @@ class Team:
         shape: what is divided.
         ug: groups of 8 units that a block has.
         nt: groups of 8 sequences.
+        warps: of a block.
         kept: blocks of k whose weights a warp keeps in registers.
         shared_blocks: blocks of k whose weights it keeps in shared memory.
     """
@@ -108,17 +108,18 @@ class Team:
     shape: Shape
     ug: int
     nt: int
+    warps: int
     kept: int
     shared_blocks: int
 
     @classmethod
-    def of(cls, shape: Shape, ug: int, nt: int, chip: Device) -> Team | None:
+    def of(cls, shape: Shape, ug: int, nt: int, warps: int, chip: Device) -> Team | None:
         """The team with blocks of that size; None when a block does not fit the chip."""
         if shape.size == 4 and ug not in (1, 2, 4):
             return None
-        blocks = ceil_div(shape.k // shape.block, WARPS)
-        draft = cls(shape, ug, nt, 1, 0)
-        room = chip.register_limit - _OTHER_REGISTERS - draft._sum_registers - _ON_THE_WAY
+        blocks = ceil_div(shape.k // shape.block, warps)
+        draft = cls(shape, ug, nt, warps, 1, 0)
+        room = chip.register_limit - _OTHER_REGISTERS[shape.size] - draft._sum_registers - _ON_THE_WAY
         kept = min(blocks, room // draft._block_registers)
         if kept < 1:
             return None
@@ -126,17 +127,19 @@ class Team:
         if left < 0:
             return None
         shared = min(blocks - kept, left // draft._shared_block)
-        team = cls(shape, ug, nt, kept, shared)
+        team = cls(shape, ug, nt, warps, kept, shared)
         return team if team.unit_blocks <= chip.multiprocessors else None
 
     @property
     def _sum_registers(self) -> int:
         """And the states of the units that a thread has."""
-        each = ceil_div(self.pairs, THREADS)
-        mine = each * (24 if self.shape.backward else 8 + 3 * self.shape.gates) - 20
+        each = ceil_div(self.pairs, 32 * self.warps)
+        mine = each * (34 if self.shape.backward else 12 + 4 * self.shape.gates) - 24
         if self.shape.size == 4:
-            return self.shape.lanes * self.shape.sums + max(mine, 0)
-        return 4 * self._tiles * self.nt + max(mine, 0)
+            return self.shape.lanes * self.shape.sums + max(mine, 12 * (self.ug - 2))
+        # Half a tile of zeros is kept too, and the compiler makes less of the rest.
+        odd = 40 + 2 * self.nt if self.ug == 1 and self.shape.sums % 2 else 0
+        return 4 * self._tiles * self.nt + max(mine, 0) + odd
 
     @property
     def _tiles(self) -> int:
@@ -153,7 +156,7 @@ class Team:
     @property
     def _shared_block(self) -> int:
         """Bytes of all warps, for a block of k of each."""
-        return self._block_registers * 4 * THREADS
+        return self._block_registers * 4 * 32 * self.warps
 
     @property
     def pairs(self) -> int:
@@ -163,12 +166,12 @@ class Team:
     @property
     def parts_bytes(self) -> int:
         """Of one set of parts of sums."""
-        return 4 * WARPS * self.pairs * self.shape.sums
+        return 4 * self.warps * self.pairs * self.shape.sums
 
     @property
     def fixed_shared(self) -> int:
         """Bytes of shared memory beside weights: `Rows`, and two sets of parts of sums."""
-        return 16 * 8 * self.nt + 2 * self.parts_bytes
+        return 24 * 8 * self.nt + 2 * self.parts_bytes
 
     @property
     def shared(self) -> int:
@@ -195,18 +198,18 @@ class Team:
         s = self.shape
         sizes = f"{s.sums}, {self.ug}, {self.nt}"
         if s.size == 4:
-            return f"PlainProduct<{sizes}, {s.lanes}, {self.kept}, {WARPS}>"
-        return f"TensorProduct<{TYPES[s.dtype]}, {sizes}, {self.kept}, {WARPS}>"
+            return f"PlainProduct<{sizes}, {s.lanes}, {self.kept}, {self.warps}>"
+        return f"TensorProduct<{TYPES[s.dtype]}, {sizes}, {self.kept}, {self.warps}>"
 
     def step_seconds(self, chip: Device) -> float:
         """Predicted seconds of a step of one round."""
         s = self.shape
         rows = min(8 * self.nt, s.batch)
-        blocks = ceil_div(s.k // s.block, WARPS)
+        blocks = ceil_div(s.k // s.block, self.warps)
         streamed = blocks - self.kept - self.shared_blocks
         cycles = rows * s.k * s.size / _L2_BYTES
         if s.size == 2:
-            mma = 2 * blocks * self._tiles * self.nt * WARPS / 4
+            mma = 2 * blocks * self._tiles * self.nt * self.warps / 4
             cycles += mma * _MMA_CYCLES[chip.capability // 10 * 10 if chip.capability >= 80 else 80]
         else:
             cycles = max(cycles, 8 * self.ug * s.sums * s.k * rows / _LANES)
@@ -229,7 +232,8 @@ def teams(shape: Shape, chip: Device) -> list[Team]:
         team
         for ug in UNIT_GROUPS
         for nt in TILES_OF_ROWS
+        for warps in WARPS
         if nt == 1 or 4 * nt < shape.batch  # no tile of sequences that is half empty
-        if (team := Team.of(shape, ug, nt, chip)) is not None
+        if (team := Team.of(shape, ug, nt, warps, chip)) is not None
     ]
     return sorted(found, key=lambda team: team.seconds(chip))
