@@ -10,7 +10,7 @@ from ...problems.problem import Problem
 
 def _transpose(problem: Problem, tensors: Sequence[Any]) -> Callable[[], Any]:
     view = tensors[0].permute(problem.complete["axes"])
-    return view.contiguous
+    return lambda: view.contiguous()
 
 
 NAMES = {"transpose": "Tensor.contiguous"}
