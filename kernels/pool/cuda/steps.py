@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from math import gcd, prod
 from typing import Any
 
-from ...conv.cuda.problem import MOST_ROWS, by_axis, magic, step_of
+from ...conv.cuda.problem import MOST_ROWS, by_axis, step_of
 from ...cpu.cycles import ceil_div
+from ...cuda.division import magic
 from ...cuda.step import Arg, Step
 from ...index.cuda.walk import column_block, power
 from ...op import Attrs, Specs
