@@ -156,7 +156,9 @@ def width_problem(p: Problem, grad: bool, unit: str) -> str | None:
     known = (UNALIGNED_GRAD if grad else UNALIGNED)[_class(unit)]
     if _width(p) in known:
         return None
-    return f"keeps both parts of each number in registers, for up to {max(known)} features, not {max(p.e, p.ev)}"
+    return (
+        f"keeps both parts of each number in registers, for up to {max(known)} features, not {max(p.e, p.ev)}"
+    )
 
 
 def _width(p: Problem) -> int:
