@@ -22,6 +22,7 @@ from kernelwright.kernels import accuracy, registry, settings
 from kernelwright.kernels.cuda import launch as cuda_launch
 from kernelwright.kernels.kernel import Kernel, make_kernel
 from kernelwright.kernels.op import get_op
+from kernelwright.kernels.pointwise.op import fused_op
 from kernelwright.kernels.spec import np_dtype
 
 
@@ -44,6 +45,30 @@ class NumpyLaunch:
             results = self.op.reference(*wide, **self.attrs)
         for out, result in zip(tensors[count:], results, strict=True):
             store(out, result)
+
+
+class NumpyMany:
+    """The launch of several calls of one program, one after the other, over tensors in the order of
+    `kernels.pointwise.cuda.many`."""
+
+    def __init__(self, program: Any, groups: Sequence[Any], shared: Sequence[int]) -> None:
+        self.op, self.shared = fused_op(program), tuple(shared)
+        self.counts = [len(specs) for specs in groups]
+        self.program = program
+        self.steps = ("many",)
+
+    def __call__(self, *tensors: Any) -> None:
+        cuda_launch.runtime().do("many", lambda: self.compute(tensors))
+
+    def compute(self, tensors: Sequence[Any]) -> None:
+        at = len(self.shared)
+        attrs = self.op.complete({"program": self.program})
+        for count in self.counts:
+            own = count - len(self.shared)
+            left = iter(tensors[at : at + own])
+            given = [tensors[self.shared.index(k)] if k in self.shared else next(left) for k in range(count)]
+            NumpyLaunch(self.op, attrs, ()).compute(given)
+            at += own
 
 
 def store(out: Any, result: Any) -> None:
