@@ -13,8 +13,20 @@ from ...whole.networks.network import GPU_NAMES
 from .job import Job, Race
 
 FAMILIES = (
-    *("matmul", "conv", "attention", "loss", "random", "index", "pool", "resize"),
-    *("pointwise", "shape", "optimizer"),
+    "matmul",
+    "conv",
+    "attention",
+    "softmax",
+    "normalize",
+    "loss",
+    "reduce",
+    "random",
+    "index",
+    "pool",
+    "resize",
+    "pointwise",
+    "shape",
+    "optimizer",
 )
 """The files beside this one, in the order in which their races take turns."""
 NOT_RACED: frozenset[str] = frozenset()

@@ -273,8 +273,12 @@ class Sweep:
 
     @property
     def shared(self) -> int:
-        """Bytes of shared memory, and some to spare for barriers and what the ends of rows are kept in."""
-        return self.held + self.stages * self.moved + 2048
+        """Bytes of shared memory, and some to spare for barriers and what the ends of rows are kept in.
+
+        Below 64 rows operands go on to registers (mma.sync), which frees the stage that is computed.
+        """
+        low = self.rows < 64
+        return self.held + (self.stages - low) * self.moved + (4096 if low else 2048)
 
     @property
     def registers(self) -> int:
@@ -354,7 +358,7 @@ def predicted(
 def _busy(x: Sweep, unit: str, boxes: bool, aligned: bool, device: Device) -> float:
     """Seconds of the busiest multiprocessor."""
     hertz = ranking.clock(device)
-    beside = min(_resident(x, device), max(1, x.items // device.multiprocessors))
+    beside = min(_resident(x, device), ceil_div(x.items, device.multiprocessors))
     products = 2 * x.rows * x.step * _depth(x, device) * PASSES.get(unit, 1) / _rate(x, unit, boxes, device)
     pairs = x.rows * x.step / hertz
     # Beside what each pair takes, sums are multiplied by what the largest score has become.
