@@ -365,8 +365,8 @@ def _busy(x: Sweep, unit: str, boxes: bool, aligned: bool, device: Device) -> fl
     others = max(pairs / EXPONENTIALS_A_CLOCK, (pairs * x.pairs_cost + x.rows * x.kept / hertz) / 128)
     # One block's warps wait for each other at each step: only another block computes meanwhile.
     block = together(products, others) if beside > 1 and unit != "float32" else products + others
-    port = ranking._PORT_BYTES_A_CLOCK
-    port = min(port, ranking._L2_BYTES_A_CLOCK / min(x.items, device.multiprocessors)) * hertz
+    shared = ranking._L2_BYTES_A_CLOCK / min(x.items, device.multiprocessors)
+    port = min(ranking._PORT_BYTES_A_CLOCK, shared) * hertz
     block = together(block, x.moved / port, CHAIN / beside)
     if x.stages < 3 or not aligned:
         block += LATENCY / beside * (1 if aligned else 4)
