@@ -49,8 +49,7 @@ def ordered(graph: Graph, donated: Collection[int]) -> tuple[list[Node], dict[No
         _emit(node, group_of, order)
     numbers: dict[Node, int] = {}
     for place, node in enumerate(order):
-        group = group_of.get(node, (node,))
-        numbers[node] = numbers.get(group[0], place)
+        numbers[node] = numbers.get(group_of.get(node, [node])[0], place)
     return list(order), numbers
 
 

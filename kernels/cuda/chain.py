@@ -3,9 +3,9 @@
     parts = [Part(CodeLaunch(...), (0, scratch)), product("linear", specs, {}, (0, 3, 5, None, sums)), ...]
     return ChainLaunch(specs, lambda aligned: parts)
 
-A part is a launch for specs of its own, and says which memory each of its tensors is: one of the call's tensors
-or a `Workspace`. Only addresses pass from one to the other, so that a spec may describe a tensor's memory in
-another shape. Everything runs in order on torch's current stream.
+A part is a launch for specs of its own, and says which memory each of its tensors is: one of the call's
+tensors or a `Workspace`. Only addresses pass from one to the other, so that a spec may describe a tensor's
+memory in another shape. Everything runs in order on torch's current stream.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ def files_of(path: Path) -> tuple[Path, ...]:
         found[file] = None
         left += [other for other in _imported(file) if _counts(other)]
         if _SHARED / "code_launch.py" in _imported(file):  # CUDA C++, which is read and not imported
-            left += [*sorted(_SHARED.glob("*.cuh")), *sorted((file.parent / "cuda").glob("*.cu*"))]
+            room = file.parent if file.parent.name == "cuda" else file.parent / "cuda"
+            left += [*sorted(_SHARED.glob("*.cuh")), *sorted(room.glob("*.cu*"))]
     return tuple(found)
 
 

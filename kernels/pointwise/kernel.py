@@ -72,7 +72,9 @@ def _bound(
     found = resolved(op_name, program_of, specs, attrs)
     if isinstance(found, str):
         return found
-    program, shape, axes, strides, arrays = found
+    program, shape, axes, strides, arrays, starts = found
+    if any(starts):
+        return "its operands start inside of their arrays"
     if "float16" in program.dtypes:
         problem = widening_problem(machine(), "float16")
         if problem is not None:

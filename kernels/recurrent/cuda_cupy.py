@@ -1,18 +1,19 @@
 """LSTM, GRU and RNN over whole sequences on NVIDIA GPUs in CUDA C++, and their gradients. Compiled by NVRTC.
 
-    team   all steps in one cooperative launch; recurrent weights in registers, the rest of them in shared memory, what is
-           left from the L2; bfloat16 and float16 by mma.sync, float32 by multiply-adds
+    team   all steps in one cooperative launch; recurrent weights in registers, the rest of them in shared
+           memory, what is left from the L2; bfloat16, float16 by mma.sync, float32 by multiply-adds
 
     blocks   8 to 32 units with all their gates x 8 to 32 sequences; those of one head and tile work together
     step     look for the states (gradients of gates) of the step before, in the L2
-             product, k split among 8 warps | parts added up, activations | show the own numbers
+             product, k split among the warps | parts added up, activations | show the own numbers
 
-The product of the input for all steps comes before, those for the gradients of x and of the weights after, by our
-matmul (`cuda/calls.py`). What bounds a step is the way of a number from block to block, store to load through the L2,
-then the bytes that a block takes in (8 NT x k numbers at 64 bytes a cycle), then the product; `cuda/teams.py` adds
-that up and chooses the division. LSTM of 768 units, 16 sequences, bfloat16: 96 blocks of 16 units and 8 sequences, each
-with 98 KB of weights in registers, 12 KB taken in a step, 1.2 us by that sum; float32, whose products alone are
-1.1 us at the rate of the ordinary cores, 2.7 us. No record has measured either yet.
+The product of the input for all steps comes before, those for the gradients of x and of the weights after, by
+our matmul (`cuda/calls.py`). What bounds a step is the way of a number from block to block, store to load
+through the L2, then the bytes that a block takes in (8 NT x k numbers at 64 bytes a cycle), then the product;
+`cuda/teams.py` adds that up and chooses the division. LSTM of 768 units, 16 sequences, bfloat16: 96 blocks of
+16 units and 8 sequences, each with 98 KB of weights in registers, 12 KB taken in a step, 1.2 us by that sum;
+float32, whose products alone are 1.1 us at the rate of the ordinary cores, 2.7 us. No record has measured
+either yet.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Chains of launches (`kernels/cuda/chain.py`) on the CPU: CUDA C++ as in `cuda_cpu.py`, products by their definition.
+"""Chains of launches (`kernels/cuda/chain.py`) on the CPU: CUDA C++ as in `cuda_cpu.py`, products by NumPy.
 
     cases = [Chain.of("lstm/cuda_cupy/team", sample, config), ...]
     for case, verdict in zip(cases, judged(cases)):
         assert verdict.ok, f"{case}: {verdict.text}"
 
-Each launch of CUDA C++ runs under every schedule, which must all leave the same bits; what the first one left goes
-on to the next launch. A product, which has proofs of its own, is computed in float64 and rounded once. Tensors lie in memory
-of exactly their extent; workspaces are NaN before the first launch.
+Each launch of CUDA C++ runs under every schedule, which must all leave the same bits; what the first one left
+goes on to the next launch. A product, which has proofs of its own, is computed in float64 and rounded once.
+Tensors lie in memory of exactly their extent; workspaces are NaN before the first launch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from kernelwright.kernels.spec import TensorSpec, np_dtype
 
 @dataclass
 class Chain:
-    """One call of a kernel that is a chain, with memory for its tensors: of each tensor of the call, or None."""
+    """One call of a kernel that is a chain, with memory for its tensors: None for those left out."""
 
     kernel: Kernel
     sample: Sample

@@ -22,6 +22,7 @@ from kernelwright.kernels import accuracy, registry, settings
 from kernelwright.kernels.cuda import launch as cuda_launch
 from kernelwright.kernels.kernel import Kernel, make_kernel
 from kernelwright.kernels.op import get_op
+from kernelwright.kernels.pointwise.op import fused_op
 from kernelwright.kernels.spec import np_dtype
 
 
@@ -46,6 +47,30 @@ class NumpyLaunch:
             store(out, result)
 
 
+class NumpyMany:
+    """The launch of several calls of one program, one after the other, over tensors in the order of
+    `kernels.pointwise.cuda.many`."""
+
+    def __init__(self, program: Any, groups: Sequence[Any], shared: Sequence[int]) -> None:
+        self.op, self.shared = fused_op(program), tuple(shared)
+        self.counts = [len(specs) for specs in groups]
+        self.program = program
+        self.steps = ("many",)
+
+    def __call__(self, *tensors: Any) -> None:
+        cuda_launch.runtime().do("many", lambda: self.compute(tensors))
+
+    def compute(self, tensors: Sequence[Any]) -> None:
+        at = len(self.shared)
+        attrs = self.op.complete({"program": self.program})
+        for count in self.counts:
+            own = count - len(self.shared)
+            left = iter(tensors[at : at + own])
+            given = [tensors[self.shared.index(k)] if k in self.shared else next(left) for k in range(count)]
+            NumpyLaunch(self.op, attrs, ()).compute(given)
+            at += own
+
+
 def store(out: Any, result: Any) -> None:
     """Round a NumPy array into a tensor, whatever its strides."""
     import torch
@@ -64,9 +89,12 @@ _REAL = registry.kernels_for
 
 
 @cache
-def numpy_kernel(name: str) -> Kernel:
-    """The kernel of an op."""
+def numpy_kernel(name: str, row_major: bool = False) -> Kernel:
+    """The kernel of an op; perhaps one that takes row-major operands alone."""
     op = get_op(name)
+
+    def supports(specs: Any, attrs: Any) -> str | None:
+        return "an operand is strided" if any(spec.present and spec.layout for spec in specs) else None
 
     def numpy(specs: Any, attrs: Any, config: Any, threads: int) -> NumpyLaunch:
         return NumpyLaunch(op, attrs, specs)
@@ -78,7 +106,7 @@ def numpy_kernel(name: str) -> Kernel:
         dtypes=op.dtypes,
         name="numpy",
         language="numpy",
-        supports=None,
+        supports=supports if row_major else None,
         configs=None,
         rank=-1000,
         model=None,
@@ -87,19 +115,23 @@ def numpy_kernel(name: str) -> Kernel:
 
 
 @contextmanager
-def numpy_kernels(over_real: bool = False, without: Sequence[str] = ()) -> Iterator[None]:
+def numpy_kernels(
+    over_real: bool = False, without: Sequence[str] = (), row_major: Sequence[str] = ()
+) -> Iterator[None]:
     """Inside the block every op has a CUDA kernel.
 
     Args:
         over_real: hide the real kernels.
         without: ops that get none of these.
+        row_major: ops whose kernels take no strided operands.
     """
 
     def kernels_for(name: str, device: str | None = None) -> Any:
         found = list(_REAL(name) if device is None else _REAL(name, device))
-        if device is None or device.partition(":")[0] != "cuda" or name in without:
+        if device is None or device.partition(":")[0] != "cuda":
             return found
-        return [*([] if over_real else found), numpy_kernel(name)]
+        real = [] if over_real else found
+        return real if name in without else [*real, numpy_kernel(name, name in row_major)]
 
     with mock.patch.object(registry, "kernels_for", kernels_for):
         settings.clear_memos()

@@ -4,6 +4,8 @@ A test file whose tests are marked with `interpreted` runs in a child process wi
 has to stand before a kernel's file is imported (conftest.py does that; each test reports what it did there).
 Such a test calls `check(kernel, sample, ...)`.
 
+Programs of a cooperative launch run side by side (`triton_together.py`), in the order asked for.
+
 What the interpreter gets wrong by itself is mended or refused here: memory accesses outside the call's
 tensors raise, bfloat16 operands of `tl.dot` are widened, and other arithmetic in bfloat16 raises; `tl.fma`
 rounds once, and float32 is rounded to the nearest bfloat16, not cut off.
@@ -17,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from triton_together import together
 
 from kernelwright.kernels.accuracy import Verdict
 from kernelwright.kernels.cuda import check as cuda_check
@@ -67,6 +70,7 @@ class Guard:
         first = len(tensors) - outputs
         self.regions = [_Region(t, i >= first) for i, t in enumerate(tensors) if t is not None]
         self.ordered = ordered
+        self.side: Any = None  # of a cooperative launch: who may read what others have written
         self.accesses = 0
 
     def add(self, tensor: Any) -> None:
@@ -108,6 +112,11 @@ class Guard:
         owners = region.owners[offsets]
         if what == "atomic":
             region.owners[offsets] = _ATOMIC
+            return
+        if self.side is not None and what == "load":
+            foreign = (owners != _NOBODY) & (owners != me)
+            if foreign.any() and not self.side.may_read():
+                raise RaceError(f"load: {int(foreign.sum())} elements that another program may still write")
             return
         others = (owners != _NOBODY) & (owners != me) & (owners != _ATOMIC)
         if others.any() and not self.ordered:
@@ -156,8 +165,8 @@ class _GuardedMemory:
 class InterpreterRuntime:
     """The launch path's runtime (see `cuda.launch.TorchRuntime`) while the interpreter runs kernels."""
 
-    def __init__(self, guard: Guard, backwards: bool) -> None:
-        self.guard, self.backwards = guard, backwards
+    def __init__(self, guard: Guard, backwards: bool, order: str = "forwards") -> None:
+        self.guard, self.backwards, self.order = guard, backwards, order
         self.steps: list[Step] = []
         self.zeros: list[Any] = []
         self.kept: list[Any] = []
@@ -185,8 +194,11 @@ class InterpreterRuntime:
     def interpret(self, step: Step, values: Mapping[str, Any]) -> None:
         self.steps.append(step)
         self.guard.begin()
-        with _patched(self.guard, step.grid if self.backwards else None):
+        turned = step.grid if self.backwards and not step.together else None
+        side_by_side = together(self.order) if step.together else contextlib.nullcontext()
+        with _patched(self.guard, turned), side_by_side as self.guard.side:
             step.fn[step.grid](**values)
+        self.guard.side = None
 
 
 class Tape:
@@ -310,7 +322,8 @@ class StandIn:
 
     def interpret(self, step: Step, values: Mapping[str, Any]) -> None:
         def launch() -> None:
-            with _patched(None, None):
+            side_by_side = together("forwards") if step.together else contextlib.nullcontext()
+            with _patched(None, None), side_by_side:
                 step.fn[step.grid](**values)
 
         self.do(step.name, launch)
@@ -412,6 +425,7 @@ def check(
     capability: int = 90,
     ordered: bool = False,
     backwards: bool = False,
+    order: str = "forwards",
 ) -> Verdict:
     """Run a CUDA kernel in the interpreter on one sample, and judge it; see `cuda.check.check`.
 
@@ -424,6 +438,7 @@ def check(
         ordered: whether its programs order themselves; else one that reads or writes what another has written
             raises RaceError.
         backwards: run the programs in the opposite order.
+        order: in which programs of a cooperative launch take turns, one of `triton_together.ORDERS`.
 
     Raises:
         NoKernelError: when the kernel does not support the call.
@@ -434,7 +449,7 @@ def check(
     @contextlib.contextmanager
     def prepared(tensors: Sequence[Any], count: int) -> Iterator[None]:
         guard = Guard(tensors, count, ordered)
-        runtime = InterpreterRuntime(guard, backwards)
+        runtime = InterpreterRuntime(guard, backwards, order)
         before = cuda_launch.set_runtime(runtime)
         try:
             yield

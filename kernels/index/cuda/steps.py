@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import gcd
+from math import gcd, prod
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from ...cpu.cycles import ceil_div
 from ...cuda.step import Arg, Step
 from ...op import Attrs, Specs
 from ...spec import TensorSpec, np_dtype
+from ..joins import MOST_JOINED
 from .move_kernels import hot, mapped, taken
 from .move_kernels import joined as joined_parts
 from .walk import TILE_BYTES, WARPS, Axis, Walk, column_block, joined, power, steps_of, walk
@@ -174,40 +175,40 @@ def concat_parts(specs: Specs, axis: int) -> list[tuple[int, Walk, int]]:
 def concat_steps(specs: Specs, axis: int) -> list[Step]:
     """One launch where all parts are rows of elements side by side, else one for each."""
     found = concat_parts(specs, axis)
-    return _joined_step(specs, found, axis) or [
+    return _joined_step(specs, [place for place, _, _ in found], axis) or [
         mapped_step(one, {"x": Arg(place), "out": Arg(len(specs) - 1), "out_start": begin // one.unit})
         for place, one, begin in found
     ]
 
 
-def _joined_step(specs: Specs, found: list[tuple[int, Walk, int]], axis: int) -> list[Step]:
+def _row(x: TensorSpec, out: TensorSpec, axis: int) -> tuple[int, int] | None:
+    """(elements of a row of a part, its step from row to row) where rows are in one line on both sides."""
+    axes = [Axis(n, o, s) for n, o, s in zip(x.shape, steps_of(out), steps_of(x), strict=True)]
+    rows, row = joined(axes[:axis]), joined(axes[axis:])
+    if len(rows) > 1 or len(row) > 1 or any(a.x != 1 or a.out != 1 for a in row):
+        return None
+    return prod(x.shape[axis:]), rows[0].x if rows else 0
+
+
+def _joined_step(specs: Specs, places: list[int], axis: int) -> list[Step]:
     out = specs[-1]
-    rows = 1
-    for n in out.shape[:axis]:
-        rows *= n
-    total = out.size // rows
-    if out.layout is not None:
+    lines = [_row(specs[place], out, axis) for place in places]
+    if out.layout is not None or None in lines:
         return []
-    widths, steps = [], []
-    for _, one, _ in found:
-        width = one.column.length if one.column.x == one.column.out == 1 else 0
-        # All of one line is one row of the result, whatever its axes are.
-        lines = one.rows
-        if lines != rows or (len(one.outer) > 1) or not width:
-            return []
-        widths.append(width)
-        steps.append(one.outer[0].x if one.outer else 0)
-    unit = gcd(16 // out.itemsize, total, *widths, *steps)
-    many = 16
+    found = [line for line in lines if line is not None]
+    rows = prod(out.shape[:axis])
+    total = out.size // rows
+    unit = gcd(16 // out.itemsize, total, *(n for line in found for n in line))
     values: dict[str, Any] = {"out": Arg(len(specs) - 1), "rows": rows, "out_step": total // unit}
     values |= {"PARTS": len(found), "BYTES": out.itemsize, "VEC": unit}
-    for place in range(many):
-        inside = place < len(found)
-        values[f"x{place}"] = Arg(found[place][0]) if inside else None
-        values[f"width{place}"] = widths[place] // unit if inside else None
-        values[f"step{place}"] = steps[place] // unit if inside else None
+    for number in range(MOST_JOINED):
+        inside = number < len(found)
+        width, step = found[number] if inside else (0, 0)
+        values[f"x{number}"] = Arg(places[number]) if inside else None
+        values[f"width{number}"] = width // unit if inside else None
+        values[f"step{number}"] = step // unit if inside else None
     elements = TILE_BYTES // out.itemsize
-    bc = column_block(max(widths), elements, max(32, 128 // out.itemsize))
+    bc = column_block(max(width for width, _ in found), elements, max(32, 128 // out.itemsize))
     br = min(power(rows), max(elements // bc, 1))
-    grid = sum(ceil_div(width, bc) for width in widths) * ceil_div(rows, br)
+    grid = sum(ceil_div(width, bc) for width, _ in found) * ceil_div(rows, br)
     return [step_of(joined_parts, (grid,), {**values, "BR": br, "BC": bc}, WARPS, 1)]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from math import gcd, prod
 from typing import Any
 
-from ...conv.cuda.problem import MOST_ROWS, magic
+from ...conv.cuda.problem import MOST_ROWS
 from ...cpu.cycles import ceil_div
+from ...cuda.division import magic
 from ...cuda.step import element_strides
 from ...op import Specs
 from ...spec import TensorSpec
@@ -176,8 +177,13 @@ def power(n: int) -> int:
 
 
 def column_block(cols: int, most: int, least: int) -> int:
-    """A power of two of columns for a tile, `least` to `most`, that reaches least beyond the last column."""
+    """A power of two of columns for a tile, `least` to `most`.
+
+    The largest that reaches at most a sixteenth beyond the last column: long rows are read as they lie, and
+    few threads are idle. Where none does, the one that reaches least.
+    """
     if cols <= least:
         return power(cols)
-    widths = [w for w in (1 << i for i in range(31)) if least <= w <= most]
-    return min(widths, key=lambda width: (ceil_div(cols, width) * width, -width))
+    beyond = {w: ceil_div(cols, w) * w - cols for w in (1 << i for i in range(31)) if least <= w <= most}
+    narrow = [width for width, over in beyond.items() if 16 * over <= cols]
+    return max(narrow) if narrow else min(beyond, key=lambda width: (beyond[width], -width))

@@ -24,7 +24,7 @@ def steps_of(found: Resolved, specs: Specs) -> list[Step]:
     wide = is_wide(*specs) or prod(found.shape) + 2**20 >= 2**31
     if found.program.by_rows:
         plan = rows.row_plan(found.program, found.shape, found.axes, found.strides, device.multiprocessors)
-        return [rows.step_of(plan, found.arrays, wide)]
+        return rows.steps_of(plan, found.arrays, wide)
     return [_pointwise(found, wide, device.multiprocessors)]
 
 

@@ -187,7 +187,7 @@ def body(form: Flat, pointers: Sequence[str]) -> list[str]:
         if mode == DENSE:
             return f"{name} + at"
         steps = [f"p{i} * {name}_step{i}" for i in range(form.depth)]
-        return f"{name} + ({' + '.join(steps + ([f'{name}_start'] if form.starts else []))})"
+        return f"{name} + ({' + '.join(steps + ([f'{name}_start.to(tl.int64)'] if form.starts else []))})"
 
     names: dict[int, str] = {}
     for k, dtype in enumerate(program.inputs):

@@ -3,13 +3,17 @@
     rows       an axis that is not reduced: R of them at a time; other such axes by the program's number
     elements   along the reduced axes: C of the innermost one at a time
 
-Two forms, whose text is made by `row_text.py`:
+Three forms, whose text is made by `row_text.py`:
 
     in registers   C is the whole row, padded to a power of two: every input is read once, every output
                    written once, and whatever the program reduces lies in registers meanwhile
     by loops       rows that are too long for that: a loop over the row for each stage of the program
                    (`stages.py`), with a total for each element of the tile, added up in a fixed order at the
                    end. Inputs are read once for each stage; rows up to some 100 KB come from L2 again
+
+    in parts       rows that are long and too few to keep all multiprocessors busy: a launch for each stage,
+                   in which several programs share a row and leave their totals in a workspace; the next
+                   launch adds them up in their order, each program for itself
 
 Whichever of the two axes the arrays lie side by side along is the one by whose elements neighbouring threads
 go: rows one after the other (R is small), or columns (R is 32 to 128, C what is left).
@@ -22,15 +26,17 @@ threads than that takes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import gcd, prod
 from typing import Any, NamedTuple
 
 from ...cuda.division import magic
-from ...cuda.step import Arg, Step
+from ...cuda.step import Arg, Step, Workspace
 from ..nest import Axis, nest
 from ..program import Program, operands_of
+from ..stages import staged
+from .emitters import registers
 from .operands import WARP, item_bytes, operand_dtypes, operand_names, power_from
 from .row_text import STEP, UNIT, ZERO, RowForm, text_of
 from .source import compiled, name_of
@@ -43,6 +49,9 @@ _ELEMENTS = 16  # of a thread
 _LOOP = 4096  # elements that a program takes at a time of a long row
 _COLUMNS = 64  # rows side by side that a program takes
 _SEGMENT = 64  # bytes of neighbouring rows that it takes at least: two sectors
+_LEAST_STEPS = 8  # of a row that several programs share
+_STEPS_OF_A_PART = 2  # at least
+_MOST_PIECES = 4096  # parts of all rows of a program, which it adds up
 _COLUMN_TILE = 2048  # elements of them that it takes at a time
 
 
@@ -56,6 +65,7 @@ class RowPlan:
         reduced: the axes of a row, the innermost first.
         starts: of each operand, the byte at which it starts.
         r, c, warps: of a program of the launch.
+        parts: how many programs share a row.
     """
 
     form: RowForm
@@ -65,6 +75,7 @@ class RowPlan:
     r: int
     c: int
     warps: int
+    parts: int = 1
 
     @property
     def programs(self) -> int:
@@ -103,7 +114,18 @@ def row_plan(
     r, c, warps = tile(work, whole, multiprocessors)
     form = _form(program, kept, reduced, sizes, whole, any((*kept_starts, *starts)))
     both = tuple(a + b for a, b in zip(kept_starts, starts, strict=True))
-    return RowPlan(form, tuple(kept), tuple(reduced), both, r, c, warps)
+    plan = RowPlan(form, tuple(kept), tuple(reduced), both, r, c, warps)
+    return plan if whole else replace(plan, parts=_parts(plan, multiprocessors))
+
+
+def _parts(plan: RowPlan, multiprocessors: int) -> int:
+    """How many programs share a row: several where there are too few rows to keep the chip busy."""
+    steps = -(-plan.reduced[0][0] // plan.c) * prod(length for length, _ in plan.reduced[1:])
+    if plan.programs >= multiprocessors or steps < _LEAST_STEPS:
+        return 1
+    wanted = -(-4 * multiprocessors // plan.programs)
+    most = max(1, min(wanted, steps // _STEPS_OF_A_PART, _MOST_PIECES // plan.r))
+    return -(-steps // -(-steps // most))
 
 
 class _Work(NamedTuple):
@@ -236,14 +258,42 @@ def _form(
     return RowForm(program, rows, elements, spans, len(kept) - 1, len(reduced), whole, starts)
 
 
-def step_of(plan: RowPlan, arrays: Sequence[int], wide: bool) -> Step:
-    """The launch.
+def steps_of(plan: RowPlan, arrays: Sequence[int], wide: bool) -> list[Step]:
+    """The launches, one after the other; see `row_text.py`.
 
     Args:
         plan: from `row_plan`.
         arrays: for each operand, the number of its tensor in the call.
         wide: whether offsets need 64 bits.
     """
+    args = _arguments(plan, arrays) | {"WIDE": wide}
+    if plan.parts == 1:
+        return [Step(function(plan.form), (plan.programs,), args, warps=plan.warps, any_int=True)]
+    program, plans = plan.form.program, staged(plan.form.program, False)
+    rows = plan.kept[0][0] * prod(length for length, _ in plan.kept[1:])
+    pieces = {}
+    for stage in plans.stages:
+        for number in stage.reductions:
+            dtype = program.dtypes[number]
+            kept = "int32" if dtype == "bool" else registers(dtype)
+            pieces[number] = Workspace((rows * plan.parts,), kept)
+    ends = bool(plans.row_outputs or plans.stages[-1].reductions)
+    line_steps = -(-plan.reduced[0][0] // plan.c)
+    steps = line_steps * prod(length for length, _ in plan.reduced[1:])
+    args |= {"parts": plan.parts, "PARTS": power_from(plan.parts)}
+    shares = {"part_steps": -(-steps // plan.parts), "steps": steps, "line_steps": line_steps}
+    found = []
+    for part in range(len(plans.stages) + ends):
+        form = replace(plan.form, part=part)
+        own = args | {f"w{number}": pieces[number] for number in form.partials()}
+        grid = plan.programs if form.is_last else plan.programs * plan.parts
+        own |= {} if form.is_last else shares
+        found.append(Step(function(form), (grid,), own, warps=plan.warps, any_int=True))
+    return found
+
+
+def _arguments(plan: RowPlan, arrays: Sequence[int]) -> dict[str, Any]:
+    """What all launches of a call are given."""
     form, names = plan.form, operand_names(plan.form.program)
     sizes = [item_bytes(dtype) for dtype in operand_dtypes(form.program)]
     unit = _multiple(plan, sizes)
@@ -269,8 +319,7 @@ def step_of(plan: RowPlan, arrays: Sequence[int], wide: bool) -> Step:
                 args[f"{name}_{label}"] = steps[k] // sizes[k] // scale
         if form.starts:
             args[f"{name}_start"] = plan.starts[k] // sizes[k] // scale
-    args |= {"R": plan.r, "C": plan.c, "MULTIPLE": unit, "WIDE": wide}
-    return Step(function(form), (plan.programs,), args, warps=plan.warps, any_int=True)
+    return args | {"R": plan.r, "C": plan.c, "MULTIPLE": unit}
 
 
 def _multiple(plan: RowPlan, sizes: Sequence[int]) -> int:

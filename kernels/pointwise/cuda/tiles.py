@@ -190,20 +190,24 @@ def text_of(form: Tiled) -> str:
     pointers = operand_names(form.program)
     head = [*pointers, "columns", "rows", "column_tiles", "row_tiles", *_numbers(form, pointers)]
     constants = "R: tl.constexpr, C: tl.constexpr, MULTIPLE: tl.constexpr, WIDE: tl.constexpr"
-    many_columns = "columns * MULTIPLE" if UNIT in form.columns else "columns"
-    many_rows = "rows * MULTIPLE" if UNIT in form.rows else "rows"
+    column_scale, row_scale = " * MULTIPLE" * (UNIT in form.columns), " * MULTIPLE" * (UNIT in form.rows)
     lines = [
         "place = tl.program_id(0)",
         "if WIDE:",
         "    place = place.to(tl.int64)",
+        f"    many_columns = columns.to(tl.int64){column_scale}",
+        f"    many_rows = rows.to(tl.int64){row_scale}",
+        "else:",
+        f"    many_columns = columns{column_scale}",
+        f"    many_rows = rows{row_scale}",
         "rest = place // column_tiles",
         "column = (place - rest * column_tiles) * C + tl.arange(0, C)",
         "outer = rest // row_tiles",
         "row = (rest - outer * row_tiles) * R + tl.arange(0, R)",
         "row = row[:, None]",
         "column = column[None, :]",
-        f"row_ok = row < {many_rows}",
-        f"column_ok = column < {many_columns}",
+        "row_ok = row < many_rows",
+        "column_ok = column < many_columns",
         "ok = row_ok & column_ok",
     ]
     for i in range(form.others):
@@ -225,12 +229,13 @@ def text_of(form: Tiled) -> str:
 
 def _address(form: Tiled, k: int, name: str, whole: bool = False) -> str:
     scale = " * MULTIPLE" if form.is_vector(k) else ""
-    terms = [f"{name}_start{scale}"] if form.starts else []
-    terms += [f"p{i} * ({name}_{i}{scale})" for i in range(form.others)]
+    # From the left: in 64 bits where places are, whatever the step is told as.
+    terms = [f"{name}_start.to(tl.int64){scale}"] if form.starts else []
+    terms += [f"p{i} * {name}_{i}{scale}" for i in range(form.others)]
     along = []
     for label, mode in (("row", form.rows[k]), ("column", form.columns[k])):
         if mode != ZERO:
-            along.append(label if mode == UNIT else f"{label} * ({name}_{label}{scale})")
+            along.append(label if mode == UNIT else f"{label} * {name}_{label}{scale}")
         elif whole:
             along.append(f"{label} * 0")
     text = name + (f" + ({' + '.join(terms)})" if terms else "")

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from math import gcd, prod
 from typing import Any
 
-from ...conv.cuda.problem import MOST_ROWS, by_axis, magic, step_of
+from ...conv.cuda.problem import MOST_ROWS, by_axis, step_of
 from ...cpu.cycles import ceil_div
+from ...cuda.division import magic
 from ...cuda.step import Arg, Step
+from ...index.cuda.walk import column_block, power
 from ...op import Attrs, Specs
 from ...spec import TensorSpec
 from ..reference import three_axes
@@ -57,18 +59,9 @@ def by_channels(images: Images) -> bool:
     return images.shape[1] > 1 and (images.shape[4] == 1 or abs(c) < abs(w))
 
 
-def power(n: int) -> int:
-    """The next power of two."""
-    return 1 << max(n - 1, 0).bit_length()
-
-
 def tile_of(rows: int, cols: int, elements: int) -> tuple[int, int]:
-    """(BR, BC) of about that many elements, not more rows than there are.
-
-    Of the widths from 32 on, which fill a warp, the largest of those that reach least beyond the last column.
-    """
-    widths = [1 << i for i in range(5, elements.bit_length())]
-    bc = min(widths, key=lambda width: (ceil_div(cols, width) * width, -width)) if cols > 32 else power(cols)
+    """(BR, BC) of about that many elements, not more rows than there are; 32 columns fill a warp."""
+    bc = column_block(cols, elements, 32)
     return min(power(rows), max(elements // bc, 1)), bc
 
 

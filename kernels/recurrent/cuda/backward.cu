@@ -19,6 +19,7 @@ struct Backward {
   i64 w_head, w_row, shown_t, shown_b, lengths_step, resets_t, resets_b, dx_t, dx_b, dh_t, dh_b;
   i64 gates_t, gates_b, gates_u, cells_t, cells_b, cells_u, y_t, y_b, y_u, h0_b, h0_u, c0_b, c0_u;
   i64 dy_t, dy_b, dy_u, dhn_b, dhn_u, dcn_b, dcn_u, dh0_b, dh0_u, dc0_b, dc0_u;
+  i64 hidden, gates_gate;  // heads x units; from gate to gate of `gates`
 };
 
 KW_DEVICE float slope(float x) { return x * (1.f - x); }
@@ -68,65 +69,63 @@ struct RnnBack {
 template <class T, class Kind>
 struct Back {
   int unit, length;  // unit of the head; how many steps, 0 beyond the units or the batch
-  bool reset;        // at the step that was read last
-  float dc, carried, of_y, kept[Kind::KEPT], sums[Kind::SUMS];
+  float dc, carried, sums[Kind::SUMS];
+  T of_y, kept[Kind::KEPT];  // as they were read: a conversion would wait for them
   const T *gates, *cells, *y, *dy;
-  const unsigned char* resets;
   T *shown, *dx, *dh;
 };
 
-template <class T, class Kind>
+template <bool APART, class T, class Kind>
 KW_DEVICE void start(Back<T, Kind>& me, const Backward& g, int head, int unit, int row, int length) {
   const bool there = unit < g.units && row >= 0;
-  const i64 hidden = g.heads * g.units, at = head * g.units + unit, time = time_of(g, length, length - 1);
+  const i64 at = head * g.units + unit, time = time_of(g, length, length - 1);
   me.unit = unit;
   me.length = there ? length : 0;
-  me.dc = me.carried = me.of_y = 0;
-  me.reset = false;
+  me.dc = me.carried = 0;
+  round_to(me.of_y, 0.f);
   if (there && g.dh_n) me.carried = to_float(static_cast<const T*>(g.dh_n)[row * g.dhn_b + at * g.dhn_u]);
   if (Kind::CELLS && there && g.dc_n) me.dc = to_float(static_cast<const T*>(g.dc_n)[row * g.dcn_b + at * g.dcn_u]);
 #pragma unroll
   for (int j = 0; j < Kind::SUMS; j++) me.sums[j] = 0;
 #pragma unroll
-  for (int j = 0; j < Kind::KEPT; j++) me.kept[j] = 0;
+  for (int j = 0; j < Kind::KEPT; j++) round_to(me.kept[j], 0.f);
   if (Kind::GATES > 1) me.gates = static_cast<const T*>(g.gates) + time * g.gates_t + row * g.gates_b + at * g.gates_u;
   if (Kind::CELLS) me.cells = static_cast<const T*>(g.cells) + time * g.cells_t + row * g.cells_b + at * g.cells_u;
   if (!Kind::CELLS) me.y = static_cast<const T*>(g.y) + time * g.y_t + row * g.y_b + at * g.y_u;
   if (g.dy) me.dy = static_cast<const T*>(g.dy) + time * g.dy_t + row * g.dy_b + at * g.dy_u;
-  if (g.resets) me.resets = g.resets + time * g.resets_t + row * g.resets_b;
   me.shown = static_cast<T*>(g.shown) + time * g.shown_t + row * g.shown_b + head * g.k + unit;
+  if (!APART) return;
   me.dx = static_cast<T*>(g.dx_gates) + time * g.dx_t + row * g.dx_b + at;
   me.dh = static_cast<T*>(g.dh_gates) + time * g.dh_t + row * g.dh_b + head * Kind::GATES * g.units + unit;
 }
 
-// What step s needs of the forward pass, and the gradient of its y; step 0 has the first states before it.
-template <class T, class Kind>
-KW_DEVICE void read_step(Back<T, Kind>& me, const Backward& g, i64 s, const T* first) {
+// What step s needs of the forward pass, and the gradient of its y. first(): where the state before step 0 is, or null.
+template <class T, class Kind, class First>
+KW_DEVICE void read_step(Back<T, Kind>& me, const Backward& g, int s, const First& first) {
   if (s < 0 || s >= me.length) return;
   const i64 on = g.reverse ? 1 : -1;
-  if (g.resets) me.reset = *me.resets;
-  if (g.dy) me.of_y = to_float(*me.dy);
-  float old = 0;
+  if (g.dy) me.of_y = *me.dy;
+  T old;
+  round_to(old, 0.f);
   if (Kind::GATES > 1) {
 #pragma unroll
     for (int gate = 0; gate < 4; gate++)
-      me.kept[gate % Kind::KEPT] = to_float(me.gates[gate * g.heads * g.units * g.gates_u]);
+      me.kept[gate % Kind::KEPT] = me.gates[gate * g.gates_gate];
     if (s)
-      old = to_float(Kind::CELLS ? me.cells[on * g.cells_t] : me.y[on * g.y_t]);
-    else if (first)
-      old = to_float(*first);
+      old = Kind::CELLS ? me.cells[on * g.cells_t] : me.y[on * g.y_t];
+    else if (const T* from = first())
+      old = *from;
     me.gates += on * g.gates_t;
   }
   if (Kind::CELLS) {
-    me.kept[4 % Kind::KEPT] = to_float(*me.cells);
+    me.kept[4 % Kind::KEPT] = *me.cells;
     me.cells += on * g.cells_t;
   } else {
-    if (Kind::GATES == 1) me.kept[0] = to_float(*me.y);
+    if (Kind::GATES == 1) me.kept[0] = *me.y;
     me.y += on * g.y_t;
   }
-  if (Kind::GATES > 1) me.kept[Kind::KEPT - 1] = me.reset ? 0.f : old;
+  if (Kind::GATES > 1) me.kept[Kind::KEPT - 1] = old;
   if (g.dy) me.dy += on * g.dy_t;
-  if (g.resets) me.resets += on * g.resets_t;
 }
 
 // The sums of the tile's sequences for each bias, in the order of the sequences.
@@ -149,26 +148,27 @@ KW_DEVICE void write_bias_sums(const Backward& g, const Share& share, const Back
     for (int row = 0; row < BT; row++) sum += memory[i * BT + row];
     int unit = share.first_unit + i % UNITS;
     if (unit < g.units)
-      g.bias_sums[(i64(share.tile) * Kind::SUMS + i / UNITS) * g.heads * g.units + share.head * g.units + unit] = sum;
+      g.bias_sums[(i64(share.tile) * Kind::SUMS + i / UNITS) * g.hidden + share.head * g.units + unit] = sum;
   }
 }
 
 // The gradients of the first states, and zeros beyond the length.
-template <class T, class Kind>
+template <bool APART, class T, class Kind>
 KW_DEVICE void end(const Back<T, Kind>& me, const Backward& g, float dh, int head, int row) {
   if (me.unit >= g.units || row < 0) return;
-  const i64 hidden = g.heads * g.units, at = head * g.units + me.unit;
+  const i64 at = head * g.units + me.unit;
   round_to(static_cast<T*>(g.dh0)[row * g.dh0_b + at * g.dh0_u], dh);
   if (Kind::CELLS) round_to(static_cast<T*>(g.dc0)[row * g.dc0_b + at * g.dc0_u], me.dc);
-  for (i64 t = me.length; t < g.steps; t++)
+  for (i64 t = me.length; APART && t < g.steps; t++)
     for (int gate = 0; gate < Kind::GATES; gate++) {
-      if (g.dx_gates) round_to(static_cast<T*>(g.dx_gates)[t * g.dx_t + row * g.dx_b + gate * hidden + at], 0.f);
+      if (g.dx_gates) round_to(static_cast<T*>(g.dx_gates)[t * g.dx_t + row * g.dx_b + gate * g.hidden + at], 0.f);
       i64 unit = (head * Kind::GATES + gate) * g.units + me.unit;
       if (g.dh_gates) round_to(static_cast<T*>(g.dh_gates)[t * g.dh_t + row * g.dh_b + unit], 0.f);
     }
 }
 
-template <class T, class Kind, class Product>
+// APART: dx_gates or dh_gates are to be written, apart from what is shown.
+template <class T, class Kind, class Product, bool APART>
 KW_DEVICE void recurrent_backward(const Backward& g, unsigned char* shared) {
   constexpr int GATES = Kind::GATES, NT = Product::NT, BT = 8 * NT, PAIRS = Product::PAIRS;
   constexpr int WARPS = Product::WARPS, THREADS = 32 * WARPS, EACH = (PAIRS + THREADS - 1) / THREADS;
@@ -181,11 +181,9 @@ KW_DEVICE void recurrent_backward(const Backward& g, unsigned char* shared) {
   const int thread = threadIdx.x;
   const i64 on = g.reverse ? 1 : -1;  // from a step's time to that of the step before
   auto first_of = [&](const Back<T, Kind>& me, int p) -> const T* {
-    const void* from = Kind::CELLS ? g.c0 : g.h0;
-    i64 row = rows.row[Pair<NT>(p).row], unit = share.head * g.units + me.unit;
-    return from ? static_cast<const T*>(from) + row * (Kind::CELLS ? g.c0_b : g.h0_b) +
-                      unit * (Kind::CELLS ? g.c0_u : g.h0_u)
-                : nullptr;
+    const T* from = static_cast<const T*>(Kind::CELLS ? g.c0 : g.h0);
+    const i64 row = rows.row[Pair<NT>(p).row], unit = share.head * g.units + me.unit;
+    return from ? from + row * (Kind::CELLS ? g.c0_b : g.h0_b) + unit * (Kind::CELLS ? g.c0_u : g.h0_u) : nullptr;
   };
   Back<T, Kind> all[EACH];
 #pragma unroll
@@ -193,31 +191,29 @@ KW_DEVICE void recurrent_backward(const Backward& g, unsigned char* shared) {
     int p = thread + i * THREADS;
     Pair<NT> pair(p < PAIRS ? p : 0);
     int row = p < PAIRS ? rows.row[pair.row] : -1;
-    start(all[i], g, share.head, share.first_unit + pair.unit, row, rows.length[pair.row]);
-    read_step(all[i], g, g.steps - 1, first_of(all[i], p < PAIRS ? p : 0));
+    start<APART>(all[i], g, share.head, share.first_unit + pair.unit, row, rows.length[pair.row]);
+    read_step(all[i], g, g.steps - 1, [&] { return first_of(all[i], p); });
   }
   if (thread < BT)
     rows.origin[thread] = rows.row[thread] * g.shown_b + time_of(g, rows.length[thread], 0) * g.shown_t;
-  __syncthreads();
+  // Nobody looks at it before the first barrier of the steps: no sequence has a step after the last.
 
   int after = 0;  // sequences that have a step s + 1, whose numbers lie at `shown` from where those of step 0 do
   const T* shown = static_cast<const T*>(g.shown) + share.head * g.k - on * g.steps * g.shown_t;
 #pragma unroll 1
-  for (i64 s = g.steps - 1; s >= -1; s--, shown += on * g.shown_t) {
-    const int turn = int((s + 1) % 2);
+  for (int s = int(g.steps) - 1; s >= -1; s--, shown += on * g.shown_t) {
+    const int turn = (s + 1) % 2;
     while (after < BT && rows.length[after] > s + 1) after++;
     float kept[EACH][Kind::KEPT], of_y[EACH];
-    bool fresh[EACH];
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
       int p = thread + i * THREADS;
-      fresh[i] = all[i].reset;
-      of_y[i] = all[i].of_y;
+      of_y[i] = to_float(all[i].of_y);
 #pragma unroll
-      for (int j = 0; j < Kind::KEPT; j++) kept[i][j] = all[i].kept[j];
-      read_step(all[i], g, s - 1, first_of(all[i], p < PAIRS ? p : 0));
+      for (int j = 0; j < Kind::KEPT; j++) kept[i][j] = to_float(all[i].kept[j]);
+      read_step(all[i], g, s - 1, [&] { return first_of(all[i], p); });
     }
-    bool reset = false;
+    u32 reset = 0;
     if (g.resets && thread < BT && s >= 0 && s < rows.length[thread])
       reset = reset_at(g, rows.row[thread], time_of(g, rows.length[thread], s));
     float* mine = parts + turn * (WARPS * PAIRS);
@@ -242,14 +238,16 @@ KW_DEVICE void recurrent_backward(const Backward& g, unsigned char* shared) {
         dh += sum[0];
       }
       if (s < 0) {
-        end(me, g, dh, share.head, rows.row[Pair<NT>(p).row]);
+        end<APART>(me, g, dh, share.head, rows.row[Pair<NT>(p).row]);
         continue;
       }
 #pragma unroll
       for (int gate = 0; gate < Kind::SUMS; gate++) d[i][gate] = 0;
       if (going) {
+        const bool fresh = g.resets && rows.skip[turn ^ 1][Pair<NT>(p).row];
+        if (fresh && GATES > 1) kept[i][Kind::KEPT - 1] = 0;  // the state before
         Kind::back(dh + of_y[i], kept[i], me.dc, me.carried, d[i]);
-        if (fresh[i]) me.dc = me.carried = 0;
+        if (fresh) me.dc = me.carried = 0;
 #pragma unroll
         for (int gate = 0; gate < Kind::SUMS; gate++) me.sums[gate] += d[i][gate];
       }
@@ -263,10 +261,10 @@ KW_DEVICE void recurrent_backward(const Backward& g, unsigned char* shared) {
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
       Back<T, Kind>& me = all[i];
-      if (s < 0 || s >= me.length) continue;
+      if (!APART || s < 0 || s >= me.length) continue;
 #pragma unroll
       for (int gate = 0; gate < GATES; gate++) {
-        if (g.dx_gates) round_to(me.dx[gate * g.heads * g.units], d[i][gate]);
+        if (g.dx_gates) round_to(me.dx[gate * g.hidden], d[i][gate]);
         if (g.dh_gates) round_to(me.dh[gate * g.units], d[i][gate == 2 && Kind::SUMS > GATES ? 3 : gate]);
       }
       me.dx += on * g.dx_t;

@@ -1,4 +1,4 @@
-"""The calls of the recurrent ops as chains of launches in CUDA C++: which tensor is what, and what runs in which order.
+"""The calls of the recurrent ops as chains of launches in CUDA C++: which tensor is what, what runs when.
 
     forward    prepare | product of the input | steps
     backward   prepare | states before each step | steps | biases | products: dx, dw_ih, dw_hh
@@ -202,6 +202,12 @@ def _sizes(call: Call, team: Team, first: int) -> tuple[int, ...]:
     return (s.steps, s.batch, s.heads, s.units, s.k, *blocks)
 
 
+def _between_gates(call: Call, name: str) -> tuple[int, int]:
+    """Hidden units of all heads, and elements from gate to gate of what a forward call saved."""
+    hidden = call.shape.heads * call.shape.units
+    return hidden, hidden * call.steps(name)[2]
+
+
 def forward(call: Call, team: Team) -> ChainLaunch:
     """`lstm`, `gru`, `rnn`."""
 
@@ -229,6 +235,7 @@ def forward(call: Call, team: Team) -> ChainLaunch:
                 *(*call.steps("h0")[:2], *call.steps("c0")[:2], call.steps("lengths")[0]),
                 *call.steps("resets")[:2],
                 *(step for name in names for step in call.steps(name)[: widths[name]]),
+                *_between_gates(call, "gates_out"),
             )
 
         train = "true" if call.attrs.get("train") else "false"
@@ -246,7 +253,7 @@ def forward(call: Call, team: Team) -> ChainLaunch:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Where the gradients of the gates lie after the steps: as x sees them, and as h does, and how wide rows are."""
+    """Where the gradients of the gates lie after the steps: as x sees them, and as h does."""
 
     shown: Workspace
     dx: Workspace | None
@@ -258,12 +265,11 @@ class Gradients:
         """For a call: memory of their own only where what the blocks show has another order."""
         s, lead = call.shape, call.spec("x").shape[:2]
         odd = s.apart != s.units
-        own_x = s.kind == "gru" or s.heads > 1 or odd
         wide = s.gates * s.heads * s.units
         count = 4 if s.kind == "gru" else s.gates
         return cls(
             Workspace((*lead, s.heads, s.k), s.dtype),
-            Workspace((*lead, wide), s.dtype) if own_x else None,
+            Workspace((*lead, wide), s.dtype) if s.apart_from_shown else None,
             Workspace((*lead, wide), s.dtype) if odd else None,
             Workspace((team.tiles, count, s.heads * s.units), "float32"),
         )
@@ -299,10 +305,11 @@ def _backward_steps(call: Call, team: Team, w: Weights, d: Gradients) -> list[Pa
             *(s.apart, w.head, w.row, *call.dense(s.heads * s.k), call.steps("lengths")[0]),
             *(*call.steps("resets")[:2], *call.dense(wide), *call.dense(wide)),
             *(*steps(over_time, 3), *steps(states, 2), *steps(("dy",), 3)),
-            *steps(("dh_n", "dc_n", "dh0", "dc0"), 2),
+            *(*steps(("dh_n", "dc_n", "dh0", "dc0"), 2), *_between_gates(call, "gates")),
         )
 
-    template = f"recurrent_backward<{_type(s.dtype)}, {_kind(s, call.attrs)}, {team.product()}>"
+    apart = "true" if s.apart_from_shown else "false"
+    template = f"recurrent_backward<{_type(s.dtype)}, {_kind(s, call.attrs)}, {team.product()}, {apart}>"
     return _steps(call, team, template, "Backward", places, values)
 
 

@@ -17,6 +17,7 @@ struct Forward {
   i64 steps, batch, heads, units, k, unit_blocks, tiles, first_team, shared_blocks, reverse;
   i64 w_head, w_row, shown_t, shown_b, x_t, x_b, bias_step, h0_b, h0_u, c0_b, c0_u, lengths_step, resets_t, resets_b;
   i64 y_t, y_b, y_u, hn_b, hn_u, cn_b, cn_u, gates_t, gates_b, gates_u, cells_t, cells_b, cells_u;
+  i64 hidden, gates_gate;  // heads x units; from gate to gate of `gates`
 };
 
 KW_DEVICE float sigmoid(float x) { return quotient(1.f, 1.f + exp_of(-x)); }
@@ -59,13 +60,16 @@ struct Rnn {
 template <class T, class Kind>
 struct State {
   int unit, length;  // unit of the head; how many steps, 0 beyond the units or the batch
-  float h, c, bias[Kind::GATES], of_x[Kind::GATES];
+  float h, c, bias[Kind::GATES];
+  T of_x[Kind::GATES];  // as it was read: a conversion would wait for it
   const T* x;
   T *shown, *y, *gates, *cells;
 
-  KW_DEVICE void read_x(const Forward& g, i64 s) {
+  KW_DEVICE void read_x(const Forward& g, int s) {
+    if (s < length) {
 #pragma unroll
-    for (int gate = 0; gate < Kind::GATES; gate++) of_x[gate] = s < length ? to_float(x[gate * g.heads * g.units]) : 0.f;
+      for (int gate = 0; gate < Kind::GATES; gate++) of_x[gate] = x[gate * g.hidden];
+    }
     x += g.reverse ? -g.x_t : g.x_t;
   }
 };
@@ -73,15 +77,18 @@ struct State {
 template <class T, class Kind, bool TRAIN>
 KW_DEVICE void start(State<T, Kind>& me, const Forward& g, int head, int unit, int row, int length) {
   const bool there = unit < g.units && row >= 0;
-  const i64 hidden = g.heads * g.units, at = head * g.units + unit;
+  const i64 at = head * g.units + unit;
   me.unit = unit;
   me.length = there ? length : 0;
   me.h = me.c = 0;
   if (there && g.h0) me.h = to_float(static_cast<const T*>(g.h0)[row * g.h0_b + at * g.h0_u]);
   if (Kind::CELLS && there && g.c0) me.c = to_float(static_cast<const T*>(g.c0)[row * g.c0_b + at * g.c0_u]);
 #pragma unroll
-  for (int gate = 0; gate < Kind::GATES; gate++)
-    me.bias[gate] = there && g.bias ? to_float(static_cast<const T*>(g.bias)[(gate * hidden + at) * g.bias_step]) : 0.f;
+  for (int gate = 0; gate < Kind::GATES; gate++) {
+    me.bias[gate] = 0;
+    if (there && g.bias) me.bias[gate] = to_float(static_cast<const T*>(g.bias)[(gate * g.hidden + at) * g.bias_step]);
+    round_to(me.of_x[gate], 0.f);
+  }
   const i64 time = time_of(g, length, 0);
   me.x = static_cast<const T*>(g.x) + time * g.x_t + row * g.x_b + at;
   me.shown = static_cast<T*>(g.shown) + g.shown_t + row * g.shown_b + head * g.k + unit;
@@ -98,7 +105,7 @@ KW_DEVICE void write_step(State<T, Kind>& me, const Forward& g, const float (&sa
   me.y += g.reverse ? -g.y_t : g.y_t;
   if (TRAIN) {
 #pragma unroll
-    for (int gate = 0; gate < Kind::SAVED; gate++) round_to(me.gates[gate * g.heads * g.units * g.gates_u], saved[gate]);
+    for (int gate = 0; gate < Kind::SAVED; gate++) round_to(me.gates[gate * g.gates_gate], saved[gate]);
     me.gates += g.reverse ? -g.gates_t : g.gates_t;
     if (Kind::CELLS) {
       round_to(*me.cells, me.c);
@@ -117,9 +124,8 @@ KW_DEVICE void end(const State<T, Kind>& me, const Forward& g, int head, int row
   for (i64 t = me.length; t < g.steps; t++) {
     round_to(static_cast<T*>(g.y)[t * g.y_t + row * g.y_b + at * g.y_u], 0.f);
     if (TRAIN) {
-      for (int gate = 0; gate < Kind::SAVED; gate++)
-        round_to(static_cast<T*>(g.gates)[t * g.gates_t + row * g.gates_b + (gate * g.heads * g.units + at) * g.gates_u],
-                 0.f);
+      T* gates = static_cast<T*>(g.gates) + t * g.gates_t + row * g.gates_b + at * g.gates_u;
+      for (int gate = 0; gate < Kind::SAVED; gate++) round_to(gates[gate * g.gates_gate], 0.f);
       if (Kind::CELLS) round_to(static_cast<T*>(g.cells)[t * g.cells_t + row * g.cells_b + at * g.cells_u], 0.f);
     }
   }
@@ -154,8 +160,8 @@ KW_DEVICE void recurrent_forward(const Forward& g, unsigned char* shared) {
   int now = BT;  // sequences that are going on
   const T* shown = static_cast<const T*>(g.shown) + share.head * g.k;
 #pragma unroll 1
-  for (i64 s = 0; s < g.steps; s++, shown += g.shown_t) {
-    const int turn = int(s % 2);
+  for (int s = 0; s < g.steps; s++, shown += g.shown_t) {
+    const int turn = s % 2;
     while (now && rows.length[now - 1] <= s) now--;
     if (!now) break;
     float of_x[EACH][GATES];
@@ -165,10 +171,10 @@ KW_DEVICE void recurrent_forward(const Forward& g, unsigned char* shared) {
       int p = thread + i * THREADS;
       fresh[i] = g.resets && p < PAIRS && rows.skip[turn][Pair<NT>(p < PAIRS ? p : 0).row];
 #pragma unroll
-      for (int gate = 0; gate < GATES; gate++) of_x[i][gate] = states[i].of_x[gate];
+      for (int gate = 0; gate < GATES; gate++) of_x[i][gate] = to_float(states[i].of_x[gate]);
       states[i].read_x(g, s + 1);
     }
-    bool reset = false;
+    u32 reset = 0;
     if (g.resets && thread < BT && s + 1 < rows.length[thread])
       reset = reset_at(g, rows.row[thread], time_of(g, rows.length[thread], s + 1));
     float* mine = parts + turn * (WARPS * PAIRS * GATES);

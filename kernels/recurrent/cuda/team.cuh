@@ -137,9 +137,10 @@ KW_DEVICE i64 time_of(const Call& g, int length, i64 s) {
   return g.reverse ? length - 1 - s : s;
 }
 
+// As it is in memory: where it is not looked at before it is needed, nothing waits for it.
 template <class Call>
-KW_DEVICE bool reset_at(const Call& g, int row, i64 time) {
-  return g.resets && row >= 0 && g.resets[time * g.resets_t + row * g.resets_b];
+KW_DEVICE u32 reset_at(const Call& g, int row, i64 time) {
+  return g.resets && row >= 0 ? g.resets[time * g.resets_t + row * g.resets_b] : 0;
 }
 
 // A unit of a sequence: pair p of a block. Pairs lie so that lanes whose numbers differ by 4 have neighbouring units.
@@ -187,8 +188,9 @@ KW_DEVICE void keep_part(float* to, const float (&sum)[GATES]) {
 
 // --- products ------------------------------------------------------------------------------------------------------
 // sums[unit, gate][row] = w[gate, unit, :] . shown[row, :] for the units of a block, k split among its warps. The first
-// KEPT of a warp's blocks of k have their weights in registers, the next `in_shared` in shared memory, those after
-// come from the L2 cache in each step. Weights lie along k, each row at a multiple of 16 bytes, zeros at its end.
+// KEPT of a warp's blocks of k have their weights in registers; if there are MORE, the next `shared_blocks` have them in
+// shared memory, and those after come from the L2 cache in each step. Weights lie along k, each row at a multiple of 16
+// bytes, zeros at its end.
 
 struct Inner {  // which part of k a warp has, in blocks
   int first, count;
@@ -202,7 +204,7 @@ struct Inner {  // which part of k a warp has, in blocks
 // By mma.sync, 16 rows of weights by 8 sequences by 16 of k. Eight units of a gate are half such a tile; the halves of
 // 8 units follow each other gate by gate, so that one thread gets all gates of a unit. A block of k is 32: lane t of four
 // has numbers 8 t to 8 t + 7 of it, 16 bytes, which are its part of two mma; k is permuted so in both operands.
-template <class Type, int GATES_, int UG_, int NT_, int KEPT, int WARPS_>
+template <class Type, int GATES_, int UG_, int NT_, int KEPT, bool MORE, int WARPS_>
 struct TensorProduct {
   typedef Type T;
   static constexpr int GATES = GATES_, UG = UG_, NT = NT_, WARPS = WARPS_, BLOCK = 32;
@@ -215,19 +217,19 @@ struct TensorProduct {
   Inner part;
   const T* w;
   Pack<u32, 4>* in_shared;
-  i64 w_row, units;
-  int first_unit, shared_blocks;
+  i64 w_row;
+  int units, first_unit, shared_blocks;
 
   template <class Call>
   KW_DEVICE TensorProduct(const Call& g, const Share& share, unsigned char* shared)
-      : part(g.k, BLOCK, WARPS), w_row(g.w_row), units(g.units), first_unit(share.first_unit) {
+      : part(g.k, BLOCK, WARPS), w_row(g.w_row), units(int(g.units)), first_unit(share.first_unit) {
     int lane = threadIdx.x % 32;
     w = static_cast<const T*>(g.w) + share.head * g.w_head + lane % 4 * 8 + part.first * BLOCK;
     shared_blocks = int(g.shared_blocks);
     in_shared = reinterpret_cast<Pack<u32, 4>*>(shared) + i64(threadIdx.x / 32) * shared_blocks * VECTORS + lane;
 #pragma unroll
     for (int i = 0; i < KEPT; i++) fetch(kept[i], i);
-    for (int i = 0; i < shared_blocks && KEPT + i < part.count; i++) {
+    for (int i = 0; MORE && i < shared_blocks && KEPT + i < part.count; i++) {
       u32 weights[TILES][2][4];
       fetch(weights, KEPT + i);
 #pragma unroll
@@ -245,7 +247,7 @@ struct TensorProduct {
       int unit = first_unit + half / GATES * 8 + threadIdx.x % 32 / 4;
       Pack<u32, 4> words = {};
       if (half < HALVES && unit < units && i < part.count)
-        words = load<Pack<u32, 4>>(w + (half % GATES * units + unit) * w_row + i * BLOCK);
+        words = load<Pack<u32, 4>>(w + (i64(half % GATES) * units + unit) * w_row + i * BLOCK);
 #pragma unroll
       for (int word = 0; word < 4; word++) to[half / 2][half % 2][word] = words.e[word];
     }
@@ -293,7 +295,7 @@ struct TensorProduct {
         if (i + j < KEPT) add(sums, kept[i + j < KEPT ? i + j : 0], b[j]);
     }
 #pragma unroll 1
-    for (int i = KEPT; i < part.count; i += AGAIN) {
+    for (int i = KEPT; MORE && i < part.count; i += AGAIN) {
       u32 b[AGAIN][NT][4];
       collect<T, AGAIN, NT>(b, from, i, part.count, BLOCK);
 #pragma unroll
@@ -336,7 +338,7 @@ KW_DEVICE void add_across(float (&sums)[COUNT][GATES]) {
 // float32 by multiply-adds. KG lanes split a block of k, four numbers each; 32 / KG groups of lanes have LANE_UNITS units
 // each. A few sequences at a time, so that LANE_UNITS x AT_A_TIME = KG: when the sums of these lanes are added up, each lane
 // ends with one pair.
-template <int GATES_, int UG_, int NT_, int KG, int KEPT, int WARPS_>
+template <int GATES_, int UG_, int NT_, int KG, int KEPT, bool MORE, int WARPS_>
 struct PlainProduct {
   typedef float T;
   static constexpr int GATES = GATES_, UG = UG_, NT = NT_, WARPS = WARPS_, BLOCK = 4 * KG;
@@ -348,12 +350,12 @@ struct PlainProduct {
   Inner part;
   const float* w;
   Pack<float, 4>* in_shared;
-  i64 w_row, units;
-  int first_unit, shared_blocks;
+  i64 w_row;
+  int units, first_unit, shared_blocks;
 
   template <class Call>
   KW_DEVICE PlainProduct(const Call& g, const Share& share, unsigned char* shared)
-      : part(g.k, BLOCK, WARPS), w_row(g.w_row), units(g.units) {
+      : part(g.k, BLOCK, WARPS), w_row(g.w_row), units(int(g.units)) {
     int lane = threadIdx.x % 32;
     first_unit = share.first_unit + lane / KG * LANE_UNITS;
     w = static_cast<const float*>(g.w) + share.head * g.w_head + lane % KG * 4 + part.first * BLOCK;
@@ -369,7 +371,7 @@ struct PlainProduct {
 #pragma unroll
           for (int j = 0; j < 4; j++) kept[i][unit][gate][j] = four.e[j];
         }
-    for (int i = 0; i < shared_blocks && KEPT + i < part.count; i++)
+    for (int i = 0; MORE && i < shared_blocks && KEPT + i < part.count; i++)
       for (int v = 0; v < LANE_UNITS * GATES; v++)
         in_shared[i * VECTORS + v * 32] = fetch(KEPT + i, v / GATES, v % GATES);
   }
@@ -377,7 +379,7 @@ struct PlainProduct {
   KW_DEVICE Pack<float, 4> fetch(int i, int unit, int gate) const {
     Pack<float, 4> four = {};
     if (first_unit + unit < units && i < part.count)
-      four = load<Pack<float, 4>>(w + (gate * units + first_unit + unit) * w_row + i * BLOCK);
+      four = load<Pack<float, 4>>(w + (i64(gate) * units + first_unit + unit) * w_row + i * BLOCK);
     return four;
   }
   static KW_DEVICE void add(float (&sums)[KG][GATES], int unit, int gate, const float (&four)[4],
@@ -412,7 +414,7 @@ struct PlainProduct {
             for (int gate = 0; gate < GATES; gate++)
               if (i + j < KEPT) add(sums, unit, gate, kept[i + j < KEPT ? i + j : 0][unit][gate], b[j]);
       }
-      for (int i = KEPT; i < part.count; i++) {
+      for (int i = KEPT; MORE && i < part.count; i++) {
         u32 b[1][AT_A_TIME][4];
         collect<float, 1, AT_A_TIME>(b, from, i, part.count, BLOCK);
 #pragma unroll

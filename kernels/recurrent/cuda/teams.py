@@ -1,4 +1,4 @@
-"""How a recurrence in CUDA C++ is divided among blocks (`team.cuh`): what fits a chip, and how long a step takes."""
+"""How a recurrence in CUDA C++ is divided among blocks (`team.cuh`): what fits, and how long a step takes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ TYPES = {"float32": "float", "bfloat16": "bf16", "float16": "f16"}
 UNIT_GROUPS, TILES_OF_ROWS = (1, 2, 3, 4), (1, 2, 4)
 # Registers of a thread beside weights, sums and numbers on their way: seen in NVRTC's reports for the kernels
 # with gradients, which need most.
-_OTHER_REGISTERS = {2: 72, 4: 64}  # by the bytes of a number
+_OTHER_REGISTERS = {2: 78, 4: 66}  # by the bytes of a number
 _ON_THE_WAY = 48
-# Seconds. From the store of one block to the registers of another and through activations, by the L2 latencies
-# of about 270 cycles that Luo and others measured on an H100 ("Benchmarking and Dissecting the Nvidia Hopper GPU
-# Architecture via Microbenchmarking", 2024), once for the store, one and a half times for the looks; and a
-# launch in a row of several.
+# Seconds. From the store of one block to the registers of another and through activations, by the L2 latency
+# of about 270 cycles that Luo and others measured on an H100 ("Benchmarking and Dissecting the Nvidia Hopper
+# GPU Architecture via Microbenchmarking", 2024), once for the store, one and a half times for the looks; and
+# a launch in a row of several.
 LOOK, ENDING, LAUNCH = 0.45e-6, 0.25e-6, 3e-6
 _CLOCK = 1.7e9
 _L2_BYTES = 64  # that a multiprocessor gets from the L2 in a cycle
@@ -76,9 +76,16 @@ class Shape:
         return self.apart * (self.gates if self.backward else 1)
 
     @property
+    def apart_from_shown(self) -> bool:
+        """Backward: whether the gates' gradients are also needed in another order than they are shown in."""
+        return self.kind == "gru" or self.heads > 1 or self.apart != self.units
+
+    @property
     def lanes(self) -> int:
-        """float32: how many lanes split a block of k. With few sums, more of them, so that each number that is
-        loaded serves as many multiply-adds."""
+        """float32: how many lanes split a block of k.
+
+        With few sums, more of them, so that each number that is loaded serves as many multiply-adds.
+        """
         return 8 if self.sums > 1 else 32
 
     @property
@@ -115,18 +122,19 @@ class Team:
     @classmethod
     def of(cls, shape: Shape, ug: int, nt: int, warps: int, chip: Device) -> Team | None:
         """The team with blocks of that size; None when a block does not fit the chip."""
-        if shape.size == 4 and ug not in (1, 2, 4):
-            return None
-        blocks = ceil_div(shape.k // shape.block, warps)
+        if shape.size == 4 and (
+            ug not in (1, 2, 4) or (shape.backward and shape.apart_from_shown and ug > nt)
+        ):
+            return None  # no such groups of lanes; registers that the compiler was seen to spill
         draft = cls(shape, ug, nt, warps, 1, 0)
         room = chip.register_limit - _OTHER_REGISTERS[shape.size] - draft._sum_registers - _ON_THE_WAY
-        kept = min(blocks, room // draft._block_registers)
+        kept = min(draft.blocks, room // draft._block_registers)
         if kept < 1:
             return None
         left = chip.shared_bytes - draft.fixed_shared
         if left < 0:
             return None
-        shared = min(blocks - kept, left // draft._shared_block)
+        shared = min(draft.blocks - kept, left // draft._shared_block)
         team = cls(shape, ug, nt, warps, kept, shared)
         return team if team.unit_blocks <= chip.multiprocessors else None
 
@@ -134,12 +142,16 @@ class Team:
     def _sum_registers(self) -> int:
         """And the states of the units that a thread has."""
         each = ceil_div(self.pairs, 32 * self.warps)
-        mine = each * (34 if self.shape.backward else 12 + 4 * self.shape.gates) - 24
+        written = 0
+        if self.shape.backward and self.shape.apart_from_shown:
+            written = 38 if self.shape.kind == "lstm" else 20
+        mine = written + each * (34 if self.shape.backward else 12 + 4 * self.shape.gates) - 24
         if self.shape.size == 4:
             return self.shape.lanes * self.shape.sums + max(mine, 12 * (self.ug - 2))
         # Half a tile of zeros is kept too, and the compiler makes less of the rest.
         odd = 40 + 2 * self.nt if self.ug == 1 and self.shape.sums % 2 else 0
-        return 4 * self._tiles * self.nt + max(mine, 0) + odd
+        many = 10 if self._tiles > 5 else 0
+        return 4 * self._tiles * self.nt + max(mine, 0) + odd + many
 
     @property
     def _tiles(self) -> int:
@@ -193,23 +205,33 @@ class Team:
         teams, most = self.shape.heads * self.tiles, chip.multiprocessors // self.unit_blocks
         return [(first, min(most, teams - first)) for first in range(0, teams, most)]
 
+    @property
+    def blocks(self) -> int:
+        """Of k, that a warp has."""
+        return ceil_div(self.shape.k // self.shape.block, self.warps)
+
+    @property
+    def product_vectors(self) -> int:
+        """Of 16 bytes, that a lane has of the weights of a block of k."""
+        return self._block_registers // 4
+
     def product(self) -> str:
         """The template of the product."""
         s = self.shape
-        sizes = f"{s.sums}, {self.ug}, {self.nt}"
+        more = "true" if self.blocks > self.kept else "false"
+        sizes, rest = f"{s.sums}, {self.ug}, {self.nt}", f"{self.kept}, {more}, {self.warps}"
         if s.size == 4:
-            return f"PlainProduct<{sizes}, {s.lanes}, {self.kept}, {self.warps}>"
-        return f"TensorProduct<{TYPES[s.dtype]}, {sizes}, {self.kept}, {self.warps}>"
+            return f"PlainProduct<{sizes}, {s.lanes}, {rest}>"
+        return f"TensorProduct<{TYPES[s.dtype]}, {sizes}, {rest}>"
 
     def step_seconds(self, chip: Device) -> float:
         """Predicted seconds of a step of one round."""
         s = self.shape
         rows = min(8 * self.nt, s.batch)
-        blocks = ceil_div(s.k // s.block, self.warps)
-        streamed = blocks - self.kept - self.shared_blocks
+        streamed = self.blocks - self.kept - self.shared_blocks
         cycles = rows * s.k * s.size / _L2_BYTES
         if s.size == 2:
-            mma = 2 * blocks * self._tiles * self.nt * self.warps / 4
+            mma = 2 * self.blocks * self._tiles * self.nt * self.warps / 4
             cycles += mma * _MMA_CYCLES[chip.capability // 10 * 10 if chip.capability >= 80 else 80]
         else:
             cycles = max(cycles, 8 * self.ug * s.sums * s.k * rows / _LANES)
@@ -233,7 +255,8 @@ def teams(shape: Shape, chip: Device) -> list[Team]:
         for ug in UNIT_GROUPS
         for nt in TILES_OF_ROWS
         for warps in WARPS
-        if nt == 1 or 4 * nt < shape.batch  # no tile of sequences that is half empty
+        # No tile of sequences that is half empty; float32 computes only those that are there.
+        if nt == 1 or 4 * nt < shape.batch or (shape.size == 4 and nt == 2)
         if (team := Team.of(shape, ug, nt, warps, chip)) is not None
     ]
     return sorted(found, key=lambda team: team.seconds(chip))

@@ -110,10 +110,8 @@ def scanned(
             y = tl.cumprod(v, axis, reverse=REVERSE) * beside(carry, ROWS)
         else:
             y = tl.cumsum(v, axis, reverse=REVERSE) + beside(carry, ROWS)
-        total, _, _ = folded(v, v, v, KIND, ROWS)
-        if KIND == "prod":
-            carry *= total
-        else:
-            carry += total
+        # Its last element is what the next tile starts from: nothing else of a tile is carried on.
+        ends = tl.arange(0, BR) == (0 if REVERSE else BR - 1)
+        carry = tl.sum(tl.where(along(ends, ROWS), y, 0), axis)
         o_at = o_lines + along(offset(i0, i1, i2, i3, o_r0, o_r1, o_r2, o_r3, R_AXES, O_UNIT), ROWS)
         tl.store(out + o_at, y.to(out.dtype.element_ty), mask=ok)

@@ -106,6 +106,10 @@ def rows() -> Iterator[Case]:
                 spec = on_gpu(*shape, dtype=dtype)
                 yield fused(softmax(dtype), [spec], (axis,), chip=chip, note=name, expect=VECTORS)
     yield fused(column_means("float32"), [on_gpu(*LARGE)], (0,), note="columns", expect=VECTORS[:1])
+    for chip in device.TARGETS:
+        whole = [on_gpu(1 << 26)]
+        yield fused(column_means("float32"), whole, (0,), chip=chip, note="everything", expect=VECTORS[:1])
+    yield fused(softmax("bfloat16"), [on_gpu(4, 1 << 24, dtype="bfloat16")], (1,), note="few", expect=VECTORS)
     yield fused(softmax("float32"), [on_gpu(1024, 50257)], (1,), note="odd rows")
     yield fused(softmax("float64"), [on_gpu(4096, 8192, dtype="float64")], (1,), expect=VECTORS)
 
@@ -129,6 +133,8 @@ def past_32_bits() -> Iterator[Case]:
     yield fused(softmax("float32"), [on_gpu(1 << 20, 1 << 12)], (1,), **wide)
     yield fused(softmax("float32"), [on_gpu(1 << 12, 1 << 20)], (1,), **wide)
     yield fused(column_means("float32"), [on_gpu(1 << 20, 1 << 12)], (0,), **wide)
+    yield fused(column_means("float32"), [on_gpu(1 << 20, 3, 1 << 10)], (0, 2), **wide)
+    yield fused(softmax("float32"), [on_gpu(1 << 32)], (0,), **wide)
 
 
 CASES = [*streams(), *tiles(), *rows(), *updates(), *past_32_bits()]

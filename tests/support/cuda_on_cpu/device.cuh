@@ -2,8 +2,9 @@
 //
 // A block is run by one fiber a thread. A thread runs until it waits: at a barrier, in an operation of its whole warp,
 // at its end; then a schedule says who goes on. Blocks run one after the other; those of a cooperative launch by turns,
-// until each waits for another. What they show each other is seen late, and in any order, where copies are late. Shared memory is filled with NaN before
-// each block, and is exactly as long as the launch said, so that the address sanitizer sees what goes beyond it.
+// until each waits for another. What they show each other is seen late, and in any order, where copies are late.
+// Shared memory is filled with NaN before each block, and is exactly as long as the launch said, so that the address
+// sanitizer sees what goes beyond it.
 // Asynchronous copies are made at once or not before somebody waits for them, as the schedule says: code that is right
 // under both uses neither too early what it copies, nor overwrites too early what is still read.
 //

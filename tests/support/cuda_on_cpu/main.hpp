@@ -1,9 +1,10 @@
 // The program behind kernels on the CPU: reads launches from one file, writes what became of their buffers to another.
 //
 // All numbers are 64-bit: how many launches; for each one the entry, grid x y z, block x y z, bytes of shared memory,
-// order, seed, whether copies are late, whether the blocks run together, bytes of arguments, how many buffers, how many addresses; the arguments; each
-// buffer's length and pieces, with their offset, length and contents; for each address its place in the arguments, the
-// buffer and the offset in it. What comes back are the pieces. A huge buffer takes no more memory than is touched.
+// order, seed, whether copies are late, whether the blocks run together, bytes of arguments, how many buffers, how many
+// addresses; the arguments; each buffer's length and pieces, with their offset, length and contents; for each address
+// its place in the arguments, the buffer and the offset in it. What comes back are the pieces. A huge buffer takes no
+// more memory than is touched.
 #pragma once
 
 struct Entry {
