@@ -12,7 +12,7 @@ from ....kernels.registry import kernels_for
 from ...whole.networks.network import GPU_NAMES
 from .job import Job, Race
 
-FAMILIES = ("matmul", "conv", "attention", "loss", "random", "index", "pool", "resize")
+FAMILIES = ("matmul", "conv", "attention", "loss", "random", "index", "pool", "resize", "recurrent")
 """The files beside this one, in the order in which their races take turns."""
 NOT_RACED: frozenset[str] = frozenset()
 """Families with CUDA kernels that nobody waits for."""
