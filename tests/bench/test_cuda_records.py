@@ -147,7 +147,7 @@ def test_what_jobs_launch_is_compiled_ahead(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("kernelwright.kernels.cuda.build.compile_variant", lambda v, chip: made.append(chip))
     monkeypatch.setattr("kernelwright.kernels.cuda.aot.read", lambda variant, chip: made.append(chip))
     monkeypatch.setattr("kernelwright.kernels.cuda.nvrtc.compiled", lambda code, arch: made.append(90))
-    monkeypatch.setattr(CodeLaunch, "codes", lambda self, chip: made.append(chip))
+    monkeypatch.setattr(CodeLaunch, "codes", lambda self, chip: made.append(chip) or [])
     chip = device.chip(90)
     compiling: dict[str, int] = {}
     for job in jobs("quick", True):
