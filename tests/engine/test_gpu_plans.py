@@ -56,7 +56,7 @@ def test_a_network_trains_on_a_gpu(name: str, dtype: str) -> None:
         together = [len(step.calls) for step in plan.steps if len(step.calls) > 1]
         # The casts of all weights, and the updates: all but those that backward needs something of.
         most = parameters * (2 if dtype == "bfloat16" else 1)
-        assert sum(together) >= most * (0.8 if name == "resnet18" else 1.0)
+        assert sum(together) >= most * (0.8 if name == "resnet18" else 0.95)
         new = sum(spec.nbytes for spec in plan.new_specs)
         assert new <= 1024  # the loss; whatever is a parameter or a state lies where it lay
         images = [call for call in plan.calls if "conv" in call.node.op.name]
