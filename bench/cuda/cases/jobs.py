@@ -15,15 +15,19 @@ from .job import Job, Race
 FAMILIES = (
     "matmul",
     "conv",
+    "recurrent",
     "attention",
+    "pointwise",
+    "softmax",
+    "normalize",
     "loss",
+    "reduce",
+    "optimizer",
+    "shape",
     "random",
     "index",
     "pool",
     "resize",
-    "softmax",
-    "normalize",
-    "reduce",
 )
 """The files beside this one, in the order in which their races take turns."""
 NOT_RACED: frozenset[str] = frozenset()

@@ -34,7 +34,7 @@ def columns(w, d, units, unit_ok, w_row, w_col, G: tl.constexpr, KS: tl.constexp
         for i in tl.static_range(NC):
             ks = i * KC + k
             at = w + (gate * d + ks).to(tl.int64) * w_row + units.to(tl.int64)[None, :, None] * w_col
-            found = found + (tl.load(at, mask=unit_ok[None, :, None] & (ks < d), other=0.0),)
+            found = found + (tl.load(at, mask=unit_ok[None, :, None] & (ks < d), other=0.0),)  # type: ignore[assignment]
     return found
 
 

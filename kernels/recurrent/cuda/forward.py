@@ -35,7 +35,7 @@ def fragments(w, d, units, unit_ok, w_row, w_col, G: tl.constexpr, KS: tl.conste
         for i in tl.static_range(NC):
             ks = i * KC + k
             tile = tl.load(row + ks.to(tl.int64) * w_col, mask=unit_ok[None, :, None] & (ks < d), other=0.0)
-            found = found + (tile,)
+            found = found + (tile,)  # type: ignore[assignment]
     return found
 
 

@@ -69,6 +69,7 @@ class Recurrence:
         h0_b, h0_u = call.steps("h0", 2)
         slot = call.heads * self.padded * self.gates
         rows = max(call.t, 1) * slot
+        block = min(_COLUMNS, triton.next_power_of_2(self.width))
         args = {
             "exchange": self.exchange,
             "counters": self.counters,
@@ -88,9 +89,9 @@ class Recurrence:
             "POISON": self.resident,
             "FIRST": first,
             "BR": _ROWS,
-            "BK": min(_COLUMNS, triton.next_power_of_2(self.width)),
+            "BK": block,
         }
-        programs = max(ceil_div(rows, _ROWS), ceil_div(self.count, args["BK"]))
+        programs = max(ceil_div(rows, _ROWS), ceil_div(self.count, block))
         steps.add(Step(emptied, (programs,), args, any_int=True))
 
     def run(self, steps: Steps, fn: Any, args: Mapping[str, Any]) -> None:
