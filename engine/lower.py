@@ -4,6 +4,7 @@ view ops (reshape, transpose, slice, ...) become places and cost nothing
 an elementwise op may write over an input that nobody reads afterwards
 a result that is all of a buffer makes that buffer an output; any other result is copied
 an image that a convolution reads through strides is copied first, where its model says that this pays
+on a GPU, what no kernel takes through its strides is copied first
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from ..kernels import dispatch
 from ..kernels.dispatch import Choice
 from ..kernels.op import get_op
 from ..kernels.spec import ABSENT, TensorSpec
-from .graph import CONSTANT, Graph, Node, Value, make_node
+from .graph import CONSTANT, Graph, Node, Value, dense, make_node
 from .memory import Buffer, Place
 
 _NEVER = 1 << 60
 # Ops that read an image once for each tap: strides there cost many times what they cost a copy.
 _READ_OFTEN = ("conv", "conv_input_grad", "conv_weight_grad")
 _COPIED_PER_S = 2e9  # bytes; measured: [8, 64, 64, 3] floats out of [8, 3, 64, 64] at twice that
+_LAUNCH_S = 4e-6  # of one more kernel on a GPU, see gpu/replay.py
 
 
 @dataclass(eq=False)
@@ -189,9 +191,38 @@ class _Lowering:
             taken.add(buffer)
             self.places[value] = Place(buffer, 0, value.spec)
             outputs.append(self.places[value])
-        specs = (*(ABSENT if p is None else p.spec for p in inputs), *(p.spec for p in outputs))
-        choice = dispatch.choose(node.op, specs, node.attrs)
+        choice, inputs = self._chosen(step, node, inputs, [p.spec for p in outputs])
         self.result.calls.append(Call(node, choice, inputs, tuple(outputs), step))
+
+    def _chosen(
+        self, step: int, node: Node, inputs: tuple[Place | None, ...], outputs: Sequence[TensorSpec]
+    ) -> tuple[Choice, tuple[Place | None, ...]]:
+        """The kernel of a call, and its inputs, on a GPU perhaps as row-major copies."""
+        specs = [ABSENT if p is None else p.spec for p in inputs]
+        choice = dispatch.choose(node.op, (*specs, *outputs), node.attrs)
+        strided = [i for i, spec in enumerate(specs) if spec.present and spec.layout is not None]
+        if choice.kernel is not None or not strided or self.graph.device == "cpu":
+            return choice, inputs
+        for i in strided:
+            specs[i] = dense(specs[i])
+        other = dispatch.choose(node.op, (*specs, *outputs), node.attrs)
+        if other.kernel is None:
+            return choice, inputs  # which says what was wrong with the call as it is
+        places = list(inputs)
+        for i in strided:
+            value, place = node.inputs[i], places[i]
+            assert value is not None
+            assert place is not None
+            places[i] = self._row_major(step, value, place)
+        return other, tuple(places)
+
+    def _row_major(self, step: int, value: Value, place: Place) -> Place:
+        """The place of a row-major copy of a value, made now or before."""
+        if value not in self.copies:
+            buffer = Buffer("arena", value.spec.nbytes, first=step, last=step, label="copy")
+            self.result.buffers.append(buffer)
+            self.copies[value] = self._copied(value, place, buffer)
+        return self.copies[value]
 
     def _without_strides(
         self, step: int, node: Node, inputs: tuple[Place | None, ...]
@@ -202,7 +233,7 @@ class _Lowering:
                 continue
             if place.buffer.kind == "constant":
                 continue  # prepacked where that pays
-            cost = 0.0 if value in self.copies else value.spec.nbytes / _COPIED_PER_S
+            cost = 0.0 if value in self.copies else _copying_s(value.spec)
             specs = [ABSENT if p is None else p.spec for p in inputs]
             outputs = [v.spec for v in node.outputs]
             now = _predicted(node, (*specs, *outputs))
@@ -210,11 +241,7 @@ class _Lowering:
             then = _predicted(node, (*specs, *outputs))
             if now is None or then is None or then + cost >= now:
                 continue
-            if value not in self.copies:
-                buffer = Buffer("arena", value.spec.nbytes, first=step, last=step, label="copy")
-                self.result.buffers.append(buffer)
-                self.copies[value] = self._copied(value, place, buffer)
-            return (*inputs[:i], self.copies[value], *inputs[i + 1 :])
+            return (*inputs[:i], self._row_major(step, value, place), *inputs[i + 1 :])
         return inputs
 
     def _reused(
@@ -327,6 +354,15 @@ def _predicted(node: Node, specs: Sequence[TensorSpec]) -> float | None:
     if choice.kernel is None or choice.fallback is not None:
         return None
     return choice.kernel.predict(choice.specs, choice.attrs, choice.config, choice.threads)
+
+
+def _copying_s(spec: TensorSpec) -> float:
+    """Seconds that a copy of an array should take."""
+    if spec.device == "cpu":
+        return spec.nbytes / _COPIED_PER_S
+    from ..kernels.cuda.device import facts
+
+    return 2 * spec.nbytes / facts(spec.device).bandwidth + _LAUNCH_S
 
 
 def _same_places(x: TensorSpec, y: TensorSpec) -> bool:

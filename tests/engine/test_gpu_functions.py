@@ -321,6 +321,17 @@ def test_an_optimizer_keeps_its_state_with_the_parameters() -> None:
     assert optimizer.with_lr(moved, 0.5)["lr"].device == "cuda:0"
 
 
+def test_a_model_keeps_its_device_when_it_is_loaded() -> None:
+    model = kw.nn.Linear(3, 2, key=0)
+    state = kw.nn.state_dict(model)
+    there = kw.nn.load_state(on_gpu(kw.nn.Linear(3, 2, key=1)), state)
+    back = kw.nn.load_state(kw.nn.Linear(3, 2, key=2), kw.nn.state_dict(there))
+    assert {x.device for x in kw.nn.state_dict(there).values()} == {"cuda:0"}
+    assert {x.device for x in kw.nn.state_dict(back).values()} == {"cpu"}
+    alike(back, there)
+    assert "f32[2,3]" in repr(there)
+
+
 def test_an_op_without_a_kernel_stops_the_plan_with_its_line_and_the_reasons() -> None:
     with (
         numpy_kernels(over_real=True, without=("cumsum",)),

@@ -303,6 +303,32 @@ def test_buffers_of_the_arena_start_at_whole_lines() -> None:
     assert f.plan._arena.tensor.numel() % 256 == 0
 
 
+def test_what_no_kernel_takes_through_its_strides_is_copied_first() -> None:
+    def f(x: Any, y: Any) -> Any:
+        return kw.sort(x.T + y)[0], kw.cumsum(x.T, axis=0), kw.cumsum(x.T, axis=1), kw.roll(x.T, 1)
+
+    x, y = there(4, 5), there(5, 4)
+    expected = [bits(part) for part in kw.compile(f)(x, y)]
+    with numpy_kernels(over_real=True, row_major=("cumsum", "roll")):
+        strict = kw.compile(f)
+        for _ in range(3):
+            assert [bits(part) for part in strict(x, y)] == expected
+        names = [call.node.op.name for call in strict.plan.calls]
+    assert names.count("transpose") == 1  # one copy serves all that read it
+
+
+def test_a_timed_plan_tells_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kernelwright.engine import profile
+
+    monkeypatch.setattr(profile, "wanted", lambda: True)
+    f = kw.compile(long_chain)
+    x = there(4)
+    assert bits(f(x)) == bits(f(x))
+    text = str(f.plan)
+    assert " us " in text.splitlines()[0]
+    assert "the fastest of each step add up to" in text
+
+
 # --- memory -------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,23 @@ from ....kernels.registry import kernels_for
 from ...whole.networks.network import GPU_NAMES
 from .job import Job, Race
 
-FAMILIES = ("matmul", "conv", "attention", "loss", "random", "index", "pool", "resize", "recurrent")
+FAMILIES = (
+    "matmul",
+    "conv",
+    "recurrent",
+    "attention",
+    "pointwise",
+    "softmax",
+    "normalize",
+    "loss",
+    "reduce",
+    "optimizer",
+    "shape",
+    "random",
+    "index",
+    "pool",
+    "resize",
+)
 """The files beside this one, in the order in which their races take turns."""
 NOT_RACED: frozenset[str] = frozenset()
 """Families with CUDA kernels that nobody waits for."""

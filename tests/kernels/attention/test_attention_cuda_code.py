@@ -175,6 +175,23 @@ def test_heads_behind_lengths_and_repeated_heads_go_by_boxes() -> None:
     assert "multiple of 16 bytes" in reason
 
 
+def test_calls_at_odd_addresses_go_by_pointers_over_the_same_scratch() -> None:
+    decode, large = call(128, rows=1, group=8), call(128)
+    both = (
+        (decode, tile(choices.FORWARD["engine", "half"][128][-1], 8)),
+        (grad_call(large), choices._pair(*choices.BACKWARD["engine", "half"][128][0])),
+    )
+    for specs, config in both:
+        op = "attention_grad" if "kbm" in config else "attention"
+        (kernel,) = (k for k in kernels_for(op, "cuda") if k.name == "descriptors")
+        with device.assume(90):
+            bound: Any = kernel.bind(specs, {"is_causal": False, "scale": None}, config, 1)
+            steps = bound.chosen((False,) * len(specs))
+        assert bound.steps[-1].descriptors()
+        assert not any(step.descriptors() for step in steps)
+        assert {id(w) for step in steps for w in step.workspaces()} == set(map(id, bound.workspaces))
+
+
 def test_what_no_kernel_takes_says_why() -> None:
     kernels = {kernel.name: kernel for kernel in kernels_for("attention", "cuda")}
     attrs = {"is_causal": False, "scale": None}
