@@ -94,14 +94,18 @@ class ChainLaunch:
         return self._made[aligned]
 
     def __call__(self, *tensors: Any) -> None:
-        run = runtime()
-        if self._index is None:
-            self._index = run.number(next(spec.device for spec in self.specs if spec.present))
-        if run.current() == self._index:
+        run, index = runtime(), self._number()
+        if run.current() == index:
             self._run(run, tensors)
         else:
-            with run.on(self._index):
+            with run.on(index):
                 self._run(run, tensors)
+
+    def _number(self) -> int:
+        """The number of the tensors' device."""
+        if self._index is None:
+            self._index = runtime().number(next(spec.device for spec in self.specs if spec.present))
+        return self._index
 
     @property
     def workspaces(self) -> tuple[Workspace, ...]:
@@ -145,7 +149,7 @@ class ChainLaunch:
         for part in parts:
             for place in part.places:
                 if isinstance(place, Workspace) and id(place) not in held:
-                    held[id(place)] = run.workspace(place, self._index)
+                    held[id(place)] = run.workspace(place, self._number())
         for part in parts:
             part.launch(*[self._tensor(place, tensors, held) for place in part.places])
 

@@ -76,18 +76,6 @@ def _team(call: Call, config: Config) -> Team:
     return team
 
 
-def _seconds(call: Call, config: Config) -> float:
-    """Predicted: the steps, and the products before or after them."""
-    chip, shape = facts(call.specs[0].device), call.shape
-    n, hidden = shape.steps * shape.batch, shape.heads * shape.units
-    inputs = call.spec("x").shape[-1]
-    products = 2 * inputs + shape.units if shape.backward else inputs
-    flops = 2 * n * shape.gates * hidden * products
-    moved = shape.size * n * shape.gates * hidden * (6 if shape.backward else 2)
-    beside = max(flops / (chip.flops[shape.dtype] * _PRODUCT_SHARE), moved / chip.bandwidth)
-    return _team(call, config).seconds(chip) + beside
-
-
 def _register(op: str) -> None:
     backward = op.endswith("_grad")
 
@@ -99,7 +87,8 @@ def _register(op: str) -> None:
         return [{"ug": team.ug, "nt": team.nt, "warps": team.warps} for team in found]
 
     def model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
-        return _seconds(Call(op, specs, attrs), config)
+        """The steps alone: the products before and after them are the same for all kernels of the op."""
+        return _team(Call(op, specs, attrs), config).seconds(facts(specs[0].device))
 
     def bind(specs: Specs, attrs: Attrs, config: Config, threads: int) -> ChainLaunch:
         call = Call(op, specs, attrs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from ....kernels.attention.cuda.truth import scores_by_rows
 from ...problems.problem import Operand, Problem
 from .job import Race
 
@@ -12,15 +13,12 @@ from .job import Race
 FLASH = "Dao, FlashAttention-2 (2023), section 4.1"
 LLAMA = "Llama 3 8B (Dubey et al. 2024): 32 heads of 128, which share 8 of keys and values"
 _TOKENS, _FEATURES = 16384, 2048
-_LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
-CHUNK = 256
-"""Rows of scores that are in memory at one time, of all heads."""
+_LENGTHS = (4096, 1024, 16384, 512, 2048, 8192)
 
 
 def races(small: bool) -> Iterator[Race]:
     """The most telling ones first; see `jobs.races`."""
-    lengths = (2048,) if small else (4096, 1024, 16384, 512, 2048, 8192)
-    for length in lengths:
+    for length in (2048,) if small else _LENGTHS:
         for e in (128, 64):
             for op in ("attention", "attention_grad"):
                 yield from ((flash(op, length, e, causal), None) for causal in (True, False))
@@ -63,25 +61,6 @@ def _problem(
     return Problem(f"{group}-{name}", op, tuple(inputs), group, source, attrs=attrs)
 
 
-def chunks(q: Any, k: Any, v: Any, causal: bool, scale: float, wide: Any) -> Iterator[tuple[Any, ...]]:
-    """(rows, scores, probabilities, logsumexp) of some rows after the others: [..., CHUNK, S], of one dtype.
-
-    q: [..., L, E], k: [..., S, E], v: [..., S, Ev], with the same leading axes.
-    """
-    import torch
-
-    length, keys = q.shape[-2], k.shape[-2]
-    turned = k.to(wide).transpose(-1, -2)
-    for first in range(0, length, CHUNK):
-        rows = slice(first, min(first + CHUNK, length))
-        scores = q[..., rows, :].to(wide) @ turned * scale
-        if causal:
-            at = torch.arange(rows.start, rows.stop, device=q.device)[:, None]
-            scores.masked_fill_(torch.arange(keys, device=q.device) > at, float("-inf"))
-        total = scores.logsumexp(-1)
-        yield rows, scores, (scores - total[..., None]).exp_(), total
-
-
 def _forward(problem: Problem, draw: Callable[[Operand | None, int], Any]) -> Sequence[Any]:
     return [draw(operand, place) for place, operand in enumerate(problem.inputs)]
 
@@ -91,19 +70,15 @@ def _backward(problem: Problem, draw: Callable[[Operand | None, int], Any]) -> S
     import torch
 
     q, k, v = (draw(problem.inputs[place], place) for place in range(3))
-    out, dout = (
-        torch.empty_like(q[..., :1]).expand(*q.shape[:-1], v.shape[-1]).contiguous(),
-        draw(problem.inputs[6], 6),
-    )
+    out, dout = q.new_empty((*q.shape[:-1], v.shape[-1])), draw(problem.inputs[6], 6)
     total = torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
     group = q.shape[1] // k.shape[1]
     causal, scale = problem.complete["is_causal"], q.shape[-1] ** -0.5
     for b in range(q.shape[0]):
         for g in range(k.shape[1]):
             heads = slice(g * group, (g + 1) * group)
-            one = (q[b, heads], k[b, g].expand(group, -1, -1), v[b, g].float())
-            for rows, _, p, sums in chunks(*one, causal, scale, torch.float32):
-                out[b, heads, rows] = (p @ one[2]).to(out.dtype)
+            for rows, p, sums in scores_by_rows(q[b, heads], k[b, g], None, causal, scale, torch.float32):
+                out[b, heads, rows] = (p @ v[b, g].float()).to(out.dtype)
                 total[b, heads, rows] = sums
     return [q, k, v, None, out, total, dout, None]
 

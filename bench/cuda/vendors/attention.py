@@ -8,10 +8,8 @@ from functools import partial
 from typing import Any
 
 from ...problems.problem import Problem
-from ..cases.attention import chunks
 
 _TRIALS = 5
-_MOST_HEADS = 2  # of keys, in truths
 
 
 def fastest(makers: Sequence[Callable[[], Callable[[], Any]]]) -> Callable[[], Any]:
@@ -133,100 +131,8 @@ def _plain(q: Any, k: Any, v: Any, dout: Any, causal: bool, scale: float | None)
 
 _BACKWARDS = (_cudnn, _flash, _efficient, _plain)
 
-Looked = list[tuple[Any, Any, Callable[[Any], Any]]]
-
-
-def _heads(q: Any, k: Any, seed: int) -> list[tuple[int, int]]:
-    """Some of (batch, head of keys), the first among them."""
-    import torch
-
-    count = k.shape[0] * k.shape[1]
-    drawn = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[: _MOST_HEADS - 1].tolist()
-    return [divmod(at, k.shape[1]) for at in sorted({0, *drawn})]
-
-
-def _forward_truth(problem: Problem, tensors: Sequence[Any], seed: int) -> Looked:
-    """Of some heads; the scales are those of `kernels.attention.reference.attention_magnitude`."""
-    import torch
-
-    q, k, v, _ = tensors
-    group, at = q.shape[1] // k.shape[1], _heads(q, k, seed)
-    rows = []
-    for b, g in at:
-        heads = slice(g * group, (g + 1) * group)
-        rows.append(_of_heads(problem, q[b, heads], k[b, g], v[b, g]))
-    exact, scale, sums, sums_scale = (torch.stack(one) for one in zip(*rows, strict=True))
-
-    def looked_at(result: Any) -> Any:
-        return torch.stack([result[b, g * group : (g + 1) * group] for b, g in at])
-
-    return [(exact, scale, looked_at), (sums, sums_scale, looked_at)]
-
-
-def _of_heads(problem: Problem, q: Any, k: Any, v: Any) -> tuple[Any, ...]:
-    """(out, its scale, logsumexp, its scale) of heads that share k and v."""
-    import torch
-
-    factor = q.shape[-1] ** -0.5
-    keys, values = (x.double().expand(q.shape[0], -1, -1) for x in (k, v))
-    made: list[list[Any]] = [[], [], [], []]
-    for rows, _, p, total in chunks(q, keys, values, problem.complete["is_causal"], factor, torch.float64):
-        size = q[:, rows].double().abs() @ keys.abs().transpose(-1, -2) * factor
-        mean = (p * size).sum(-1, keepdim=True)
-        made[0].append(p @ values)
-        made[1].append((p * (1 + size + mean)) @ values.abs())
-        made[2].append(total)
-        made[3].append(1 + total.abs() + mean[..., 0])
-    return tuple(torch.cat(one, 1) for one in made)
-
-
-def _gradient_truth(problem: Problem, tensors: Sequence[Any], seed: int) -> Looked:
-    """Of some heads; the scales are those of `kernels.attention.reference.attention_grad_magnitude`."""
-    import torch
-
-    q, k, v, _, out, _, dout, _ = tensors
-    group, at = q.shape[1] // k.shape[1], _heads(q, k, seed)
-    rows = []
-    for b, g in at:
-        heads = slice(g * group, (g + 1) * group)
-        rows.append(_slopes(problem, q[b, heads], k[b, g], v[b, g], out[b, heads], dout[b, heads]))
-    dq, dq_scale, dk, dk_scale, dv, dv_scale = (torch.stack(one) for one in zip(*rows, strict=True))
-
-    def of_queries(result: Any) -> Any:
-        return torch.stack([result[b, g * group : (g + 1) * group] for b, g in at])
-
-    def of_keys(result: Any) -> Any:
-        return torch.stack([result[b, g] for b, g in at])
-
-    return [(dq, dq_scale, of_queries), (dk, dk_scale, of_keys), (dv, dv_scale, of_keys)]
-
-
-def _slopes(problem: Problem, q: Any, k: Any, v: Any, out: Any, dout: Any) -> tuple[Any, ...]:
-    """(dq, its scale, dk, its scale, dv, its scale) of heads that share k and v."""
-    import torch
-
-    factor = q.shape[-1] ** -0.5
-    keys, values = (x.double().expand(q.shape[0], -1, -1) for x in (k, v))
-    made: list[list[Any]] = [[], []]
-    sums = [torch.zeros_like(x, dtype=torch.float64) for x in (k, k, v, v)]
-    for rows, _, p, total in chunks(q, keys, values, problem.complete["is_causal"], factor, torch.float64):
-        x, y, o = (part[:, rows].double() for part in (q, dout, out))
-        size = x.abs() @ keys.abs().transpose(-1, -2) * factor
-        loose = torch.where(p > 0, 1 + size + total.abs()[..., None], 0.0)
-        terms = (y * o).abs().sum(-1, keepdim=True) + y.abs() @ values.abs().transpose(-1, -2)
-        ds = p * (y @ values.transpose(-1, -2) - (y * o).sum(-1, keepdim=True)) * factor
-        ds_size = p * terms * loose * factor
-        made[0].append(ds @ keys)
-        made[1].append(ds_size @ keys.abs())
-        for place, (a, b) in enumerate(((ds, x), (ds_size, x.abs()), (p, y), (p * loose, y.abs()))):
-            sums[place] += (a.transpose(-1, -2) @ b).sum(0)
-    dq, dq_scale = (torch.cat(one, 1) for one in made)
-    return dq, dq_scale, *sums
-
-
 NAMES = {
     "attention": "scaled_dot_product_attention",
     "attention_grad": "scaled_dot_product_attention_backward",
 }
 WAYS: dict[str, Callable[..., Any]] = {"attention": _attention, "attention_grad": _gradient}
-TRUTHS: dict[str, Callable[..., Looked]] = {"attention": _forward_truth, "attention_grad": _gradient_truth}

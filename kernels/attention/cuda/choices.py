@@ -78,13 +78,27 @@ BACKWARD: dict[tuple[str, str], dict[int, tuple[tuple[Tile, Tile], ...]]] = {
         128: (((16, 32, 4, 1), (32, 32, 8, 1)),),
         256: (((16, 32, 8, 1), (16, 16, 8, 1)), ((16, 16, 8, 1), (16, 16, 8, 1))),
     },
-    ("threads", "tf32x3"): {64: (((64, 32, 4, 1), (32, 32, 8, 1)),)},
+    ("threads", "tf32x3"): {64: (((64, 32, 4, 1), (32, 32, 8, 1)), ((16, 32, 4, 1), (32, 32, 8, 1)))},
     ("threads", "tf32"): {
         64: (((32, 32, 4, 2), (32, 32, 4, 2)),),
         128: (((32, 32, 8, 1), (16, 32, 8, 1)),),
         256: (((16, 16, 4, 1), (16, 16, 4, 1)),),
     },
 }
+
+# (compute capability, mover, unit, features, tile)
+SPILLED = frozenset(
+    {
+        (100, "engine", "half", 128, (64, 128, 8, 3)),
+        (100, "engine", "half", 256, (32, 64, 8, 3)),
+        (100, "threads", "half", 64, (128, 64, 4, 3)),
+        (100, "threads", "float32", 256, (16, 16, 4, 2)),
+        (100, "threads", "tf32", 128, (64, 32, 8, 2)),
+        (80, "threads", "float32", 64, (64, 32, 4, 2)),
+        *((chip, "threads", "tf32x3", 64, (64, 32, 4, stages)) for chip in (80, 100) for stages in (1, 2)),
+    }
+)
+"""What the compiler was seen to spill: these are not offered on those chips."""
 
 # Where rows are loaded an element at a time: registers and addresses for each element of a step.
 UNALIGNED: dict[str, dict[int, Tile]] = {
@@ -186,13 +200,13 @@ def candidates(p: Problem, grad: bool, unit: str, boxes: bool, device: Device) -
     found: list[Config] = []
     if grad:
         pairs = BACKWARD[key][wide] if boxes or _aligned(p, True) else (UNALIGNED_GRAD[_class(unit)][wide],)
-        kept = [pair for pair in pairs if not _spills(pair[1], boxes, wide, device)]
+        kept = [pair for pair in pairs if not any(_spills(t, key, wide, device) for t in pair)]
         if p.mask:  # which takes registers that the others do not have
             kept = kept[-1:]
         found = [_pair(*pair) for pair in kept]
     else:
         tiles = FORWARD[key][wide] if boxes or _aligned(p, False) else (UNALIGNED[_class(unit)][wide],)
-        for tile in fitting(p, tuple(t for t in tiles if not _spills(t, boxes, wide, device)), unit):
+        for tile in fitting(p, tuple(t for t in tiles if not _spills(t, key, wide, device)), unit):
             config = _named(tile) | {"splits": 1}
             found.append(config | {"splits": _best_splits(p, config, unit, boxes, device)})
     fitting_ones = [config for config in found if fits(p, grad, config, device)] or found[-1:]
@@ -214,13 +228,9 @@ def fitting(p: Problem, tiles: tuple[Tile, ...], unit: str) -> list[Tile]:
     return kept
 
 
-def _spills(tile: Tile, boxes: bool, wide: int, device: Device) -> bool:
-    """Whether the compiler was seen to spill a tile on a chip, whose tensor memory passes registers."""
-    if device.capability < 100:
-        return False
-    if boxes:
-        return (wide, tile) in ((128, (64, 128, 8, 3)), (256, (32, 64, 8, 3)))
-    return tile == (128, 64, 4, 3)
+def _spills(tile: Tile, key: tuple[str, str], wide: int, device: Device) -> bool:
+    """Whether the compiler was seen to spill a tile on a chip."""
+    return (ranking._known(device), *key, wide, tile) in SPILLED
 
 
 def _named(tile: Tile) -> Config:
@@ -365,8 +375,8 @@ def _busy(x: Sweep, unit: str, boxes: bool, aligned: bool, device: Device) -> fl
     others = max(pairs / EXPONENTIALS_A_CLOCK, (pairs * x.pairs_cost + x.rows * x.kept / hertz) / 128)
     # One block's warps wait for each other at each step: only another block computes meanwhile.
     block = together(products, others) if beside > 1 and unit != "float32" else products + others
-    port = ranking._PORT_BYTES_A_CLOCK
-    port = min(port, ranking._L2_BYTES_A_CLOCK / min(x.items, device.multiprocessors)) * hertz
+    shared = ranking._L2_BYTES_A_CLOCK / min(x.items, device.multiprocessors)
+    port = min(ranking._PORT_BYTES_A_CLOCK, shared) * hertz
     block = together(block, x.moved / port, CHAIN / beside)
     if x.stages < 3 or not aligned:
         block += LATENCY / beside * (1 if aligned else 4)

@@ -5,9 +5,8 @@
 so that one comparison decides by both, and what is sorted is stable whatever the network of comparisons does.
 Keys of up to 16 bits and a place below 2,048 fit a word of 32, which halves what the network exchanges.
 `in_order` sorts rows of up to 2,048 numbers in the registers of a program (Batcher's bitonic network); `best`
-keeps the k first of each block of a long row, the next launch the k first of these,
-until one block is left: x
-is read once, and that is the roof. `entered` halves a sorted row, as often as its length takes.
+keeps the k first of each block of a long row, the next launch the k first of these, until one block is left:
+x is read once, and that is the roof. `entered` halves a sorted row, as often as its length takes.
 """
 
 # mypy: disable-error-code="assignment, misc"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import triton.language as tl
@@ -181,7 +181,7 @@ def backward_steps(op: str, specs: Specs, attrs: Attrs, each: int, stages: int) 
 
 
 def added_step(
-    found: dict[str, tuple[int, Any]], sums: dict[str, Workspace | None], columns: int, parts: int
+    found: dict[str, tuple[int, Any]], sums: Mapping[str, Workspace | None], columns: int, parts: int
 ) -> Step:
     """The launch that adds up [parts, columns] for weight and bias."""
     args = {

@@ -37,7 +37,7 @@ from ..nest import Axis, nest
 from ..program import Program, operands_of
 from ..stages import staged
 from .emitters import registers
-from .operands import WARP, item_bytes, operand_dtypes, operand_names, power_from
+from .operands import MODEL, WARP, Wish, item_bytes, operand_dtypes, operand_names, power_from
 from .row_text import STEP, UNIT, ZERO, RowForm, text_of
 from .source import compiled, name_of
 
@@ -89,8 +89,9 @@ def row_plan(
     axes: Sequence[int],
     strides: Sequence[Sequence[int]],
     multiprocessors: int,
+    wish: Wish = MODEL,
 ) -> RowPlan:
-    """How a call goes; arguments as for `bind_rows.bind_rows`."""
+    """How a call goes; arguments as for `bind_rows.bind_rows`, and what a configuration says."""
     sizes = [item_bytes(dtype) for dtype in operand_dtypes(program)]
     full = _full_operands(program)
     order = [*full, *(k for k in range(len(sizes)) if k not in full)]
@@ -109,6 +110,7 @@ def row_plan(
         live=most_live(program) if whole else 1,
         least=min(least, power_from(kept[0][0])),
         most=in_registers(program),
+        each=wish.elements or _ELEMENTS,
     )
     tile = _columns_tile if across else _rows_tile
     r, c, warps = tile(work, whole, multiprocessors)
@@ -138,6 +140,7 @@ class _Work(NamedTuple):
         live: registers that an element takes.
         least: rows that lie side by side and that a program has at least.
         most: elements that a program can have in registers.
+        each: elements of a thread.
     """
 
     rows: int
@@ -146,6 +149,7 @@ class _Work(NamedTuple):
     live: int
     least: int
     most: int
+    each: int
 
 
 def _rows_tile(work: _Work, whole: bool, multiprocessors: int) -> tuple[int, int, int]:
@@ -154,7 +158,7 @@ def _rows_tile(work: _Work, whole: bool, multiprocessors: int) -> tuple[int, int
     A warp alone has up to 1024 elements: it adds up by shuffles, and waits for no other. Where there are few
     long rows, a program has twice as many threads, to keep more loads on their way.
     """
-    alone = WARP * (2 * _ELEMENTS if work.live <= 2 else _ELEMENTS)
+    alone = WARP * (2 * work.each if work.live <= 2 else work.each)
     if whole:
         c = power_from(work.length)
         r = max(1, min(alone // c, power_from(work.rows)))
@@ -164,7 +168,7 @@ def _rows_tile(work: _Work, whole: bool, multiprocessors: int) -> tuple[int, int
         return r, c, min(_MOST_THREADS // WARP, warps if r * c > alone else 1)
     few = work.rows * work.others < 2 * multiprocessors
     c = min(2 * _LOOP if few else _LOOP, power_from(work.length))
-    return 1, c, max(1, min(16, c // (WARP * _ELEMENTS)))
+    return 1, c, max(1, min(16, c // (WARP * work.each)))
 
 
 def _columns_tile(work: _Work, whole: bool, multiprocessors: int) -> tuple[int, int, int]:
@@ -182,7 +186,7 @@ def _columns_tile(work: _Work, whole: bool, multiprocessors: int) -> tuple[int, 
 
 def _elements(work: _Work) -> int:
     """Of a row, for a thread."""
-    return _ELEMENTS if work.live <= 4 else _ELEMENTS // 2
+    return work.each if work.live <= 4 else work.each // 2
 
 
 @lru_cache(maxsize=1024)

@@ -101,8 +101,8 @@ def cut(
     if not rows and config["parts"] and blocks < PROGRAMS * device.multiprocessors // 4:
         warps, programs, stages = _COLUMN_WARPS, PROGRAMS * WARPS // _COLUMN_WARPS, _COLUMN_STAGES
         br = min(br * warps // WARPS, power_of_two(length))
-    # Two such programs at a time; what is computed in 64 bits would not fit so few registers.
-    registers = 65536 // (2 * 32 * warps) if stages > 1 and itemsize < 8 else None
+    # Two such programs at a time; of what is computed in 64 bits one.
+    registers = 65536 // ((2 if itemsize < 8 else 1) * 32 * warps) if stages > 1 else None
     tiles, parts = ceil_div(length, br), 1
     if config["parts"] and blocks < programs * device.multiprocessors // 2:
         parts = max(1, min(programs * device.multiprocessors // blocks, tiles, MOST_PARTS))

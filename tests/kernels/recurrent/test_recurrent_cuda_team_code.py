@@ -1,5 +1,4 @@
-"""The machine code of the recurrences in CUDA C++: within each chip's limits, nothing spilled, kept weights read
-once."""
+"""Machine code of the recurrences in CUDA C++: in each chip's limits, nothing spilled, weights read once."""
 
 from __future__ import annotations
 
