@@ -175,11 +175,15 @@ class CudaPlan:
                 new numbers or old ones; a kernel that cannot be compiled fails before.
         """
         if not self._prepared:
-            for step in self.steps:
-                step.prepare(slots)
+            self.prepare(slots)
             self._prepared = True
         waits = self.under.cuda_sync and not runtime().capturing()
         return [self._launch(step, slots, waits) for step in self.steps]
+
+    def prepare(self, slots: Tensors) -> None:
+        """Compile, load and look up all that launches over these arguments and new results need."""
+        for step in self.steps:
+            step.prepare(slots)
 
     def _launch(self, step: _Step, slots: Tensors, waits: bool) -> Any:
         if self._dirty and self._zeros is not None:

@@ -159,6 +159,7 @@ class Replays:
         plan = self.plan
         kept: list[Any] = []
         try:
+            plan.prepare(slots)  # what has been forgotten since they came first
             graph = runtime().captured(plan.index, lambda: kept.extend(plan.launch_all(slots)))
         except (LaunchError, RuntimeError) as error:
             self.why_not = f"it could not be captured: {str(error).splitlines()[0]}"

@@ -317,6 +317,18 @@ def test_what_no_kernel_takes_through_its_strides_is_copied_first() -> None:
     assert names.count("transpose") == 1  # one copy serves all that read it
 
 
+def test_a_timed_plan_tells_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kernelwright.engine import profile
+
+    monkeypatch.setattr(profile, "wanted", lambda: True)
+    f = kw.compile(long_chain)
+    x = there(4)
+    assert bits(f(x)) == bits(f(x))
+    text = str(f.plan)
+    assert " us " in text.splitlines()[0]
+    assert "the fastest of each step add up to" in text
+
+
 # --- memory -------------------------------------------------------------------------------------------------
 
 

@@ -34,7 +34,7 @@ class Recurrence:
 
     def __init__(self, call: Call, config: Mapping[str, Any], back: bool, device: Device) -> None:
         self.call, self.config, self.device = call, config, device
-        self.resident = bool(config["resident"])
+        self.resident, self.solo = bool(config["resident"]), bool(config["solo"])
         self.units, self.rows = int(config["units"]), int(config["rows"])
         self.tiles = ceil_div(call.d, self.units)
         self.row_tiles = max(ceil_div(call.b, self.rows), 1)
@@ -43,7 +43,8 @@ class Recurrence:
         self.width = kc * (int(config["tiles"]) or ceil_div(call.d, kc))
         self.gates = call.gates if back else 1
         slots = max(call.t, 1)
-        self.exchange = Workspace((slots, call.heads, self.padded, self.gates, self.width), call.dtype)
+        shape = (slots, call.heads, self.padded, self.gates, self.width)
+        self.exchange = None if self.solo else Workspace(shape, call.dtype)
         self.count = slots * call.heads * self.row_tiles
         self.counters = None if self.resident else Workspace((self.count,), "int32")
         self.order = Workspace((max(call.b, 1),), "int32") if call.has("lengths") else None
@@ -66,6 +67,8 @@ class Recurrence:
                 "BLOCK": 64,
             }
             steps.add(Step(by_length, (ceil_div(call.b, 64),), args, any_int=True))
+        if self.solo:
+            return
         h0_b, h0_u = call.steps("h0", 2)
         slot = call.heads * self.padded * self.gates
         rows = max(call.t, 1) * slot
@@ -122,6 +125,7 @@ class Recurrence:
             "WIDTH": self.width,
             "HEADS": call.heads,
             "RESIDENT": self.resident,
+            "SOLO": self.solo,
             "PRECISION": "tf32x3" if tf32 else "ieee",
             "REVERSE": call.reverse,
         }
@@ -150,7 +154,7 @@ class Recurrence:
                     stages=2,
                     registers=255,
                     any_int=True,
-                    together=True,
+                    together=not self.solo,
                 )
             )
 

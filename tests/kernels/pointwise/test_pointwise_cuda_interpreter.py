@@ -84,6 +84,16 @@ def test_every_form_of_a_sum() -> None:
             right("add", Sample(name, given), backwards=dtype == "bfloat16")
 
 
+def test_every_configuration_gives_the_same() -> None:
+    (kernel,) = kernels_for("add", "cuda")
+    for inputs in ((numbers(70, 33), numbers(70, 33)), (numbers(70, 33), numbers(33, 70).T)):
+        specs = tuple(TensorSpec.of(x) for x in (*inputs, inputs[0]))
+        configs = kernel.configurations(specs, {}, 1)
+        assert len({tuple(config.values()) for config in configs}) == 7
+        for config in configs:
+            right("add", Sample("configured", inputs), config=config)
+
+
 def test_outputs_in_other_layouts() -> None:
     x, y = numbers(24, 40), numbers(24, 40, seed=1)
     for layout in ((4, 96), (160 * 2, 8), (4 * 48, 4)):

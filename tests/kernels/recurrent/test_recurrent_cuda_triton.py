@@ -89,12 +89,27 @@ def test_any_order_of_programs_is_right(op: str, resident: bool, order: str) -> 
     assert verdict.ok, verdict.text
 
 
+ALONE = (
+    *(("lstm", "19 heads of 1"), ("gru", "3 heads of 7"), ("rnn", "resets"), ("rnn_grad", "lengths, no dy")),
+    *(("lstm_grad", "heads, resets, lengths"), ("gru_grad", "1 heads of 19")),
+)
+
+
+@pytest.mark.parametrize(("op", "name"), ALONE)
+def test_a_head_alone_meets_nobody(op: str, name: str) -> None:
+    sample = found(op, name)
+    config = configs(op, sample)[0]
+    assert config["solo"]
+    # No order of programs is needed, and none must matter.
+    assert check(kernel_of(op), sample, config, ordered=True, backwards=True).ok
+
+
 def test_sequences_fall_into_launches_that_fit_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs that wait for each other must all run at one time; tiles of sequences need not."""
     sample = found("lstm", "3x8x20x31")
     config = cut("lstm", sample, True)
     monkeypatch.setattr(choices, "groups_at_once", lambda *call: 1)
-    monkeypatch.setitem(config, "rows", 4)
+    config["rows"] = 4
     verdict = check(kernel_of("lstm"), sample, config, ordered=True)
     assert verdict.ok, verdict.text
 
