@@ -24,6 +24,10 @@ _NEVER = 1 << 60
 _READ_OFTEN = ("conv", "conv_input_grad", "conv_weight_grad")
 _COPIED_PER_S = 2e9  # bytes; measured: [8, 64, 64, 3] floats out of [8, 3, 64, 64] at twice that
 _LAUNCH_S = 4e-6  # of one more kernel on a GPU, see gpu/replay.py
+# Op -> its outputs that the GPU's kernels may write over the input behind the colon: each element is read and
+# written by one program. Running statistics so stay where they are from step to step, as parameters do: a
+# graph that was captured over their addresses goes on serving.
+_UPDATED = {"batch_norm": {3: 3, 4: 4}}
 
 
 @dataclass(eq=False)
@@ -183,8 +187,9 @@ class _Lowering:
             inputs = self._without_strides(step, node, inputs)
         taken: set[Buffer] = set()
         outputs = []
-        for value in node.outputs:
+        for number, value in enumerate(node.outputs):
             buffer = self._reused(step, node, value, inputs, taken)
+            buffer = buffer or self._updated(step, node, number, inputs)
             if buffer is None:
                 buffer = Buffer("arena", value.spec.nbytes, first=step, last=step, label=node.op.name)
                 self.result.buffers.append(buffer)
@@ -274,6 +279,19 @@ class _Lowering:
         # A result takes an argument's memory, what stays inside takes the arena's.
         first = "input" if self.last[self.roots[output]] == _NEVER else "arena"
         return next((b for b in able if b.kind == first), None if first == "arena" else able[0])
+
+    def _updated(self, step: int, node: Node, number: int, inputs: Sequence[Place | None]) -> Buffer | None:
+        """The donated argument that an output is the new value of, where the kernels can write over it."""
+        source = _UPDATED.get(node.op.name, {}).get(number)
+        if source is None or self.graph.device == "cpu":
+            return None
+        value, place = node.inputs[source], inputs[source]
+        if value is None or place is None or place.buffer.kind != "input" or not place.buffer.writable:
+            return None
+        alone = sum(p is not None and p.buffer is place.buffer for p in inputs) == 1
+        fits = place.is_whole and _same_places(place.spec, node.outputs[number].spec)
+        is_last = self.last[self.roots[value]] <= step and self.last[node.outputs[number]] == _NEVER
+        return place.buffer if alone and fits and is_last else None
 
     def _is_read_beside(self, step: int, node: Node, root: Value) -> bool:
         """Whether another call of the same launch reads a value or a view of it."""

@@ -127,14 +127,29 @@ class CudaEntry:
             if self.taken is None or not self.taken.take(args, leaves):
                 return NotImplemented
         try:
-            if [x._spec for x in leaves] != self.specs:
-                return NotImplemented
-            tensors = [x._tensor for x in leaves]
-        except (AttributeError, DonatedError):
+            found = [x._spec for x in leaves]
+        except DonatedError:
             return NotImplemented
+        except AttributeError:  # torch tensors, or Arrays that nobody has asked for their spec yet
+            leaves = self._arrays(leaves)
+            found = [x.spec for x in leaves]
+        if found != self.specs:
+            return NotImplemented
+        tensors = [x._tensor for x in leaves]
         addresses = [tensor.data_ptr() for tensor in tensors]
         self._check_donated(tensors, addresses)
         return self.finished(leaves, tensors, addresses, None)
+
+    def _arrays(self, leaves: Sequence[Any]) -> list[CudaArray]:
+        """The leaves as Arrays; none, where one is not on a GPU or is donated and no Array."""
+        kinds = list(map(type, leaves))
+        if any(kinds[number] is not CudaArray for number in self.donated if number < len(kinds)):
+            return []
+        if not all(kind is CudaArray or (hasattr(kind, "is_cuda") and is_on_cuda(leaf))
+                   for kind, leaf in zip(kinds, leaves, strict=True)):  # fmt: skip
+            return []
+        return [leaf if kind is CudaArray else _adopted(leaf, self.plan.graph.name)
+                for kind, leaf in zip(kinds, leaves, strict=True)]  # fmt: skip
 
     def finished(
         self, leaves: Sequence[Any], tensors: Sequence[Any], addresses: Sequence[int], watched: Any

@@ -12,6 +12,7 @@ from gpu_extra import need
 
 torch = need("torch", "triton")
 
+from late_transfers import LateTransfers  # noqa: E402
 from triton_interpreter import StandIn, interpreted, standing_in  # noqa: E402
 
 import kernelwright as kw  # noqa: E402
@@ -26,6 +27,8 @@ STEPS = 2  # the first is launched, the second captured and replayed
 @pytest.fixture(autouse=True)
 def gpu() -> Iterator[StandIn]:
     with standing_in() as runtime, kw.using(backend="triton"):  # CUDA C++ has no interpreter
+        late = LateTransfers()
+        runtime.transfers = lambda index: late  # type: ignore[attr-defined]
         yield runtime
 
 
@@ -182,7 +185,9 @@ class Encoder(nn.Module):
 
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_an_encoder_of_a_transformer(norm_first: bool) -> None:
-    check(Encoder(norm_first), classified, kw.optim.adamw(1e-2), labels(13, 3, 6), labels(3, 3))
+    # The gradient of the keys' bias is but rounding, of which Adam would make whole steps: hence its eps.
+    optimizer = kw.optim.adamw(1e-2, eps=1e-3)
+    check(Encoder(norm_first), classified, optimizer, labels(13, 3, 6), labels(3, 3))
 
 
 class UNet(nn.Module):
