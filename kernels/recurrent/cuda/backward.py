@@ -250,14 +250,13 @@ def backward(
         )  # fmt: skip
         if RESIDENT:
             if SOLO:
-                ds = (tl.reshape(d0.to(shared), (KS, KC // KS, BB)),)
-                if G > 1:
-                    ds = (
-                        tl.reshape(d0.to(shared), (KS, KC // KS, BB)),
-                        tl.reshape(d1.to(shared), (KS, KC // KS, BB)),
-                        tl.reshape(of_h.to(shared), (KS, KC // KS, BB)),
-                        tl.reshape(d3.to(shared), (KS, KC // KS, BB)),
-                    )
+                # Of fewer gates, the last stand for those not there, and nobody multiplies them.
+                ds = (
+                    tl.reshape(d0.to(shared), (KS, KC // KS, BB)),
+                    tl.reshape(d1.to(shared), (KS, KC // KS, BB)),
+                    tl.reshape(of_h.to(shared), (KS, KC // KS, BB)),
+                    tl.reshape(d3.to(shared), (KS, KC // KS, BB)),
+                )
             else:
                 there = state_at(slot, G, WIDTH, BB, KS, KC)
                 ds = tiles_of(there, True, KC, G * NC)
