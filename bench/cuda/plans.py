@@ -235,7 +235,8 @@ def told(plan: Planned, chip: device.Device) -> str:
     seconds = plan.moved / chip.bandwidth
     lines = [
         f"{plan.name}: {len(plan.low.calls)} calls, {plan.launches} launches, {plan.moved / 1e6:,.0f} MB "
-        f"moved, at least {plan.least / 1e6:,.0f} MB: {1e3 * seconds:.2f} ms at {chip.bandwidth / 1e12:.2f} TB/s"
+        f"moved, at least {plan.least / 1e6:,.0f} MB: {1e3 * seconds:.2f} ms at "
+        f"{chip.bandwidth / 1e12:.2f} TB/s"
     ]
     counts: Counter[str] = Counter()
     nbytes: Counter[str] = Counter()

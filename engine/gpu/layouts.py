@@ -16,6 +16,7 @@ from ..graph import Graph, Node, Value
 
 WRITERS = ("attention", "attention_grad")
 """Ops whose kernels write their outputs through strides as fast as without."""
+_ALIGNED = 16
 
 
 @dataclass
@@ -81,7 +82,7 @@ def _joined(graph: Graph, node: Node, chains: list[Chain | None]) -> Destination
     for chain in chains:
         assert chain is not None
         value, turn, joined = chain
-        readers = graph.users.get(joined.outputs[0], ())
+        readers = graph.users.get(joined.outputs[0], [])
         alone = all(
             len(graph.users.get(one, ())) == 1 and one not in graph.outputs
             for one in (value, turn.outputs[0], joined.outputs[0])
@@ -105,6 +106,9 @@ def _joined(graph: Graph, node: Node, chains: list[Chain | None]) -> Destination
         if seen is None:
             return None
         offset, _, strides = seen
-        of[chain[0]] = _through(chain, at * spec.strides[axis] + offset, strides)
+        start = at * spec.strides[axis] + offset
+        if start % _ALIGNED:
+            return None  # what comes by bulk copies starts at whole lines of these
+        of[chain[0]] = _through(chain, start, strides)
         at += part.spec.shape[axis]
     return Destination([of[value] for value in node.outputs], whole)
