@@ -71,7 +71,9 @@ def supports(call: Call) -> str | None:
 
 
 def _team(call: Call, config: Config) -> Team:
-    team = Team.of(call.shape, config["ug"], config["nt"], config["warps"], facts(call.specs[0].device))
+    team = Team.of(
+        call.shape, config["ug"], config["nt"], config["warps"], config["many"], facts(call.specs[0].device)
+    )
     assert team is not None
     return team
 
@@ -84,7 +86,7 @@ def _register(op: str) -> None:
 
     def configs(specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
         found = teams(Call(op, specs, attrs).shape, facts(specs[0].device))
-        return [{"ug": team.ug, "nt": team.nt, "warps": team.warps} for team in found]
+        return [{"ug": team.ug, "nt": team.nt, "warps": team.warps, "many": team.turns > 1} for team in found]
 
     def model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:
         """The steps alone: the products before and after them are the same for all kernels of the op."""

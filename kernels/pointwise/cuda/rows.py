@@ -46,6 +46,9 @@ _MOST_THREADS = 1024
 # Registers of a thread that live values may take: with 1024 threads a thread has 64.
 _LIVE_REGISTERS = 48
 _ELEMENTS = 16  # of a thread
+_UNSHARED = (
+    128  # elements of a row that lies in one warp however many there are: 32 threads with 16 bytes each
+)
 _LOOP = 4096  # elements that a program takes at a time of a long row
 _COLUMNS = 64  # rows side by side that a program takes
 _SEGMENT = 64  # bytes of neighbouring rows that it takes at least: two sectors
@@ -155,17 +158,20 @@ class _Work(NamedTuple):
 def _rows_tile(work: _Work, whole: bool, multiprocessors: int) -> tuple[int, int, int]:
     """(R, C, warps) where the elements of a row lie side by side.
 
-    A warp alone has up to 1024 elements: it adds up by shuffles, and waits for no other. Where there are few
-    long rows, a program has twice as many threads, to keep more loads on their way.
+    A warp alone has up to 1024 elements: it adds up by shuffles, and waits for no other. Rows of up to 128
+    elements, which no two warps share, are given to four warps, so that there are fewer programs to start.
+    Where there are few long rows, a program has twice as many threads, to keep more loads on their way.
     """
     alone = WARP * (2 * work.each if work.live <= 2 else work.each)
     if whole:
         c = power_from(work.length)
-        r = max(1, min(alone // c, power_from(work.rows)))
+        team = 4 if c <= _UNSHARED else 1
+        r = max(1, min(team * alone // c, power_from(work.rows)))
         while r > 1 and -(-work.rows // r) * work.others < 4 * multiprocessors:
             r //= 2
-        warps = max(1, r * c // (WARP * _elements(work)))
-        return r, c, min(_MOST_THREADS // WARP, warps if r * c > alone else 1)
+        if r * c <= team * alone:
+            return r, c, max(1, min(team, r * c // (WARP * 4)))
+        return r, c, min(_MOST_THREADS // WARP, r * c // (WARP * _elements(work)))
     few = work.rows * work.others < 2 * multiprocessors
     c = min(2 * _LOOP if few else _LOOP, power_from(work.length))
     return 1, c, max(1, min(16, c // (WARP * work.each)))

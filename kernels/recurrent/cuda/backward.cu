@@ -14,8 +14,8 @@ struct Backward {
   const unsigned char* resets;
   void *dx_gates, *dh_gates;  // d as x sees it [t, b, gates x hidden], as h sees it [t, b, head, gates x units]; or null
   void *dh0, *dc0;
-  float* bias_sums;  // [tile][SUMS][hidden]
-  i64 steps, batch, heads, units, k, unit_blocks, tiles, first_team, shared_blocks, reverse, apart;
+  float* bias_sums;  // [group][SUMS][hidden]
+  i64 steps, batch, heads, units, k, unit_blocks, tiles, groups, turns, first_team, shared_blocks, reverse, apart;
   i64 w_head, w_row, shown_t, shown_b, lengths_step, resets_t, resets_b, dx_t, dx_b, dh_t, dh_b;
   i64 gates_t, gates_b, gates_u, cells_t, cells_b, cells_u, y_t, y_b, y_u, h0_b, h0_u, c0_b, c0_u;
   i64 dy_t, dy_b, dy_u, dhn_b, dhn_u, dcn_b, dcn_u, dh0_b, dh0_u, dc0_b, dc0_u;
@@ -75,20 +75,21 @@ struct Back {
   T *shown, *dx, *dh;
 };
 
-template <bool APART, class T, class Kind>
-KW_DEVICE void start(Back<T, Kind>& me, const Backward& g, int head, int unit, int row, int length) {
+template <class T, class Kind>
+KW_DEVICE void start(Back<T, Kind>& me, const Backward& g, int head, int unit, int row) {
   const bool there = unit < g.units && row >= 0;
-  const i64 at = head * g.units + unit, time = time_of(g, length, length - 1);
-  me.unit = unit;
-  me.length = there ? length : 0;
+  const i64 at = head * g.units + unit;
   me.dc = me.carried = 0;
-  round_to(me.of_y, 0.f);
   if (there && g.dh_n) me.carried = to_float(static_cast<const T*>(g.dh_n)[row * g.dhn_b + at * g.dhn_u]);
   if (Kind::CELLS && there && g.dc_n) me.dc = to_float(static_cast<const T*>(g.dc_n)[row * g.dcn_b + at * g.dcn_u]);
-#pragma unroll
-  for (int j = 0; j < Kind::SUMS; j++) me.sums[j] = 0;
-#pragma unroll
-  for (int j = 0; j < Kind::KEPT; j++) round_to(me.kept[j], 0.f);
+}
+
+// Where the numbers of step s lie.
+template <bool APART, class T, class Kind>
+KW_DEVICE void place(Back<T, Kind>& me, const Backward& g, int head, int unit, int row, int length, int s) {
+  const i64 at = head * g.units + unit, time = time_of(g, length, s);
+  me.unit = unit;
+  me.length = unit < g.units && row >= 0 ? length : 0;
   if (Kind::GATES > 1) me.gates = static_cast<const T*>(g.gates) + time * g.gates_t + row * g.gates_b + at * g.gates_u;
   if (Kind::CELLS) me.cells = static_cast<const T*>(g.cells) + time * g.cells_t + row * g.cells_b + at * g.cells_u;
   if (!Kind::CELLS) me.y = static_cast<const T*>(g.y) + time * g.y_t + row * g.y_b + at * g.y_u;
@@ -148,7 +149,7 @@ KW_DEVICE void write_bias_sums(const Backward& g, const Share& share, const Back
     for (int row = 0; row < BT; row++) sum += memory[i * BT + row];
     int unit = share.first_unit + i % UNITS;
     if (unit < g.units)
-      g.bias_sums[(i64(share.tile) * Kind::SUMS + i / UNITS) * g.hidden + share.head * g.units + unit] = sum;
+      g.bias_sums[(i64(share.group) * Kind::SUMS + i / UNITS) * g.hidden + share.head * g.units + unit] = sum;
   }
 }
 
@@ -168,107 +169,145 @@ KW_DEVICE void end(const Back<T, Kind>& me, const Backward& g, float dh, int hea
 }
 
 // APART: dx_gates or dh_gates are to be written, apart from what is shown.
-template <class T, class Kind, class Product, bool APART>
+template <class T, class Kind, class Product, bool MANY, bool APART>
 KW_DEVICE void recurrent_backward(const Backward& g, unsigned char* shared) {
   constexpr int GATES = Kind::GATES, NT = Product::NT, BT = 8 * NT, PAIRS = Product::PAIRS;
   constexpr int WARPS = Product::WARPS, THREADS = 32 * WARPS, EACH = (PAIRS + THREADS - 1) / THREADS;
-  Rows<BT>& rows = *reinterpret_cast<Rows<BT>*>(shared);
-  float* parts = reinterpret_cast<float*>(shared + sizeof(Rows<BT>));
-  unsigned char* rest = shared + sizeof(Rows<BT>) + 2 * WARPS * PAIRS * sizeof(float);
+  typedef Pack<float, 2> Kept;  // dc and what is carried of a tile whose turn it is not
   const Share share = share_of(g, 8 * Product::UG);
-  find_rows<BT, THREADS>(rows, g, share.tile);
-  const Product product(g, share, rest);
-  const int thread = threadIdx.x;
+  Rows<BT>* const tiles = reinterpret_cast<Rows<BT>*>(shared);
+  Kept* const kept = reinterpret_cast<Kept*>(shared + g.turns * sizeof(Rows<BT>)) + threadIdx.x;
+  float* const parts = reinterpret_cast<float*>(shared + g.turns * (sizeof(Rows<BT>) + (MANY ? EACH * THREADS * sizeof(Kept) : 0)));
+  const Product product(g, share, reinterpret_cast<unsigned char*>(parts + 2 * WARPS * PAIRS));
+  const int thread = threadIdx.x, last = int(g.steps) - 1;
   const i64 on = g.reverse ? 1 : -1;  // from a step's time to that of the step before
-  auto first_of = [&](const Back<T, Kind>& me, int p) -> const T* {
+  auto first_of = [&](const Rows<BT>& rows, int p) -> const T* {
     const T* from = static_cast<const T*>(Kind::CELLS ? g.c0 : g.h0);
-    const i64 row = rows.row[Pair<NT>(p).row], unit = share.head * g.units + me.unit;
+    const Pair<NT> pair(p);
+    const i64 row = rows.row[pair.row], unit = share.head * g.units + share.first_unit + pair.unit;
     return from ? from + row * (Kind::CELLS ? g.c0_b : g.h0_b) + unit * (Kind::CELLS ? g.c0_u : g.h0_u) : nullptr;
   };
   Back<T, Kind> all[EACH];
 #pragma unroll
   for (int i = 0; i < EACH; i++) {
-    int p = thread + i * THREADS;
-    Pair<NT> pair(p < PAIRS ? p : 0);
-    int row = p < PAIRS ? rows.row[pair.row] : -1;
-    start<APART>(all[i], g, share.head, share.first_unit + pair.unit, row, rows.length[pair.row]);
-    read_step(all[i], g, g.steps - 1, [&] { return first_of(all[i], p); });
+    round_to(all[i].of_y, 0.f);
+#pragma unroll
+    for (int j = 0; j < Kind::SUMS; j++) all[i].sums[j] = 0;
+#pragma unroll
+    for (int j = 0; j < Kind::KEPT; j++) round_to(all[i].kept[j], 0.f);
   }
-  if (thread < BT)
-    rows.origin[thread] = rows.row[thread] * g.shown_b + time_of(g, rows.length[thread], 0) * g.shown_t;
-  // Nobody looks at it before the first barrier of the steps: no sequence has a step after the last.
-
-  int after = 0;  // sequences that have a step s + 1, whose numbers lie at `shown` from where those of step 0 do
-  const T* shown = static_cast<const T*>(g.shown) + share.head * g.k - on * g.steps * g.shown_t;
-#pragma unroll 1
-  for (int s = int(g.steps) - 1; s >= -1; s--, shown += on * g.shown_t) {
-    const int turn = (s + 1) % 2;
-    while (after < BT && rows.length[after] > s + 1) after++;
-    float kept[EACH][Kind::KEPT], of_y[EACH];
+  for (int tile = 0; tile < share.tiles; tile++) {
+    Rows<BT>& rows = tiles[tile];
+    find_rows<BT, THREADS>(rows, g, share.first_tile + tile);
+    // Nobody looks at it before the first barrier of the steps: no sequence has a step after the last.
+    if (thread < BT)
+      rows.origin[thread] = rows.row[thread] * g.shown_b + time_of(g, rows.length[thread], 0) * g.shown_t;
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
       int p = thread + i * THREADS;
-      of_y[i] = to_float(all[i].of_y);
-#pragma unroll
-      for (int j = 0; j < Kind::KEPT; j++) kept[i][j] = to_float(all[i].kept[j]);
-      read_step(all[i], g, s - 1, [&] { return first_of(all[i], p); });
+      Pair<NT> pair(p < PAIRS ? p : 0);
+      int row = p < PAIRS ? rows.row[pair.row] : -1, unit = share.first_unit + pair.unit;
+      start(all[i], g, share.head, unit, row);
+      if (MANY) {
+        kept[(tile * EACH + i) * THREADS] = {all[i].dc, all[i].carried};
+      } else {
+        const int length = rows.length[pair.row];
+        place<APART>(all[i], g, share.head, unit, row, length, length - 1);
+        read_step(all[i], g, last, [&] { return first_of(rows, p); });
+      }
     }
-    u32 reset = 0;
-    if (g.resets && thread < BT && s >= 0 && s < rows.length[thread])
-      reset = reset_at(g, rows.row[thread], time_of(g, rows.length[thread], s));
-    float* mine = parts + turn * (WARPS * PAIRS);
-    if (after) {
-      product.run(mine, after, [&](int i) -> const T* {
-        return i < after && !(g.resets && rows.skip[turn][i]) ? shown + rows.origin[i] : nullptr;
-      });
-    }
-    if (g.resets && thread < BT) rows.skip[turn ^ 1][thread] = reset;
-    __syncthreads();
-    float d[EACH][Kind::SUMS];
+  }
+
+  int after = 0, side = 0;  // sequences that have a step s + 1, whose numbers lie at `shown` from where those of step 0 do
+  const T* shown = static_cast<const T*>(g.shown) + share.head * g.k - on * g.steps * g.shown_t;
+#pragma unroll 1
+  for (int s = last; s >= -1; s--, shown += on * g.shown_t) {
+    const int turn = (s + 1) % 2;
+#pragma unroll 1
+    for (int tile = 0; tile < (MANY ? share.tiles : 1); tile++) {
+      Rows<BT>& rows = tiles[MANY ? tile : 0];
+      if (MANY) after = 0;
+      while (after < BT && rows.length[after] > s + 1) after++;
+      T was[EACH][Kind::KEPT], of_y[EACH];
 #pragma unroll
-    for (int i = 0; i < EACH; i++) {
-      const int p = thread + i * THREADS;
-      if (p >= PAIRS) continue;  // the same for a whole warp
-      Back<T, Kind>& me = all[i];
-      const bool going = s < me.length;
-      float dh = me.carried;
-      if (s + 1 < me.length) {
-        float sum[1];
-        add_parts<WARPS, PAIRS, 1>(sum, mine, p);
-        dh += sum[0];
+      for (int i = 0; i < EACH; i++) {
+        Back<T, Kind>& me = all[i];
+        int p = thread + i * THREADS;
+        if (MANY) {
+          Pair<NT> pair(p < PAIRS ? p : 0);
+          int row = p < PAIRS ? rows.row[pair.row] : -1;
+          place<APART>(me, g, share.head, share.first_unit + pair.unit, row, rows.length[pair.row], s);
+          me.dc = kept[(tile * EACH + i) * THREADS].e[0];
+          me.carried = kept[(tile * EACH + i) * THREADS].e[1];
+          read_step(me, g, s, [&] { return first_of(rows, p); });
+        }
+        of_y[i] = me.of_y;
+#pragma unroll
+        for (int j = 0; j < Kind::KEPT; j++) was[i][j] = me.kept[j];
+        if (!MANY) read_step(me, g, s - 1, [&] { return first_of(rows, p); });
       }
-      if (s < 0) {
-        end<APART>(me, g, dh, share.head, rows.row[Pair<NT>(p).row]);
-        continue;
+      u32 reset = 0;
+      if (g.resets && thread < BT && s >= 0 && s < rows.length[thread])
+        reset = reset_at(g, rows.row[thread], time_of(g, rows.length[thread], s));
+      float* mine = parts + side * (WARPS * PAIRS);
+      if (after) {
+        product.run(mine, after, [&](int i) -> const T* {
+          return i < after && !(g.resets && rows.skip[turn][i]) ? shown + rows.origin[i] : nullptr;
+        });
+      }
+      if (g.resets && thread < BT) rows.skip[turn ^ 1][thread] = reset;
+      side ^= 1;
+      __syncthreads();
+      float d[EACH][Kind::SUMS];
+#pragma unroll
+      for (int i = 0; i < EACH; i++) {
+        const int p = thread + i * THREADS;
+        if (p >= PAIRS) continue;  // the same for a whole warp
+        Back<T, Kind>& me = all[i];
+        const bool going = s < me.length;
+        float dh = me.carried;
+        if (s + 1 < me.length) {
+          float sum[1];
+          add_parts<WARPS, PAIRS, 1>(sum, mine, p);
+          dh += sum[0];
+        }
+        if (s < 0) {
+          end<APART>(me, g, dh, share.head, rows.row[Pair<NT>(p).row]);
+          continue;
+        }
+#pragma unroll
+        for (int gate = 0; gate < Kind::SUMS; gate++) d[i][gate] = 0;
+        if (going) {
+          const bool fresh = g.resets && rows.skip[turn ^ 1][Pair<NT>(p).row];
+          float now[Kind::KEPT];
+#pragma unroll
+          for (int j = 0; j < Kind::KEPT; j++) now[j] = to_float(was[i][j]);
+          if (fresh && GATES > 1) now[Kind::KEPT - 1] = 0;  // the state before
+          Kind::back(dh + to_float(of_y[i]), now, me.dc, me.carried, d[i]);
+          if (fresh) me.dc = me.carried = 0;
+#pragma unroll
+          for (int gate = 0; gate < Kind::SUMS; gate++) me.sums[gate] += d[i][gate];
+        }
+#pragma unroll
+        for (int gate = 0; gate < GATES; gate++) {
+          float seen = d[i][gate == 2 && Kind::SUMS > GATES ? 3 : gate];
+          show_unit<T>(me.shown + gate * g.apart, shown_bits<T>(seen), me.unit, going, going);
+        }
+        if (going) me.shown += on * g.shown_t;
+        if (MANY) kept[(tile * EACH + i) * THREADS] = {me.dc, me.carried};
       }
 #pragma unroll
-      for (int gate = 0; gate < Kind::SUMS; gate++) d[i][gate] = 0;
-      if (going) {
-        const bool fresh = g.resets && rows.skip[turn ^ 1][Pair<NT>(p).row];
-        if (fresh && GATES > 1) kept[i][Kind::KEPT - 1] = 0;  // the state before
-        Kind::back(dh + of_y[i], kept[i], me.dc, me.carried, d[i]);
-        if (fresh) me.dc = me.carried = 0;
+      for (int i = 0; i < EACH; i++) {
+        Back<T, Kind>& me = all[i];
+        if (!APART || s < 0 || s >= me.length) continue;
 #pragma unroll
-        for (int gate = 0; gate < Kind::SUMS; gate++) me.sums[gate] += d[i][gate];
+        for (int gate = 0; gate < GATES; gate++) {
+          if (g.dx_gates) round_to(me.dx[gate * g.hidden], d[i][gate]);
+          if (g.dh_gates) round_to(me.dh[gate * g.units], d[i][gate == 2 && Kind::SUMS > GATES ? 3 : gate]);
+        }
+        me.dx += on * g.dx_t;
+        me.dh += on * g.dh_t;
       }
-#pragma unroll
-      for (int gate = 0; gate < GATES; gate++) {
-        float seen = d[i][gate == 2 && Kind::SUMS > GATES ? 3 : gate];
-        show_unit<T>(me.shown + gate * g.apart, shown_bits<T>(seen), me.unit, going, going);
-      }
-      if (going) me.shown += on * g.shown_t;
-    }
-#pragma unroll
-    for (int i = 0; i < EACH; i++) {
-      Back<T, Kind>& me = all[i];
-      if (!APART || s < 0 || s >= me.length) continue;
-#pragma unroll
-      for (int gate = 0; gate < GATES; gate++) {
-        if (g.dx_gates) round_to(me.dx[gate * g.hidden], d[i][gate]);
-        if (g.dh_gates) round_to(me.dh[gate * g.units], d[i][gate == 2 && Kind::SUMS > GATES ? 3 : gate]);
-      }
-      me.dx += on * g.dx_t;
-      me.dh += on * g.dh_t;
     }
   }
   write_bias_sums<T, Kind, Product, EACH>(g, share, all, parts);

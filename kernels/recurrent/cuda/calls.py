@@ -115,6 +115,10 @@ def _kind(shape: Shape, attrs: Attrs) -> str:
     return shape.kind.capitalize() + end
 
 
+def _many(team: Team) -> str:
+    return "true" if team.turns > 1 else "false"
+
+
 def _elementwise(
     call: Call, name: str, argument: str, places: Sequence[Place], values: tuple[int, ...], work: int
 ) -> Part:
@@ -198,7 +202,7 @@ def _steps(
 def _sizes(call: Call, team: Team, first: int) -> tuple[int, ...]:
     s = call.shape
     reverse = int(call.attrs["reverse"])
-    blocks = (team.unit_blocks, team.tiles, first, team.shared_blocks, reverse)
+    blocks = (team.unit_blocks, team.tiles, team.groups, team.turns, first, team.shared_blocks, reverse)
     return (s.steps, s.batch, s.heads, s.units, s.k, *blocks)
 
 
@@ -239,7 +243,7 @@ def forward(call: Call, team: Team) -> ChainLaunch:
             )
 
         train = "true" if call.attrs.get("train") else "false"
-        template = f"recurrent_forward<{_type(s.dtype)}, {_kind(s, call.attrs)}, {team.product()}, {train}>"
+        template = f"recurrent_forward<{_type(s.dtype)}, {_kind(s, call.attrs)}, {team.product()}, {_many(team)}, {train}>"
         parts = [_prepare(call, shown, w)] if s.steps * s.batch or w.made else []
         if s.steps * s.batch:
             out = TensorSpec(of_x.shape, s.dtype, x.device)
@@ -271,7 +275,7 @@ class Gradients:
             Workspace((*lead, s.heads, s.k), s.dtype),
             Workspace((*lead, wide), s.dtype) if s.apart_from_shown else None,
             Workspace((*lead, wide), s.dtype) if odd else None,
-            Workspace((team.tiles, count, s.heads * s.units), "float32"),
+            Workspace((team.groups, count, s.heads * s.units), "float32"),
         )
 
 
@@ -309,14 +313,14 @@ def _backward_steps(call: Call, team: Team, w: Weights, d: Gradients) -> list[Pa
         )
 
     apart = "true" if s.apart_from_shown else "false"
-    template = f"recurrent_backward<{_type(s.dtype)}, {_kind(s, call.attrs)}, {team.product()}, {apart}>"
+    template = f"recurrent_backward<{_type(s.dtype)}, {_kind(s, call.attrs)}, {team.product()}, {_many(team)}, {apart}>"
     return _steps(call, team, template, "Backward", places, values)
 
 
 def _biases(call: Call, team: Team, d: Gradients) -> Part:
     s = call.shape
     hidden, sums = s.heads * s.units, d.sums.shape[1]
-    values = (team.tiles, hidden, s.gates, sums, call.steps("db_ih")[0], call.steps("db_hh")[0])
+    values = (team.groups, hidden, s.gates, sums, call.steps("db_ih")[0], call.steps("db_hh")[0])
     places = (d.sums, call.place("db_ih"), call.place("db_hh"))
     return _elementwise(call, "biases", "Biases", places, values, sums * hidden)
 

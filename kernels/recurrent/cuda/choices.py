@@ -124,8 +124,9 @@ def _resident(call: Call, back: bool, device: Device) -> list[Config]:
             or (units > 16 and units >= 2 * call.d)
         ):
             continue
-        if warps == 4 and (call.has("lengths") or call.has("resets")):
-            continue  # what knows which sequences still run was seen to spill beside the rest
+        crowded = call.gates == 4 or call.has("lengths") or call.has("resets")
+        if warps == 4 and rows > 1 and crowded:
+            continue  # seen to spill
         config = {
             "units": units,
             "rows": rows,

@@ -14,7 +14,7 @@ struct Forward {
   const i64* lengths;
   const unsigned char* resets;
   void *y, *h_n, *c_n, *gates, *cells;
-  i64 steps, batch, heads, units, k, unit_blocks, tiles, first_team, shared_blocks, reverse;
+  i64 steps, batch, heads, units, k, unit_blocks, tiles, groups, turns, first_team, shared_blocks, reverse;
   i64 w_head, w_row, shown_t, shown_b, x_t, x_b, bias_step, h0_b, h0_u, c0_b, c0_u, lengths_step, resets_t, resets_b;
   i64 y_t, y_b, y_u, hn_b, hn_u, cn_b, cn_u, gates_t, gates_b, gates_u, cells_t, cells_b, cells_u;
   i64 hidden, gates_gate;  // heads x units; from gate to gate of `gates`
@@ -65,6 +65,7 @@ struct State {
   const T* x;
   T *shown, *y, *gates, *cells;
 
+  // Of step s, and on to the next.
   KW_DEVICE void read_x(const Forward& g, int s) {
     if (s < length) {
 #pragma unroll
@@ -74,28 +75,34 @@ struct State {
   }
 };
 
-template <class T, class Kind, bool TRAIN>
-KW_DEVICE void start(State<T, Kind>& me, const Forward& g, int head, int unit, int row, int length) {
+template <class T, class Kind>
+KW_DEVICE void start(State<T, Kind>& me, const Forward& g, int head, int unit, int row) {
   const bool there = unit < g.units && row >= 0;
   const i64 at = head * g.units + unit;
-  me.unit = unit;
-  me.length = there ? length : 0;
   me.h = me.c = 0;
   if (there && g.h0) me.h = to_float(static_cast<const T*>(g.h0)[row * g.h0_b + at * g.h0_u]);
   if (Kind::CELLS && there && g.c0) me.c = to_float(static_cast<const T*>(g.c0)[row * g.c0_b + at * g.c0_u]);
 #pragma unroll
   for (int gate = 0; gate < Kind::GATES; gate++) {
     me.bias[gate] = 0;
-    if (there && g.bias) me.bias[gate] = to_float(static_cast<const T*>(g.bias)[(gate * g.hidden + at) * g.bias_step]);
+    if (unit < g.units && g.bias)
+      me.bias[gate] = to_float(static_cast<const T*>(g.bias)[(gate * g.hidden + at) * g.bias_step]);
     round_to(me.of_x[gate], 0.f);
   }
-  const i64 time = time_of(g, length, 0);
+}
+
+// Where the numbers of step s lie; those of x are asked for.
+template <bool TRAIN, class T, class Kind>
+KW_DEVICE void place(State<T, Kind>& me, const Forward& g, int head, int unit, int row, int length, int s) {
+  const i64 at = head * g.units + unit, time = time_of(g, length, s);
+  me.unit = unit;
+  me.length = unit < g.units && row >= 0 ? length : 0;
   me.x = static_cast<const T*>(g.x) + time * g.x_t + row * g.x_b + at;
-  me.shown = static_cast<T*>(g.shown) + g.shown_t + row * g.shown_b + head * g.k + unit;
+  me.shown = static_cast<T*>(g.shown) + (s + 1) * g.shown_t + row * g.shown_b + head * g.k + unit;
   me.y = static_cast<T*>(g.y) + time * g.y_t + row * g.y_b + at * g.y_u;
   if (TRAIN) me.gates = static_cast<T*>(g.gates) + time * g.gates_t + row * g.gates_b + at * g.gates_u;
   if (TRAIN && Kind::CELLS) me.cells = static_cast<T*>(g.cells) + time * g.cells_t + row * g.cells_b + at * g.cells_u;
-  me.read_x(g, 0);
+  me.read_x(g, s);
 }
 
 // y and what the gradient needs of the present step; then on to the next.
@@ -131,83 +138,121 @@ KW_DEVICE void end(const State<T, Kind>& me, const Forward& g, int head, int row
   }
 }
 
-template <class T, class Kind, class Product, bool TRAIN>
+template <class T, class Kind, class Product, bool MANY, bool TRAIN>
 KW_DEVICE void recurrent_forward(const Forward& g, unsigned char* shared) {
   constexpr int GATES = Kind::GATES, NT = Product::NT, BT = 8 * NT, PAIRS = Product::PAIRS;
   constexpr int WARPS = Product::WARPS, THREADS = 32 * WARPS, EACH = (PAIRS + THREADS - 1) / THREADS;
-  Rows<BT>& rows = *reinterpret_cast<Rows<BT>*>(shared);
-  float* parts = reinterpret_cast<float*>(shared + sizeof(Rows<BT>));
-  unsigned char* rest = shared + sizeof(Rows<BT>) + 2 * WARPS * PAIRS * GATES * sizeof(float);
+  typedef Pack<float, 2> Kept;  // h and c of a tile whose turn it is not
   const Share share = share_of(g, 8 * Product::UG);
-  find_rows<BT, THREADS>(rows, g, share.tile);
-  const Product product(g, share, rest);
+  Rows<BT>* const tiles = reinterpret_cast<Rows<BT>*>(shared);
+  Kept* const kept = reinterpret_cast<Kept*>(shared + g.turns * sizeof(Rows<BT>)) + threadIdx.x;
+  float* const parts = reinterpret_cast<float*>(shared + g.turns * (sizeof(Rows<BT>) + (MANY ? EACH * THREADS * sizeof(Kept) : 0)));
+  const Product product(g, share, reinterpret_cast<unsigned char*>(parts + 2 * WARPS * PAIRS * GATES));
   const int thread = threadIdx.x;
   State<T, Kind> states[EACH];
+  for (int tile = 0; tile < share.tiles; tile++) {
+    Rows<BT>& rows = tiles[tile];
+    find_rows<BT, THREADS>(rows, g, share.first_tile + tile);
+    if (thread < BT) {
+      rows.origin[thread] = rows.row[thread] * g.shown_b;
+      if (rows.length[thread])
+        rows.skip[0][thread] = reset_at(g, rows.row[thread], time_of(g, rows.length[thread], 0));
+    }
+    __syncthreads();
 #pragma unroll
-  for (int i = 0; i < EACH; i++) {
-    int p = thread + i * THREADS;
-    Pair<NT> pair(p < PAIRS ? p : 0);
-    int row = p < PAIRS ? rows.row[pair.row] : -1;
-    start<T, Kind, TRAIN>(states[i], g, share.head, share.first_unit + pair.unit, row, rows.length[pair.row]);
+    for (int i = 0; i < EACH; i++) {
+      int p = thread + i * THREADS;
+      Pair<NT> pair(p < PAIRS ? p : 0);
+      int row = p < PAIRS ? rows.row[pair.row] : -1, unit = share.first_unit + pair.unit;
+      start(states[i], g, share.head, unit, row);
+      if (MANY)
+        kept[(tile * EACH + i) * THREADS] = {states[i].h, states[i].c};
+      else
+        place<TRAIN>(states[i], g, share.head, unit, row, rows.length[pair.row], 0);
+    }
   }
-  if (thread < BT) {
-    rows.origin[thread] = rows.row[thread] * g.shown_b;
-    if (rows.length[thread])
-      rows.skip[0][thread] = reset_at(g, rows.row[thread], time_of(g, rows.length[thread], 0));
-  }
-  __syncthreads();
 
-  int now = BT;  // sequences that are going on
+  int now = BT, side = 0;  // sequences that are going on; which of the two sets of parts
   const T* shown = static_cast<const T*>(g.shown) + share.head * g.k;
 #pragma unroll 1
   for (int s = 0; s < g.steps; s++, shown += g.shown_t) {
     const int turn = s % 2;
-    while (now && rows.length[now - 1] <= s) now--;
-    if (!now) break;
-    float of_x[EACH][GATES];
-    bool fresh[EACH];
+#pragma unroll 1
+    for (int tile = 0; tile < (MANY ? share.tiles : 1); tile++) {
+      Rows<BT>& rows = tiles[MANY ? tile : 0];
+      if (MANY) now = BT;
+      while (now && rows.length[now - 1] <= s) now--;
+      if (!now) continue;
+      T of_x[EACH][GATES];
+      bool fresh[EACH];
 #pragma unroll
-    for (int i = 0; i < EACH; i++) {
-      int p = thread + i * THREADS;
-      fresh[i] = g.resets && p < PAIRS && rows.skip[turn][Pair<NT>(p < PAIRS ? p : 0).row];
+      for (int i = 0; i < EACH; i++) {
+        State<T, Kind>& me = states[i];
+        int p = thread + i * THREADS;
+        Pair<NT> pair(p < PAIRS ? p : 0);
+        if (MANY) {
+          int row = p < PAIRS ? rows.row[pair.row] : -1;
+          place<TRAIN>(me, g, share.head, share.first_unit + pair.unit, row, rows.length[pair.row], s);
+          me.h = kept[(tile * EACH + i) * THREADS].e[0];
+          me.c = kept[(tile * EACH + i) * THREADS].e[1];
+        }
+        fresh[i] = g.resets && p < PAIRS && rows.skip[turn][pair.row];
 #pragma unroll
-      for (int gate = 0; gate < GATES; gate++) of_x[i][gate] = to_float(states[i].of_x[gate]);
-      states[i].read_x(g, s + 1);
+        for (int gate = 0; gate < GATES; gate++) of_x[i][gate] = me.of_x[gate];
+        if (!MANY) me.read_x(g, s + 1);
+      }
+      u32 reset = 0;
+      if (g.resets && thread < BT && s + 1 < rows.length[thread])
+        reset = reset_at(g, rows.row[thread], time_of(g, rows.length[thread], s + 1));
+      float* mine = parts + side * (WARPS * PAIRS * GATES);
+      product.run(mine, now, [&](int i) -> const T* {
+        return i < now && !(g.resets && rows.skip[turn][i]) ? shown + rows.origin[i] : nullptr;
+      });
+      if (g.resets && thread < BT) rows.skip[turn ^ 1][thread] = reset;
+      side ^= 1;
+      __syncthreads();
+      float saved[EACH][Kind::SAVED];
+#pragma unroll
+      for (int i = 0; i < EACH; i++) {
+        State<T, Kind>& me = states[i];
+        int p = thread + i * THREADS;
+        if (p >= PAIRS) continue;  // the same for a whole warp
+        float of_h[GATES], x[GATES];
+        add_parts<WARPS, PAIRS, GATES>(of_h, mine, p);
+#pragma unroll
+        for (int gate = 0; gate < GATES; gate++) {
+          of_h[gate] += me.bias[gate];
+          x[gate] = to_float(of_x[i][gate]);
+        }
+        const bool going = s < me.length;
+        if (going) {
+          if (fresh[i]) me.h = me.c = 0;
+          Kind::advance(x, of_h, me.h, me.c, saved[i]);
+        }
+        show_unit<T>(me.shown, shown_bits<T>(me.h), me.unit, going, s + 1 < me.length);
+        me.shown += g.shown_t;
+        if (MANY) kept[(tile * EACH + i) * THREADS] = {me.h, me.c};
+      }
+#pragma unroll
+      for (int i = 0; i < EACH; i++)
+        if (s < states[i].length) write_step<TRAIN>(states[i], g, saved[i]);
     }
-    u32 reset = 0;
-    if (g.resets && thread < BT && s + 1 < rows.length[thread])
-      reset = reset_at(g, rows.row[thread], time_of(g, rows.length[thread], s + 1));
-    float* mine = parts + turn * (WARPS * PAIRS * GATES);
-    product.run(mine, now, [&](int i) -> const T* {
-      return i < now && !(g.resets && rows.skip[turn][i]) ? shown + rows.origin[i] : nullptr;
-    });
-    if (g.resets && thread < BT) rows.skip[turn ^ 1][thread] = reset;
-    __syncthreads();
-    float saved[EACH][Kind::SAVED];
+    if (!MANY && !now) break;
+  }
+  for (int tile = 0; tile < share.tiles; tile++) {
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
       State<T, Kind>& me = states[i];
       int p = thread + i * THREADS;
-      if (p >= PAIRS) continue;  // the same for a whole warp
-      float of_h[GATES];
-      add_parts<WARPS, PAIRS, GATES>(of_h, mine, p);
-#pragma unroll
-      for (int gate = 0; gate < GATES; gate++) of_h[gate] += me.bias[gate];
-      const bool going = s < me.length;
-      if (going) {
-        if (fresh[i]) me.h = me.c = 0;
-        Kind::advance(of_x[i], of_h, me.h, me.c, saved[i]);
+      if (p >= PAIRS) continue;
+      Pair<NT> pair(p);
+      if (MANY) {
+        me.unit = share.first_unit + pair.unit;
+        me.length = tiles[tile].length[pair.row];
+        me.h = kept[(tile * EACH + i) * THREADS].e[0];
+        me.c = kept[(tile * EACH + i) * THREADS].e[1];
       }
-      show_unit<T>(me.shown, shown_bits<T>(me.h), me.unit, going, s + 1 < me.length);
-      me.shown += g.shown_t;
+      end<TRAIN>(me, g, share.head, tiles[tile].row[pair.row]);
     }
-#pragma unroll
-    for (int i = 0; i < EACH; i++)
-      if (s < states[i].length) write_step<TRAIN>(states[i], g, saved[i]);
-  }
-#pragma unroll
-  for (int i = 0; i < EACH; i++) {
-    int p = thread + i * THREADS;
-    if (p < PAIRS) end<TRAIN>(states[i], g, share.head, rows.row[Pair<NT>(p).row]);
   }
 }

@@ -95,7 +95,7 @@ KW_DEVICE void recurrent_gather(const Gather& g, unsigned char*) {
   }
 }
 
-// db_ih and db_hh from the sums of each tile of sequences, which are [tile][sums][hidden].
+// db_ih and db_hh from the sums of each group of tiles of sequences, which are [group][sums][hidden].
 struct Biases {
   const float* sums;
   void *db_ih, *db_hh;

@@ -3,6 +3,7 @@
 //
 //   grid     heads x tiles of sequences x blocks of units; those of one head and tile work together, no others
 //   block    8 UG units with all their gates, 8 NT sequences; its warps split k, the inner length of the product
+//            with MANY: several tiles by turns, so that what one waits for comes while the others are computed
 //   step     look for the numbers of the step before  ->  product, a part a warp  ->  parts added up, activations
 //            ->  show the own numbers                                            (one barrier of the block a step)
 //
@@ -80,13 +81,15 @@ KW_DEVICE void collect(u32 (&v)[COUNT][ROWS][4], const T* const (&rows)[ROWS], i
 // --- who does what -------------------------------------------------------------------------------------------------
 
 struct Share {
-  int head, tile, first_unit;
+  int head, group, first_unit, tiles;
+  int first_tile;
 };
 
 template <class Call>
 KW_DEVICE Share share_of(const Call& g, int units) {
   i64 id = blockIdx.x, team = g.first_team + id / g.unit_blocks;
-  return {int(team / g.tiles), int(team % g.tiles), int(id % g.unit_blocks) * units};
+  i64 group = team % g.groups, first = group * g.turns, left = g.tiles - first;
+  return {int(team / g.groups), int(group), int(id % g.unit_blocks) * units, within(left, int(g.turns)), int(first)};
 }
 
 // The sequences of a tile, the longest first: so those that are still going on are always the first ones.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...cpu.cycles import ceil_div
 from ...cuda.device import Device
@@ -20,6 +20,7 @@ _ON_THE_WAY = 48
 # GPU Architecture via Microbenchmarking", 2024), once for the store, one and a half times for the looks; and
 # a launch in a row of several.
 LOOK, ENDING, LAUNCH = 0.45e-6, 0.25e-6, 3e-6
+TURN = 0.35e-6  # of a tile among several: addresses, activations and a barrier, which nothing else hides
 _CLOCK = 1.7e9
 _L2_BYTES = 64  # that a multiprocessor gets from the L2 in a cycle
 _SHARED_BYTES = 128
@@ -110,6 +111,7 @@ class Team:
         warps: of a block.
         kept: blocks of k whose weights a warp keeps in registers.
         shared_blocks: blocks of k whose weights it keeps in shared memory.
+        turns: tiles of sequences that a block computes by turns in each step.
     """
 
     shape: Shape
@@ -118,15 +120,30 @@ class Team:
     warps: int
     kept: int
     shared_blocks: int
+    turns: int = 1
 
     @classmethod
-    def of(cls, shape: Shape, ug: int, nt: int, warps: int, chip: Device) -> Team | None:
-        """The team with blocks of that size; None when a block does not fit the chip."""
+    def of(cls, shape: Shape, ug: int, nt: int, warps: int, many: bool, chip: Device) -> Team | None:
+        """The team with blocks of that size; None when a block does not fit the chip.
+
+        Args:
+            shape: what is divided.
+            ug, nt, warps: see there.
+            many: whether a block has as many tiles of sequences as make one round of all teams, more than one.
+            chip: where.
+        """
         if shape.size == 4 and (
             ug not in (1, 2, 4) or (shape.backward and shape.apart_from_shown and ug > nt)
         ):
             return None  # no such groups of lanes; registers that the compiler was seen to spill
         draft = cls(shape, ug, nt, warps, 1, 0)
+        teams_at_once = chip.multiprocessors // draft.unit_blocks
+        if not teams_at_once:
+            return None
+        if many:
+            draft = replace(draft, turns=ceil_div(draft.tiles, max(1, teams_at_once // shape.heads)))
+            if draft.turns == 1:
+                return None
         room = chip.register_limit - _OTHER_REGISTERS[shape.size] - draft._sum_registers - _ON_THE_WAY
         kept = min(draft.blocks, room // draft._block_registers)
         if kept < 1:
@@ -135,8 +152,7 @@ class Team:
         if left < 0:
             return None
         shared = min(draft.blocks - kept, left // draft._shared_block)
-        team = cls(shape, ug, nt, warps, kept, shared)
-        return team if team.unit_blocks <= chip.multiprocessors else None
+        return replace(draft, kept=kept, shared_blocks=shared)
 
     @property
     def _sum_registers(self) -> int:
@@ -144,13 +160,16 @@ class Team:
         each = ceil_div(self.pairs, 32 * self.warps)
         written = 0
         if self.shape.backward and self.shape.apart_from_shown:
-            written = 38 if self.shape.kind == "lstm" else 20
+            written = 38 if self.shape.kind == "lstm" else 28
+            written += 10 if self.nt == 2 else 0
+        written += 14 if self.turns > 1 else 0
         mine = written + each * (34 if self.shape.backward else 12 + 4 * self.shape.gates) - 24
         if self.shape.size == 4:
+            mine += 16 if each > 1 else 0
             return self.shape.lanes * self.shape.sums + max(mine, 12 * (self.ug - 2))
         # Half a tile of zeros is kept too, and the compiler makes less of the rest.
         odd = 40 + 2 * self.nt if self.ug == 1 and self.shape.sums % 2 else 0
-        many = 10 if self._tiles > 5 else 0
+        many = (10 if self.turns == 1 else 40) if self._tiles > 5 else 0  # tiles of weights
         return 4 * self._tiles * self.nt + max(mine, 0) + odd + many
 
     @property
@@ -182,8 +201,9 @@ class Team:
 
     @property
     def fixed_shared(self) -> int:
-        """Bytes of shared memory beside weights: `Rows`, and two sets of parts of sums."""
-        return 24 * 8 * self.nt + 2 * self.parts_bytes
+        """Bytes of shared memory beside weights: `Rows` and states of each tile, two sets of parts of sums."""
+        states = 8 * ceil_div(self.pairs, 32 * self.warps) * 32 * self.warps if self.turns > 1 else 0
+        return self.turns * (24 * 8 * self.nt + states) + 2 * self.parts_bytes
 
     @property
     def shared(self) -> int:
@@ -200,9 +220,14 @@ class Team:
         """Of sequences."""
         return max(1, ceil_div(self.shape.batch, 8 * self.nt))
 
+    @property
+    def groups(self) -> int:
+        """Of tiles, each by one team."""
+        return ceil_div(self.tiles, self.turns)
+
     def rounds(self, chip: Device) -> list[tuple[int, int]]:
         """(first team, teams) of each launch: as many as all run at one time."""
-        teams, most = self.shape.heads * self.tiles, chip.multiprocessors // self.unit_blocks
+        teams, most = self.shape.heads * self.groups, chip.multiprocessors // self.unit_blocks
         return [(first, min(most, teams - first)) for first in range(0, teams, most)]
 
     @property
@@ -238,7 +263,8 @@ class Team:
         cycles += (2 * self.parts_bytes + self.shared_blocks * self._shared_block) / _SHARED_BYTES
         # What is streamed comes to all multiprocessors at once, each block of k after the one before.
         each = streamed * self._shared_block / _L2_BYTES
-        return LOOK + ENDING + cycles / _CLOCK + 2 * each / _CLOCK
+        mine = (cycles + 2 * each) / _CLOCK
+        return max(LOOK + ENDING + mine, self.turns * (mine + TURN))
 
     def seconds(self, chip: Device) -> float:
         """Predicted seconds of all steps, with what is prepared before."""
@@ -257,6 +283,7 @@ def teams(shape: Shape, chip: Device) -> list[Team]:
         for warps in WARPS
         # No tile of sequences that is half empty; float32 computes only those that are there.
         if nt == 1 or 4 * nt < shape.batch or (shape.size == 4 and nt == 2)
-        if (team := Team.of(shape, ug, nt, warps, chip)) is not None
+        for many in (False, True)
+        if (team := Team.of(shape, ug, nt, warps, many, chip)) is not None
     ]
     return sorted(found, key=lambda team: team.seconds(chip))

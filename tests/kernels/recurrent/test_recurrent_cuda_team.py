@@ -40,15 +40,15 @@ def _relu(sample: Sample) -> bool:
     return sample.attrs.get("nonlinearity") == "relu" and _telling(sample)
 
 
-SMALL, WIDE = {"ug": 1, "nt": 1, "warps": 4}, {"ug": 2, "nt": 2, "warps": 8}
+SMALL, WIDE = {"ug": 1, "nt": 1, "warps": 4, "many": False}, {"ug": 2, "nt": 2, "warps": 8, "many": False}
 RUNS: list[tuple[str, str, Wanted, dict[str, Any]]] = [
     ("lstm", "bfloat16", _everything, SMALL),
     ("lstm", "float32", _telling, SMALL),
     ("gru", "float16", _telling, SMALL),
     ("rnn", "float32", _relu, SMALL),
-    ("lstm_grad", "bfloat16", _everything, {"ug": 2, "nt": 1, "warps": 4}),
+    ("lstm_grad", "bfloat16", _everything, {"ug": 2, "nt": 1, "warps": 4, "many": False}),
     ("lstm_grad", "float32", _telling, SMALL),
-    ("gru_grad", "float32", _telling, {"ug": 1, "nt": 2, "warps": 4}),
+    ("gru_grad", "float32", _telling, {"ug": 1, "nt": 2, "warps": 4, "many": False}),
     ("gru_grad", "bfloat16", _telling, WIDE),
     ("rnn_grad", "float16", _telling, SMALL),
 ]
@@ -109,7 +109,7 @@ def _with_team(op: str, sample: Sample, ug: int, nt: int, warps: int, kept: int,
     """The call by a team whose warps keep no more blocks of k than that in registers and in shared memory."""
     kernel = kernel_by_id(f"{op}/cuda_cupy/team")
     call = Call(op, cuda_specs(kernel, sample), get_op(op).complete(sample.attrs))
-    team = Team.of(call.shape, ug, nt, warps, facts("cuda"))
+    team = Team.of(call.shape, ug, nt, warps, False, facts("cuda"))
     assert team is not None
     blocks = -(-(call.shape.k // call.shape.block) // warps)
     assert blocks > kept + in_shared
@@ -138,14 +138,39 @@ def test_large_teams_and_several_rounds_of_them() -> None:
     cases = [
         Chain.of(f"{op}/cuda_cupy/team", _sample(op, "bfloat16", 3, b, h, "wide"), config)
         for op, b, h, config in (
-            ("rnn", 37, 40, {"ug": 4, "nt": 4, "warps": 8}),
-            ("lstm", 19, 20, {"ug": 3, "nt": 1, "warps": 8}),
+            ("rnn", 37, 40, {"ug": 4, "nt": 4, "warps": 8, "many": False}),
+            ("lstm", 19, 20, {"ug": 3, "nt": 1, "warps": 8, "many": False}),
         )
     ]
     with taken_for(replace(chip(90), multiprocessors=3)):
         for op, config in (("gru", SMALL), ("rnn_grad", SMALL)):
             case = Chain.of(f"{op}/cuda_cupy/team", _sample(op, "bfloat16", 3, 20, 23, "rounds"), config)
             assert sum(code.together for code in case.codes()) == 3
+            cases.append(case)
+    wrong = _wrong(cases)
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("op", ["lstm", "gru_grad", "rnn_grad"])
+def test_several_tiles_of_sequences_by_turns(op: str) -> None:
+    """Four tiles on a chip that has room for two teams: two turns each, with lengths and without, and resets."""
+    kernel = kernel_by_id(f"{op}/cuda_cupy/team")
+    dtype = "float32" if op == "gru_grad" else "bfloat16"
+    whole = _sample(op, dtype, 4, 27, 19, "by turns")
+    names = get_op(op).inputs
+    resets = np.random.default_rng(0).random((4, 27)) < 0.2
+    lengths, reset = names.index("lengths"), names.index("resets")
+    inputs = list(whole.inputs)
+    inputs[lengths], inputs[reset] = None, resets
+    both = [whole]
+    if not op.endswith("_grad"):  # what the forward pass saved goes with the lengths
+        both.append(Sample("resets, by turns", tuple(inputs), whole.attrs))
+    cases = []
+    with taken_for(replace(chip(90), multiprocessors=6)):
+        for sample in both:
+            case = Chain.of(kernel, sample, {"ug": 1, "nt": 1, "warps": 4, "many": True})
+            (step,) = [code for code in case.codes() if code.together]
+            assert "true, " in step.call
             cases.append(case)
     wrong = _wrong(cases)
     assert not wrong, "\n".join(wrong)

@@ -21,7 +21,7 @@ from kernelwright.kernels.op import Sample, get_op  # noqa: E402
 from kernelwright.kernels.paths import cache_dir  # noqa: E402
 
 ROOM = "recurrent/cuda/"
-CONFIG = {"ug": 1, "nt": 1, "warps": 4}
+CONFIG = {"ug": 1, "nt": 1, "warps": 4, "many": False}
 SAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
     "lengths": ("lengths", {"reverse": False}),
     "reverse": ("lengths", {"reverse": True}),
