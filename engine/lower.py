@@ -4,6 +4,7 @@ view ops (reshape, transpose, slice, ...) become places and cost nothing
 an elementwise op may write over an input that nobody reads afterwards
 a result that is all of a buffer makes that buffer an output; any other result is copied
 an image that a convolution reads through strides is copied first, where its model says that this pays
+on a GPU, what no kernel takes through its strides is copied first
 """
 
 from __future__ import annotations
@@ -15,13 +16,19 @@ from ..kernels import dispatch
 from ..kernels.dispatch import Choice
 from ..kernels.op import get_op
 from ..kernels.spec import ABSENT, TensorSpec
-from .graph import CONSTANT, Graph, Node, Value, make_node
+from .graph import CONSTANT, Graph, Node, Value, dense, make_node
 from .memory import Buffer, Place
 
 _NEVER = 1 << 60
 # Ops that read an image once for each tap: strides there cost many times what they cost a copy.
 _READ_OFTEN = ("conv", "conv_input_grad", "conv_weight_grad")
 _COPIED_PER_S = 2e9  # bytes; measured: [8, 64, 64, 3] floats out of [8, 3, 64, 64] at twice that
+_HOME = 1 << 16  # bytes: the most of a result that is copied to where an argument was
+_LAUNCH_S = 4e-6  # of one more kernel on a GPU, see gpu/replay.py
+# Op -> its outputs that the GPU's kernels may write over the input behind the colon: each element is read and
+# written by one program. Running statistics so stay where they are from step to step, as parameters do: a
+# graph that was captured over their addresses goes on serving.
+_UPDATED = {"batch_norm": {3: 3, 4: 4}}
 
 
 @dataclass(eq=False)
@@ -144,10 +151,14 @@ class _Lowering:
             if node.op is CONSTANT:
                 self._constant(node)
         for node in self.order:
-            if not self._view(node):
+            if node.outputs[0] not in self.places and not self._view(node):
                 self._call(self.steps[node], node)
-        for value in self.graph.outputs:
-            self.result.outputs.append(self._output(value))
+        homes = {} if self.graph.device == "cpu" else self._homes()
+        for number, value in enumerate(self.graph.outputs):
+            home = homes.get(number)
+            self.result.outputs.append(
+                self._output(value) if home is None else self._copied(value, self.places[value], home, "copy")
+            )
         self._lifetimes()
         return self.result
 
@@ -170,8 +181,8 @@ class _Lowering:
             return False
         source = self.places[node.inputs[0]]
         found = node.op.view(source.spec, **node.attrs)
-        if found is None:
-            return False
+        if found is None or (self.graph.device != "cpu" and min(found[2], default=0) < 0):
+            return False  # torch has no tensors that run backwards
         self.places[node.outputs[0]] = source.viewed(*found)
         return True
 
@@ -181,17 +192,77 @@ class _Lowering:
             inputs = self._without_strides(step, node, inputs)
         taken: set[Buffer] = set()
         outputs = []
-        for value in node.outputs:
+        for number, value in enumerate(node.outputs):
             buffer = self._reused(step, node, value, inputs, taken)
+            buffer = buffer or self._updated(step, node, number, inputs)
             if buffer is None:
                 buffer = Buffer("arena", value.spec.nbytes, first=step, last=step, label=node.op.name)
                 self.result.buffers.append(buffer)
             taken.add(buffer)
             self.places[value] = Place(buffer, 0, value.spec)
             outputs.append(self.places[value])
-        specs = (*(ABSENT if p is None else p.spec for p in inputs), *(p.spec for p in outputs))
-        choice = dispatch.choose(node.op, specs, node.attrs)
+        choice, inputs = self._chosen(step, node, inputs, [p.spec for p in outputs])
+        if self.graph.device != "cpu":
+            choice, outputs = self._laid_out(node, choice, inputs, outputs)
         self.result.calls.append(Call(node, choice, inputs, tuple(outputs), step))
+
+    def _laid_out(
+        self, node: Node, choice: Choice, inputs: Sequence[Place | None], outputs: list[Place]
+    ) -> tuple[Choice, list[Place]]:
+        """The call with its outputs where their readers want them, if the same kernel writes them so."""
+        from .gpu.layouts import destination
+
+        wanted = destination(self.graph, node)
+        if wanted is None or choice.kernel is None:
+            return choice, outputs
+        specs = [ABSENT if p is None else p.spec for p in inputs]
+        places = [
+            one if to is None else Place(one.buffer, *to)
+            for one, to in zip(outputs, wanted.places, strict=True)
+        ]
+        other = dispatch.choose(node.op, (*specs, *(p.spec for p in places)), node.attrs)
+        if other.kernel is not choice.kernel:
+            return choice, outputs
+        if wanted.whole is not None:
+            whole = wanted.whole.outputs[0]
+            buffer = Buffer("arena", whole.spec.nbytes, label="concat")
+            for one in outputs:
+                self.result.buffers.remove(one.buffer)
+            self.result.buffers.append(buffer)
+            self.places[whole] = Place(buffer, 0, whole.spec)
+            places = [Place(buffer, place.offset, place.spec) for place in places]
+        self.places.update(zip(node.outputs, places, strict=True))
+        return other, places
+
+    def _chosen(
+        self, step: int, node: Node, inputs: tuple[Place | None, ...], outputs: Sequence[TensorSpec]
+    ) -> tuple[Choice, tuple[Place | None, ...]]:
+        """The kernel of a call, and its inputs, on a GPU perhaps as row-major copies."""
+        specs = [ABSENT if p is None else p.spec for p in inputs]
+        choice = dispatch.choose(node.op, (*specs, *outputs), node.attrs)
+        strided = [i for i, spec in enumerate(specs) if spec.present and spec.layout is not None]
+        if choice.kernel is not None or not strided or self.graph.device == "cpu":
+            return choice, inputs
+        for i in strided:
+            specs[i] = dense(specs[i])
+        other = dispatch.choose(node.op, (*specs, *outputs), node.attrs)
+        if other.kernel is None:
+            return choice, inputs  # which says what was wrong with the call as it is
+        places = list(inputs)
+        for i in strided:
+            value, place = node.inputs[i], places[i]
+            assert value is not None
+            assert place is not None
+            places[i] = self._row_major(step, value, place)
+        return other, tuple(places)
+
+    def _row_major(self, step: int, value: Value, place: Place) -> Place:
+        """The place of a row-major copy of a value, made now or before."""
+        if value not in self.copies:
+            buffer = Buffer("arena", value.spec.nbytes, first=step, last=step, label="copy")
+            self.result.buffers.append(buffer)
+            self.copies[value] = self._copied(value, place, buffer)
+        return self.copies[value]
 
     def _without_strides(
         self, step: int, node: Node, inputs: tuple[Place | None, ...]
@@ -202,7 +273,7 @@ class _Lowering:
                 continue
             if place.buffer.kind == "constant":
                 continue  # prepacked where that pays
-            cost = 0.0 if value in self.copies else value.spec.nbytes / _COPIED_PER_S
+            cost = 0.0 if value in self.copies else _copying_s(value.spec)
             specs = [ABSENT if p is None else p.spec for p in inputs]
             outputs = [v.spec for v in node.outputs]
             now = _predicted(node, (*specs, *outputs))
@@ -210,11 +281,7 @@ class _Lowering:
             then = _predicted(node, (*specs, *outputs))
             if now is None or then is None or then + cost >= now:
                 continue
-            if value not in self.copies:
-                buffer = Buffer("arena", value.spec.nbytes, first=step, last=step, label="copy")
-                self.result.buffers.append(buffer)
-                self.copies[value] = self._copied(value, place, buffer)
-            return (*inputs[:i], self.copies[value], *inputs[i + 1 :])
+            return (*inputs[:i], self._row_major(step, value, place), *inputs[i + 1 :])
         return inputs
 
     def _reused(
@@ -248,6 +315,19 @@ class _Lowering:
         first = "input" if self.last[self.roots[output]] == _NEVER else "arena"
         return next((b for b in able if b.kind == first), None if first == "arena" else able[0])
 
+    def _updated(self, step: int, node: Node, number: int, inputs: Sequence[Place | None]) -> Buffer | None:
+        """The donated argument that an output is the new value of, where the kernels can write over it."""
+        source = _UPDATED.get(node.op.name, {}).get(number)
+        if source is None or self.graph.device == "cpu":
+            return None
+        value, place = node.inputs[source], inputs[source]
+        if value is None or place is None or place.buffer.kind != "input" or not place.buffer.writable:
+            return None
+        alone = sum(p is not None and p.buffer is place.buffer for p in inputs) == 1
+        fits = place.is_whole and _same_places(place.spec, node.outputs[number].spec)
+        is_last = self.last[self.roots[value]] <= step and self.last[node.outputs[number]] == _NEVER
+        return place.buffer if alone and fits and is_last else None
+
     def _is_read_beside(self, step: int, node: Node, root: Value) -> bool:
         """Whether another call of the same launch reads a value or a view of it."""
         if self.graph.device == "cpu":
@@ -271,6 +351,30 @@ class _Lowering:
                 return place
         return self._copy(value, place)
 
+    def _homes(self) -> dict[int, Buffer]:
+        """Results that are copied to donated memory which nothing has taken, by their numbers.
+
+        A small state that an op writes beside the old one, such as the statistics of a batch norm, would move
+        at every call of a plan on a GPU, and no captured graph would know where it is. The results and the
+        arguments that are left go together in their order, so that each stays where it is.
+        """
+        outputs, free = self.graph.outputs, []
+        claimed = {self.places[v].buffer for v in outputs if self.places[v].is_whole}
+        read = {self.places[self.roots[v]].buffer for v in outputs if self.roots[v] in self.places}
+        for number in sorted(self.result.donated):
+            place = self.places[self.graph.inputs[number]]
+            if place.buffer.writable and place.buffer not in claimed | read and place.spec.nbytes <= _HOME:
+                free.append(place)
+        homes = {}
+        for number, value in enumerate(outputs):
+            if self.places[value].buffer.kind != "arena" or outputs.count(value) > 1:
+                continue
+            fitting = next((place for place in free if place.spec is value.spec), None)
+            if fitting is not None:
+                free.remove(fitting)
+                homes[number] = fitting.buffer
+        return homes
+
     def _handed_out(self, place: Place) -> Place:
         buffer = place.buffer
         buffer.kind, buffer.number = "output", len(self.result.new)
@@ -284,14 +388,18 @@ class _Lowering:
         self.result.new.append(buffer)
         return self._copied(value, place, buffer)
 
-    def _copied(self, value: Value, place: Place, buffer: Buffer) -> Place:
-        """A call that copies a value, row-major, into a buffer of its size."""
-        op = get_op("transpose")
-        attrs = {"axes": tuple(range(value.spec.ndim))}
+    def _copied(self, value: Value, place: Place, buffer: Buffer, name: str = "transpose") -> Place:
+        """A call that copies a value, row-major, into a buffer of its size.
+
+        Those by the op `copy`, which come at the end, may be one launch.
+        """
+        op = get_op(name)
+        attrs = {"axes": tuple(range(value.spec.ndim))} if name == "transpose" else {}
         to = Place(buffer, 0, value.spec)
         node = make_node(op, (value,), attrs, value.node.where)
         choice = dispatch.choose(op, (place.spec, to.spec), attrs)
-        self.result.calls.append(Call(node, choice, (place,), (to,)))
+        step = len(self.order) if name == "copy" else -1
+        self.result.calls.append(Call(node, choice, (place,), (to,), step))
         return to
 
     def _lifetimes(self) -> None:
@@ -327,6 +435,15 @@ def _predicted(node: Node, specs: Sequence[TensorSpec]) -> float | None:
     if choice.kernel is None or choice.fallback is not None:
         return None
     return choice.kernel.predict(choice.specs, choice.attrs, choice.config, choice.threads)
+
+
+def _copying_s(spec: TensorSpec) -> float:
+    """Seconds that a copy of an array should take."""
+    if spec.device == "cpu":
+        return spec.nbytes / _COPIED_PER_S
+    from ..kernels.cuda.device import facts
+
+    return 2 * spec.nbytes / facts(spec.device).bandwidth + _LAUNCH_S
 
 
 def _same_places(x: TensorSpec, y: TensorSpec) -> bool:

@@ -56,12 +56,13 @@ def compile_job(job: Job, part: int, chip: Device) -> None:
     """
     from ...kernels.cuda import device
     from ...kernels.settings import using
+    from .work import launch_of
 
     with using(extra_error=job.extra_error), device.taken_for(chip):
         if job.kind == "proof":
             _compile_proof(job, part, chip)
         if job.kind == "race" and job.problem is not None:
-            codes = getattr(_chosen(job).bind(), "codes", None)
+            codes = getattr(launch_of(job.problem, _chosen(job)), "codes", None)
             if codes is not None:
                 codes(chip.capability)
         if job.kind == "search" and job.problem is not None:

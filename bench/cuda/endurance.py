@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..whole.networks import get_network
-from .steps import our_step
+from ..whole.steps import our_step
 
 STEPS, SETTLED = 10_000, 200
 LR = 1e-3

@@ -43,7 +43,7 @@ class Judge:
         ]
         if not verdicts:
             return Judged(False, _WRONG, _WRONG, 0.0)
-        return max(verdicts, key=lambda v: (not v.ok, v.norm / v.allowed if v.allowed else v.norm))
+        return truth.worst_of(verdicts)
 
 
 def as_tuple(results: Any) -> tuple[Any, ...]:
@@ -61,7 +61,7 @@ def _judged(known: DeviceTruth, result: Any, extra: ExtraError | None) -> Judged
 def _truths(problem: Problem, tensors: Sequence[Any], seed: int) -> list[DeviceTruth | None]:
     op, attrs, specs = problem.operation, problem.complete, (*problem.specs, *problem.outputs)
     if truth.known(op, attrs):
-        return [DeviceTruth.of(op, specs, attrs, tensors, seed)]
+        return list(truth.truths_of(op, specs, attrs, tensors, seed))
     terms = op.reduction_length(problem.specs, **attrs)
     own = getattr(of_family(problem.op), "TRUTHS", {}).get(problem.op)
     found = own(problem, tensors, seed) if own is not None else _by_vendor(problem, tensors)

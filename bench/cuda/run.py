@@ -246,6 +246,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--tables", action="store_true", help="only bring the documents' tables up to date")
     parser.add_argument("--stale", action="store_true", help="only tell which records speak of older kernels")
+    parser.add_argument(
+        "--plans", action="store_true", help="only tell what the whole networks launch; needs no GPU"
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="with --plans, compile all of it and look at the machine code"
+    )
     parser.add_argument("--resume", type=Path, help="go on with a record that ran out of time")
     parser.add_argument(
         "--only",
@@ -269,6 +275,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if given.stale:
             return _tell_stale()
+        if given.plans:
+            from . import plans
+
+            return plans.main(given.compile)
         if given.ship is not None:
             return ship(Path(given.ship) if given.ship else None)
         wanted = Wanted(

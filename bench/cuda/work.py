@@ -117,9 +117,9 @@ def work(job: Job, place: Place) -> Result:
     return _KINDS[job.kind](job, place)
 
 
-def code_of(choice: Choice) -> list[Result]:
+def code_of(choice: Choice, launch: Any = None) -> list[Result]:
     """Of each kernel that a choice launches: its name, digests of source and machine code, and its needs."""
-    launch: Any = choice.bind()
+    launch = choice.bind() if launch is None else launch
     codes = getattr(launch, "codes", None)
     if codes is None:
         return []
@@ -149,9 +149,19 @@ def chosen(problem: Problem, tensors: Sequence[Any], tuned: bool = True) -> Choi
     return choice
 
 
+def launch_of(problem: Problem, choice: Choice) -> Any:
+    """What a race launches: the choice's kernel, or what the family's file has (`LAUNCHES`)."""
+    own = _own_launches(problem)
+    return choice.bind() if own is None else own(choice.specs)
+
+
+def _own_launches(problem: Problem) -> Any:
+    return getattr(file_of(problem.operation.family), "LAUNCHES", {}).get(problem.name)
+
+
 def _launches(problem: Problem, choice: Choice, sets: Sequence[Sequence[Any]]) -> list[Callable[[], Any]]:
     """The choice bound to each set of operands, with an output of its own each."""
-    launch = choice.bind()
+    launch = launch_of(problem, choice)
     made: list[Callable[[], Any]] = []
     count = len(problem.inputs)
     for tensors in sets:
@@ -161,6 +171,19 @@ def _launches(problem: Problem, choice: Choice, sets: Sequence[Sequence[Any]]) -
 
         made.append(_bound(launch, (*tensors, *outputs), outputs[0]))
     return made
+
+
+def _outputs(problem: Problem, choice: Choice, tensors: Sequence[Any]) -> tuple[Any, ...]:
+    """What ours gives, in memory of its own: by the face where a kernel of the op runs."""
+    if _own_launches(problem) is None:
+        return tuple(one._tensor for one in run(problem.operation, tensors, problem.attrs))
+    launch = launch_of(problem, choice)
+    made = [
+        runtime().empty(spec.shape, torch_dtype(spec.dtype), spec.device)
+        for spec in choice.specs[len(problem.inputs) :]
+    ]
+    launch(*tensors, *made)
+    return tuple(made)
 
 
 def _bound(launch: Callable[..., Any], arguments: tuple[Any, ...], output: Any) -> Callable[[], Any]:
@@ -185,7 +208,7 @@ def _race(job: Job, place: Place) -> Result:
         choice = chosen(problem, tensors)
         kernel = choice.kernel
         assert kernel is not None
-        outputs = tuple(one._tensor for one in run(problem.operation, tensors, problem.attrs))
+        outputs = _outputs(problem, choice, tensors)
         theirs = vendor(problem, tensors)
         try:
             results = [outputs, as_tuple(theirs())]
@@ -201,7 +224,7 @@ def _race(job: Job, place: Place) -> Result:
             "why": choice.why,
             "tuned": any(c.kernel is kernel and c.tuned_s is not None for c in choice.candidates),
             "judged": judged.to_json(),
-            "codes": code_of(choice),
+            "codes": code_of(choice, launch_of(problem, choice)),
             "status": "right" if judged.ok else "wrong",
         }
         if not vendors:

@@ -341,7 +341,7 @@ class Store:
             if row["row"] == "case":
                 if found is None:
                     raise StoreError(f"a case of the run {row['uid']} comes before that run.")
-                return self._add_case(found[0], row["record"], row["measured"])
+                return self._add_case(found[0], row["record"], row["measured"], at_work=False)
             if row["row"] != "run":
                 raise ValueError(f"rows are runs, cases or comparisons, not {row['row']!r}")
             if found is None:
@@ -394,7 +394,8 @@ class Store:
         self._db.execute("INSERT OR IGNORE INTO machines VALUES (?, ?, ?)", (key.digest, key.text, facts))
         return key.digest
 
-    def _add_case(self, run: int, case: Mapping[str, Any], measured: str) -> bool:
+    def _add_case(self, run: int, case: Mapping[str, Any], measured: str, at_work: bool = True) -> bool:
+        """`at_work`: whether it is a sign that somebody measures just now."""
         if run not in self._machines:
             row = self._db.execute("SELECT machine FROM runs WHERE id = ?", (run,)).fetchone()
             if row is None:
@@ -423,7 +424,8 @@ class Store:
             figures = ("baseline", "ours_s", "theirs_s", "ratio", "low", "high")
             values = (done.lastrowid, *(race[name] for name in figures), race["verdict"] == DISTURBED)
             self._db.execute("INSERT INTO races VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
-        self._db.execute("UPDATE runs SET alive = ? WHERE id = ?", (now(), run))
+        if at_work:
+            self._db.execute("UPDATE runs SET alive = ? WHERE id = ?", (now(), run))
         return True
 
     def _add_comparison(self, record: Mapping[str, Any]) -> bool:

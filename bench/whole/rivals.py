@@ -49,21 +49,44 @@ def torch_model(network: Network, seed: int = 0) -> Any:
 
 
 def torch_step(
-    network: Network, batch: Batch, lr: float, compiled: bool = False, dtype: Any = None
+    network: Network,
+    batch: Batch,
+    lr: float,
+    compiled: bool = False,
+    dtype: Any = None,
+    device: str = "cpu",
+    mode: str = "default",
 ) -> Callable[[], Any]:
-    """One training step: forward, backward and update; returns the loss as a tensor."""
+    """One training step: forward, backward and update; returns the loss as a tensor.
+
+    Args:
+        network, batch, lr: of the step.
+        compiled: by torch.compile in that `mode`, forward and backward; the optimizer is the fused one.
+        dtype: everything in it, for a comparison; else parameters are float32, and the network's precision is
+            had by autocast.
+        device: where; images lie channels-last on a GPU.
+        mode: see above.
+    """
     import torch
 
-    model = torch_model(network)
-    x, y = (torch.from_numpy(part) for part in batch)
+    model = torch_model(network).to(device)
+    x, y = (torch.from_numpy(part).to(device) for part in batch)
+    if device != "cpu" and x.ndim == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    low = None if dtype is not None or network.precision is None else getattr(torch, network.precision)
+    kind = torch.device(device).type
     if dtype is not None:
         model, x = model.to(dtype), x.to(dtype) if x.is_floating_point() else x
     optimizer = network.their_optimizer(model.parameters(), lr, fused=True)
 
     def loss_of(x: Any, y: Any) -> Any:
-        return torch.nn.functional.cross_entropy(model(x), y)
+        if low is None:
+            return torch.nn.functional.cross_entropy(model(x), y)
+        with torch.autocast(kind, low):
+            out = model(x)
+        return torch.nn.functional.cross_entropy(out.float(), y)
 
-    loss_fn = torch.compile(loss_of) if compiled else loss_of
+    loss_fn = torch.compile(loss_of, mode=mode) if compiled else loss_of
 
     def step() -> Any:
         optimizer.zero_grad(set_to_none=True)

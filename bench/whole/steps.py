@@ -21,6 +21,8 @@ from ...engine.array import Array, array
 from ...engine.autograd import value_and_grad
 from ...engine.compile import compile as compiled
 from ...engine.functional.loss import cross_entropy
+from ...engine.training.precision import lowered
+from ...engine.tree import to_device
 from ...kernels.settings import using
 from ..compare.intervals import geometric_mean, ratio_interval
 from ..timing import Lane, Probe, Timing, race, settle
@@ -89,10 +91,10 @@ def training_step(network: Network, lr: float, like_torch: bool = True) -> tuple
     optimizer = network.our_optimizer(lr)
 
     def loss_of(params: Any, rest: Any, x: Any, labels: Any) -> tuple[Any, Any]:
-        model = nn.combine(params, rest)
+        used, stands = lowered(nn.combine(params, rest), network.precision)
         with nn.training() as run:
-            loss = cross_entropy(model(x), labels)
-        return loss, nn.partition(run.updated(model))[1]
+            loss = cross_entropy(stands(x), labels)
+        return loss, nn.partition(run.updated(used))[1]
 
     def step(model: Any, state: Any, x: Any, labels: Any) -> tuple[Any, Any, Any]:
         params, rest = nn.partition(model)
@@ -109,11 +111,12 @@ def our_model(network: Network) -> Any:
     return nn.from_torch_state_dict(network.ours(0), rivals.torch_model(network).state_dict())
 
 
-def our_step(network: Network, batch: Batch, lr: float) -> rivals.Call:
-    """A training step as a function without arguments; returns the loss."""
-    step, model, state = training_step(network, lr)
-    x, labels = (array(part) for part in batch)
-    held = [model, state]
+def our_step(network: Network, batch: Batch, lr: float, device: str | None = None) -> rivals.Call:
+    """A training step as a function without arguments, on a device; returns the loss."""
+    step, *held = training_step(network, lr)
+    x, labels = (array(part, device=device) for part in batch)
+    if device is not None:
+        held = [to_device(one, device) for one in held]
 
     def call() -> Array:
         held[0], held[1], loss = step(held[0], held[1], x, labels)

@@ -17,7 +17,7 @@ import numpy as np
 from ...kernels import settings
 from ...kernels.errors import DeviceError, DonatedError, DTypeError, NonFiniteError
 from ...kernels.settings import current
-from ...kernels.spec import TensorSpec
+from ...kernels.spec import TensorSpec, extent
 from .. import tree
 from ..array import Array
 from ..cuda import CudaArray, _torch, adopted, is_on_cuda, reach, to_numpy
@@ -98,8 +98,8 @@ class CudaEntry:
     """
 
     __slots__ = (
-        "checked", "donated", "epoch", "plain", "plan", "result_specs", "single", "specs", "structure",
-        "taken", "under", "under_settings",
+        "checked", "donated", "epoch", "others", "plain", "plan", "result_specs", "single", "specs",
+        "structure", "taken", "under", "under_settings",
     )  # fmt: skip
 
     def __init__(self, plan: CudaPlan, structure: Any, donated: Sequence[int] = (), taken: Any = None):
@@ -107,6 +107,8 @@ class CudaEntry:
         self.structure = structure
         self.single = structure is tree.LEAF
         self.donated = tuple(donated)
+        kept = [(i, spec) for i, spec in enumerate(plan.specs) if i not in self.donated]
+        self.others = [(i, extent(spec.shape, spec.strides, spec.itemsize)) for i, spec in kept]
         self.taken = taken
         self.plain = taken is not None and taken.flat
         self.specs = list(plan.specs)
@@ -125,41 +127,62 @@ class CudaEntry:
             if self.taken is None or not self.taken.take(args, leaves):
                 return NotImplemented
         try:
-            if [x._spec for x in leaves] != self.specs:
-                return NotImplemented
-            tensors = [x._tensor for x in leaves]
-        except (AttributeError, DonatedError):
+            found = [x._spec for x in leaves]
+        except DonatedError:
             return NotImplemented
-        self._check_donated(tensors)
-        return self.finished(leaves, tensors, None)
+        except AttributeError:  # torch tensors, or Arrays that nobody has asked for their spec yet
+            leaves = self._arrays(leaves)
+            found = [x.spec for x in leaves]
+        if found != self.specs:
+            return NotImplemented
+        tensors = [x._tensor for x in leaves]
+        addresses = [tensor.data_ptr() for tensor in tensors]
+        self._check_donated(tensors, addresses)
+        return self.finished(leaves, tensors, addresses, None)
 
-    def finished(self, leaves: Sequence[Any], tensors: Sequence[Any], watched: Any) -> Any:
+    def _arrays(self, leaves: Sequence[Any]) -> list[CudaArray]:
+        """The leaves as Arrays; none, where one is not on a GPU or is donated and no Array."""
+        kinds = list(map(type, leaves))
+        if any(kinds[number] is not CudaArray for number in self.donated if number < len(kinds)):
+            return []
+        if not all(kind is CudaArray or (hasattr(kind, "is_cuda") and is_on_cuda(leaf))
+                   for kind, leaf in zip(kinds, leaves, strict=True)):  # fmt: skip
+            return []
+        return [leaf if kind is CudaArray else _adopted(leaf, self.plan.graph.name)
+                for kind, leaf in zip(kinds, leaves, strict=True)]  # fmt: skip
+
+    def finished(
+        self, leaves: Sequence[Any], tensors: Sequence[Any], addresses: Sequence[int], watched: Any
+    ) -> Any:
         """Run the plan, and give what the function returns.
 
         Args:
             leaves: the arguments; the donated ones of them are gone afterwards.
-            tensors: theirs.
+            tensors, addresses: theirs.
             watched: None, or what runs the plan instead, for debugging.
         """
         for number in self.donated:
             leaves[number].__class__ = DonatedCudaArray
         try:
-            made = self.plan.run(tensors) if watched is None else watched(self.plan, tensors, self.donated)
+            if watched is None:
+                made = self.plan.run(tensors, addresses)
+            else:
+                made = watched(self.plan, tensors, self.donated)
         except BaseException:
             for number in self.donated:
                 leaves[number].__class__ = CudaArray
             raise
-        arrays = [CudaArray.of(tensor, spec) for tensor, spec in zip(made, self.result_specs, strict=True)]
+        arrays = list(map(CudaArray.of, made, self.result_specs))
         return arrays[0] if self.single else self.structure.unflatten(arrays)
 
-    def _check_donated(self, tensors: Sequence[Any]) -> None:
+    def _check_donated(self, tensors: Sequence[Any], addresses: Sequence[int]) -> None:
         """Refuse donated memory that another argument would still see.
 
         That of donated arguments among each other was looked at when they first came at these addresses.
         """
         if not self.donated:
             return
-        at = tuple([tensors[number].data_ptr() for number in self.donated])
+        at = tuple([addresses[number] for number in self.donated])
         known = self.checked.get(at)
         if known is None:
             known = self._bounds(tensors)
@@ -167,10 +190,9 @@ class CudaEntry:
                 self.checked.clear()
             self.checked[at] = known
         starts, ends = known
-        given = set(self.donated)
-        for number, tensor in enumerate(tensors):
-            if number not in given and tensor.numel():
-                low, high = reach(tensor)
+        for number, (before, after) in self.others:
+            if before != after:
+                low, high = addresses[number] + before, addresses[number] + after
                 place = bisect_right(starts, low) - 1
                 if (place >= 0 and ends[place] > low) or (
                     place + 1 < len(starts) and starts[place + 1] < high
@@ -201,8 +223,9 @@ class CudaEntry:
                     f"GPU but a {kind}, which you could go on using; write kw.array(x, device='cuda')."
                 )
         tensors = [array._tensor for array in arrays]
-        self._check_donated(tensors)
-        return self.finished(leaves, tensors, watched if watching else None)
+        addresses = [tensor.data_ptr() for tensor in tensors]
+        self._check_donated(tensors, addresses)
+        return self.finished(leaves, tensors, addresses, watched if watching else None)
 
 
 def watched(plan: CudaPlan, tensors: Sequence[Any], donated: Sequence[int]) -> list[Any]:

@@ -95,6 +95,11 @@ def asking(what: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, KernelwrightError) or not is_of_device(error):
-            raise
-        raise LaunchError(f"{what}: {error}\n{_LATE}") from error
+        raise late(error, what) from error
+
+
+def late(error: RuntimeError, what: str) -> RuntimeError:
+    """What to raise for an error of the GPU that showed while `what` was done: with how to find its call."""
+    if isinstance(error, KernelwrightError) or not is_of_device(error):
+        return error
+    return LaunchError(f"{what}: {error}\n{_LATE}")

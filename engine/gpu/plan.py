@@ -66,6 +66,11 @@ class CudaPlan:
         self.launches = sum(step.launches for step in self.steps)
         self.results = [_slot(place, len(self.specs)) for place in low.outputs]
         self.new_specs = [_spec_of(low, buffer) for buffer in low.new]
+        # Results in donated memory may have another shape than the argument had.
+        slots = [*self.specs, *self.new_specs]
+        self._as_they_are = all(
+            slots[number] is place.spec for number, place in zip(self.results, low.outputs, strict=True)
+        )
         self.replays = Replays(self)
         self._timed = profile.wanted()
 
@@ -116,13 +121,26 @@ class CudaPlan:
 
     # --- running --------------------------------------------------------------------------------------------
 
-    def run(self, given: Tensors) -> list[Any]:
-        """The results for tensors of exactly the plan's specs, which nobody checks here."""
+    def run(self, given: Tensors, addresses: Sequence[int] | None = None) -> list[Any]:
+        """The results for tensors of exactly the plan's specs, which nobody checks here.
+
+        Args:
+            given: the tensors.
+            addresses: theirs, where they are known already.
+        """
         if self._timed:
             return profile.timed(self, given)
-        with self._lock, self.on_device():
+        if addresses is None:
+            addresses = [tensor.data_ptr() for tensor in given]
+        if runtime().current() != self.index:
+            with self.on_device():
+                return self._run(given, addresses)
+        return self._run(given, addresses)
+
+    def _run(self, given: Tensors, addresses: Sequence[int]) -> list[Any]:
+        with self._lock:
             self._on_stream()
-            return self.replays.run(given)
+            return self.replays.run(given, addresses)
 
     def run_each(self, given: Tensors, after: Callable[[int, list[Any]], None]) -> list[Any]:
         """As `run`, waiting after each call; `after(number of the call, its outputs)` follows."""
@@ -157,11 +175,15 @@ class CudaPlan:
                 new numbers or old ones; a kernel that cannot be compiled fails before.
         """
         if not self._prepared:
-            for step in self.steps:
-                step.prepare(slots)
+            self.prepare(slots)
             self._prepared = True
         waits = self.under.cuda_sync and not runtime().capturing()
         return [self._launch(step, slots, waits) for step in self.steps]
+
+    def prepare(self, slots: Tensors) -> None:
+        """Compile, load and look up all that launches over these arguments and new results need."""
+        for step in self.steps:
+            step.prepare(slots)
 
     def _launch(self, step: _Step, slots: Tensors, waits: bool) -> Any:
         if self._dirty and self._zeros is not None:
@@ -176,6 +198,8 @@ class CudaPlan:
 
     def made(self, slots: Tensors) -> list[Any]:
         """The results, of a call with these arguments and new tensors."""
+        if self._as_they_are:
+            return [slots[number] for number in self.results]
         return [
             _seen(slots[number], place.spec)
             for number, place in zip(self.results, self.low.outputs, strict=True)

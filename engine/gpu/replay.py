@@ -35,7 +35,7 @@ from ...kernels.cuda import device
 from ...kernels.cuda.launch import runtime, torch_dtype
 from ...kernels.errors import LaunchError
 from ...kernels.spec import TensorSpec, extent
-from .failures import asking
+from .failures import late
 from .memory import Block, lines
 
 if TYPE_CHECKING:
@@ -96,53 +96,70 @@ class Replays:
         self._outs = _Outs([plan.new_specs[i] for i in self._out], plan.device)
         for i, view in zip(self._out, self._outs.views, strict=True):
             self._static[count + i] = view
+        # Of each new result, its tensor and address, or what makes one.
+        self._results: list[tuple[Any, int, tuple[Any, ...]]] = []
+        for i, spec in enumerate(plan.new_specs):
+            static = self._static.get(count + i)
+            new = spec.shape, torch_dtype(spec.dtype), plan.device
+            self._results.append((static, 0 if static is None else static.data_ptr(), new))
 
     def memory(self) -> list[Any]:
         """The tensors that are copied into or from."""
         return list(self._static.values())
 
-    def run(self, given: Sequence[Any]) -> list[Any]:
-        """The results of a call; the plan's device is current."""
+    def run(self, given: Sequence[Any], addresses: Sequence[int]) -> list[Any]:
+        """The results of a call with tensors at these addresses; the plan's device is current."""
         plan, run = self.plan, runtime()
         if self.why_not or run.capturing():
             self.launched += 1
             slots = [*given, *plan.new_results()]
             plan.launch_all(slots)
             return plan.made(slots)
-        slots = list(given)
-        static = self._static
-        with asking("copying arguments of a compiled function"):
-            for slot in self._in:
-                run.copy(static[slot], given[slot])
-                slots[slot] = static[slot]
-            for i, spec in enumerate(plan.new_specs):
-                known = static.get(len(given) + i)
-                if known is None:
-                    known = run.empty(spec.shape, torch_dtype(spec.dtype), plan.device)
-                slots.append(known)
-        at = tuple([tensor.data_ptr() for tensor in slots])
-        graph, _ = self._graphs.get(at, (None, None))
+        slots, places = self._slots(run, given, addresses)
+        at = tuple(places)
+        graph, _ = self._graphs.get(at) or (None, None)
         if graph is None and at in self._seen:
             graph = self._captured(at, slots)
         if graph is None:
             self.launched += 1
             plan.launch_all(slots)
-            made = self._handed_out(given, slots)
+            made = self._handed_out(run, given, slots)
             if not self.why_not:
                 self._miss(at)
             return made
         self._missed.clear()
         self._graphs.move_to_end(at)
         self.replayed += 1
-        with asking("replaying a compiled function's graph"):
+        try:
             graph.replay()
-        return self._handed_out(given, slots)
+        except RuntimeError as error:
+            raise late(error, "replaying a compiled function's graph") from error
+        return self._handed_out(run, given, slots)
+
+    def _slots(self, run: Any, given: Sequence[Any], addresses: Sequence[int]) -> tuple[list[Any], list[int]]:
+        """The tensors that the steps run over, arguments and then new results, and their addresses."""
+        slots, places = list(given), list(addresses)
+        try:
+            for slot in self._in:
+                run.copy(self._static[slot], given[slot])
+                slots[slot] = self._static[slot]
+                places[slot] = slots[slot].data_ptr()
+        except RuntimeError as error:
+            raise late(error, "copying arguments of a compiled function") from error
+        for made, address, new in self._results:
+            if made is None:
+                made = run.empty(*new)
+                address = made.data_ptr()
+            slots.append(made)
+            places.append(address)
+        return slots, places
 
     def _captured(self, at: tuple[int, ...], slots: list[Any]) -> Any:
         """A graph of the steps over these tensors; None when they cannot be captured."""
         plan = self.plan
         kept: list[Any] = []
         try:
+            plan.prepare(slots)  # what has been forgotten since they came first
             graph = runtime().captured(plan.index, lambda: kept.extend(plan.launch_all(slots)))
         except (LaunchError, RuntimeError) as error:
             self.why_not = f"it could not be captured: {str(error).splitlines()[0]}"
@@ -181,9 +198,9 @@ class Replays:
         seconds = launches * LAUNCH_S + 2 * nbytes / device.facts(plan.device).bandwidth
         return seconds < plan.launches * LAUNCH_S
 
-    def _handed_out(self, given: Sequence[Any], slots: list[Any]) -> list[Any]:
+    def _handed_out(self, run: Any, given: Sequence[Any], slots: list[Any]) -> list[Any]:
         """The results for the caller: none of them in memory that the next call writes."""
-        run, count = runtime(), len(given)
+        count = len(given)
         if self._out:
             for i, made in zip(self._out, self._outs.copies(), strict=True):
                 slots[count + i] = made

@@ -174,7 +174,8 @@ def state_dict(model: Any) -> dict[str, Array]:
 
 
 def load_state(model: Any, state: Mapping[str, Any]) -> Any:
-    """The model with its Arrays taken from `state`, a name each, as `state_dict` gives them.
+    """The model with its Arrays taken from `state`, a name each, as `state_dict` gives them; each is on the
+    device of the one before.
 
     Raises:
         ConfigError: for names that are missing, or that the model does not have.
@@ -184,7 +185,9 @@ def load_state(model: Any, state: Mapping[str, Any]) -> Any:
     check_names(mine, state, "the state")
     for name, old in mine.items():
         check_same(name, state[name], old, "the state")
-    return tree.flatten(model)[1].unflatten(array(state[name]) for name in mine)
+    return tree.flatten(model)[1].unflatten(
+        array(state[name], device=old.device) for name, old in mine.items()
+    )
 
 
 def from_torch_state_dict(model: Any, state: Mapping[str, Any]) -> Any:

@@ -4,8 +4,8 @@
     gelu(linear(x, w))    ->  linear(x, w, activation="gelu")
 
 Only where nothing else reads what lies in between, and on a GPU where a kernel has that ending. A relu's
-gradient asks where its input is above 0, which
-is where its output is: so it asks the output.
+gradient asks where its input is above 0, which is where its output is: so it asks the output, and on a GPU
+the gradient of a batch norm asks it itself (`masks`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ...kernels.errors import KernelwrightError
 from ...kernels.op import Op, get_op
 from ...kernels.spec import TensorSpec
 from ..graph import Graph, Node, Value, make_node
+from . import masks
 from .clusters import Cluster, Joins, Lookup, rebuilt
 from .prepack import constant_array
 from .support import is_supported
@@ -38,7 +39,9 @@ def run(graph: Graph) -> Graph:
         if chain is not None:
             used.update(chain.nodes)
             found.append(chain)
-    return rebuilt(graph, [Cluster(chain.nodes, chain.make) for chain in found]) if found else graph
+    if found:
+        graph = rebuilt(graph, [Cluster(chain.nodes, chain.make) for chain in found])
+    return masks.run(graph)
 
 
 def _asking_outputs(graph: Graph) -> Graph:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..cuda.device import facts
-from ..cuda.launch import CudaLaunch, launcher
+from ..cuda.launch import launcher
 from ..kernel import Config, ExtraError, Launch
 from ..matmul.cuda_triton import FLOATS, HALF, TF32_ERROR
 from ..op import Attrs, Specs
@@ -64,7 +64,7 @@ def _register(
         p = _problem(specs, attrs)
         return choices.predicted(p, grad, config, unit or p.dtype, boxes, facts(specs[0].device))
 
-    def bind(specs: Specs, attrs: Attrs, config: Config, threads: int) -> CudaLaunch:
+    def bind(specs: Specs, attrs: Attrs, config: Config, threads: int) -> Launch:
         p, held, device = _problem(specs, attrs), Held(), facts(specs[0].device)
         multiplies = unit or p.dtype
         precision = choices.PRECISIONS[multiplies]
@@ -88,8 +88,7 @@ def _register(
         error=error,
         binds=True,
     )
-    bound: Launch = bind
-    declare(bound)
+    declare(bind)
 
 
 for _op in ("attention", "attention_grad"):

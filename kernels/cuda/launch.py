@@ -143,7 +143,9 @@ class TorchRuntime:
                 "a launch with a table of addresses was not prepared before the capture of a CUDA graph; "
                 "call launch.prepare(tensors, workspaces), or launch it once, before capturing."
             )
-        return self._torch.tensor(list(numbers), dtype=self._torch.int64).to(f"cuda:{index}")
+        # From pinned memory, which torch keeps until the copy is done: nobody waits for it.
+        held = self._torch.tensor(list(numbers), dtype=self._torch.int64, pin_memory=True)
+        return held.to(f"cuda:{index}", non_blocking=True)
 
     def empty(self, shape: tuple[int, ...], dtype: Any, device: str) -> Any:
         """An uninitialised row-major tensor on a device that a spec names."""

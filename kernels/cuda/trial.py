@@ -145,10 +145,11 @@ class CudaTrial:
     # --- what is right --------------------------------------------------------------------------------------
 
     def _judge_there(self) -> Callable[[Kernel], tuple[bool, str]]:
-        exact = truth.DeviceTruth.of(self.op, self.specs, self.attrs, self.inputs, self.seed)
+        exact = truth.truths_of(self.op, self.specs, self.attrs, self.inputs, self.seed)
 
         def judge(kernel: Kernel) -> tuple[bool, str]:
-            judged = exact.judge(self.outputs[0], kernel.error)
+            pairs = zip(exact, self.outputs, strict=True)
+            judged = truth.worst_of([one.judge(output, kernel.error) for one, output in pairs])
             return judged.ok, str(judged)
 
         return judge

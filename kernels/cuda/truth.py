@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import accuracy
+from ..attention.cuda import truth as attention_truth
 from ..conv.reference import SLOPES
 from ..kernel import ExtraError
 from ..op import Attrs, Op, Specs
@@ -55,7 +56,7 @@ class DeviceTruth:
 
     @classmethod
     def of(cls, op: Op, specs: Specs, attrs: Attrs, tensors: Sequence[Any], seed: int = 0) -> DeviceTruth:
-        """The truth about a call that `known` knows.
+        """The truth about a call of one output that `known` knows; see `truths_of`.
 
         Args:
             op, attrs: the call, its attributes complete.
@@ -86,11 +87,32 @@ class DeviceTruth:
         return Judged(ok, norm, element, allowed)
 
 
+def truths_of(op: Op, specs: Specs, attrs: Attrs, tensors: Sequence[Any], seed: int = 0) -> list[DeviceTruth]:
+    """The truth about each output of a call that `known` knows; arguments as for `DeviceTruth.of`."""
+    import torch
+
+    if op.name not in _TRUTHS_OF_MANY:
+        return [DeviceTruth.of(op, specs, attrs, tensors, seed)]
+    count = len(op.inputs)
+    terms = op.reduction_length(specs[:count], **attrs)
+    with torch.inference_mode():
+        found = _TRUTHS_OF_MANY[op.name](attrs, tensors, seed)
+    return [
+        DeviceTruth(*one, accuracy.budget(spec.dtype, terms))
+        for one, spec in zip(found, specs[count:], strict=True)
+    ]
+
+
+def worst_of(verdicts: Sequence[Judged]) -> Judged:
+    """The verdict on a call, by that on each of its outputs."""
+    return max(verdicts, key=lambda v: (not v.ok, v.norm / v.allowed if v.allowed else v.norm))
+
+
 def known(op: Op, attrs: Attrs) -> bool:
-    """Whether `DeviceTruth` can be had of a call; else the op's own reference has to serve, on the CPU."""
+    """Whether `truths_of` can be had of a call; else the op's own reference has to serve, on the CPU."""
     evenly = all(low == high for low, high in attrs.get("padding") or ())
     sized = all(attrs.get(name, True) for name in ("input_size", "kernel_size"))
-    return op.name in _TRUTHS and evenly and sized and not attrs.get("w_format")
+    return op.name in {*_TRUTHS, *_TRUTHS_OF_MANY} and evenly and sized and not attrs.get("w_format")
 
 
 Truth = tuple[Any, Any, Callable[[Any], Any]]
@@ -241,4 +263,8 @@ _TRUTHS: dict[str, Callable[..., Truth]] = {
     "conv": _conv,
     "conv_input_grad": _input_grad,
     "conv_weight_grad": _weight_grad,
+}
+_TRUTHS_OF_MANY: dict[str, Callable[..., list[Truth]]] = {
+    "attention": attention_truth.forward,
+    "attention_grad": attention_truth.backward,
 }

@@ -2,7 +2,8 @@
 
     layer_norm, rms_norm     whole    lines in registers, one reading                `cuda/row_kernels.py`
                              apart    longer lines: statistics, then each element    `cuda/channel_kernels.py`
-    group_norm, batch_norm   apart    the same, over channels of any layout
+    group_norm, batch_norm   apart    statistics, then each element, of channels in any layout
+    group_norm               together both by one program, the second from the cache `cuda/group_kernels.py`
     batch_norm_inference     one launch over each element
     their gradients          whole    dx, and on the same reading sums down the lines for weight and bias
                              apart    two sums for each line, then dx
@@ -19,7 +20,7 @@ from ..kernel import Config
 from ..op import Attrs, Specs
 from ..reduce.cuda import plan
 from ..registry import kernel
-from .cuda import channel_plans, row_plans
+from .cuda import channel_plans, group_plans, row_plans
 from .op import FLOATS
 
 APART: list[Config] = [{"way": "apart", **config} for config in plan.CONFIGS]
@@ -46,6 +47,11 @@ def _supports(op: str, specs: Specs, attrs: Attrs) -> str | None:
 
 def _configs(op: str, specs: Specs, attrs: Attrs) -> list[Config]:
     """Whole lines where registers hold them: `each` is how many elements a thread keeps of an array."""
+    if "groups" in attrs:
+        grad = op.endswith("_grad")
+        call = (channel_plans.backward_call if grad else channel_plans.forward_call)(op, specs, attrs)
+        together: list[Config] = [{"way": "together"}] if group_plans.fits(call) else []
+        return [*together, *APART] if together and group_plans.pays(call) else [*APART, *together]
     if "axes" not in attrs:
         return APART if op != "batch_norm_inference" else [{"way": "apart", **plan.CONFIGS[0]}]
     double = specs[0].dtype == "float64"
@@ -66,6 +72,10 @@ def _configs(op: str, specs: Specs, attrs: Attrs) -> list[Config]:
 
 
 def _bind(op: str, specs: Specs, attrs: Attrs, config: Config) -> CudaLaunch:
+    if config["way"] == "together":
+        if op.endswith("_grad"):
+            return launcher(specs, *group_plans.backward_steps(channel_plans.backward_call(op, specs, attrs)))
+        return launcher(specs, *group_plans.forward_steps(channel_plans.forward_call(op, specs, attrs)))
     if op.endswith("_grad"):
         if config["way"] == "whole":
             steps = row_plans.backward_steps(op, specs, attrs, config["each"], config["stages"])

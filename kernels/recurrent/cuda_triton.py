@@ -13,6 +13,8 @@ in `cuda/choices.py`. No share of a roof has been measured yet: that takes a rec
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..cuda import ranking
 from ..cuda.device import facts
 from ..cuda.launch import CudaLaunch
@@ -20,13 +22,13 @@ from ..kernel import Config
 from ..op import Attrs, Specs
 from ..registry import kernel
 from .cuda import choices
-from .cuda.problem import call_of, refusal
 from .cuda.launch import bind_backward, bind_cell, bind_forward
+from .cuda.problem import call_of, refusal
 
 DTYPES = ("bfloat16", "float16", "float32")
 
 
-def _supports(name: str, back: bool) -> object:
+def _supports(name: str, back: bool) -> Callable[[Specs, Attrs], str | None]:
     def supports(specs: Specs, attrs: Attrs) -> str | None:
         reason = refusal(name, specs, attrs)
         if reason is None and not choices.candidates(

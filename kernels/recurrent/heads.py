@@ -34,7 +34,7 @@ def gate_rows(w: AnyArray, first: int, last: int, count: int) -> AnyArray:
 def from_state(h: AnyArray, w: AnyArray) -> AnyArray:
     """w_hh h for rows of states. h: [B, H] -> [B, G H]."""
     if w.ndim == 2:
-        return h @ w.T  # type: ignore[no-any-return]
+        return h @ w.T
     heads, rows, d = w.shape
     product = h.reshape(len(h), heads, d).transpose(1, 0, 2) @ w.transpose(0, 2, 1)
     by_gate = product.reshape(heads, len(h), rows // max(d, 1), d).transpose(1, 2, 0, 3)
@@ -44,7 +44,7 @@ def from_state(h: AnyArray, w: AnyArray) -> AnyArray:
 def to_state(d_gates: AnyArray, w: AnyArray) -> AnyArray:
     """w_hh^T d for rows of gradients. d_gates: [B, G H] -> [B, H]."""
     if w.ndim == 2:
-        return d_gates @ w  # type: ignore[no-any-return]
+        return d_gates @ w
     product = _by_head(d_gates, w) @ w
     return product.transpose(1, 0, 2).reshape(len(d_gates), w.shape[0] * w.shape[2])
 
@@ -52,7 +52,7 @@ def to_state(d_gates: AnyArray, w: AnyArray) -> AnyArray:
 def summed(d_gates: AnyArray, h: AnyArray, w: AnyArray) -> AnyArray:
     """The gradient of w_hh, of its shape: d_gates: [B, G H], h: [B, H]."""
     if w.ndim == 2:
-        return d_gates.T @ h  # type: ignore[no-any-return]
+        return d_gates.T @ h
     states = h.reshape(len(h), w.shape[0], w.shape[2]).transpose(1, 0, 2)
     result: AnyArray = _by_head(d_gates, w).transpose(0, 2, 1) @ states
     return result

@@ -170,8 +170,8 @@ def sizes(op: Op, specs: Specs, attrs: Mapping[str, Any]) -> tuple[int, int, int
         _expect(op, name, given.get(name, ABSENT), (g * h,), f"[{g} H]; {means}")
     _expect(op, "lengths", given.get("lengths", ABSENT), (b,), f"[B]; {means}")
     if "resets" in given:
-        shape, axes = ((b, t), "[B, T]") if attrs["batch_first"] else ((t, b), "[T, B]")
-        _expect(op, "resets", given["resets"], shape, f"{axes}; T = {t}, B = {b} from x")
+        wanted, axes = ((b, t), "[B, T]") if attrs["batch_first"] else ((t, b), "[T, B]")
+        _expect(op, "resets", given["resets"], wanted, f"{axes}; T = {t}, B = {b} from x")
     return t, b, i, h, p
 
 

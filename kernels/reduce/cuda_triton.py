@@ -104,7 +104,7 @@ def _supports(specs: Specs, attrs: Attrs) -> str | None:
 def cut_of(found: Nest, kind: Kind, dtype: str, config: Config, device: str) -> plan.Cut:
     """How a reduction is cut."""
     kept = kind.numbers * _SIZES[state_type(kind.name, dtype)]
-    return plan.cut(found.lines, found.length, found.rows, found.itemsize, kept, config, facts(device))
+    return plan.cut(found, kept, config, facts(device))
 
 
 def scratch(kind: Kind, dtype: str, found: Nest, cut: plan.Cut) -> dict[str, Any]:

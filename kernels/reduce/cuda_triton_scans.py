@@ -37,8 +37,7 @@ def _bind(op: str, specs: Specs, attrs: Attrs, config: Config) -> CudaLaunch:
     found, kind = nest_of(specs, attrs), KINDS[op]
     dtype = state_type(kind, x.dtype)
     kept = _BYTES * (2 if dtype in ("float64", "int64") else 1)
-    shape = (found.lines, found.length, found.rows, found.itemsize)
-    cut = plan.cut(*shape, kept, config, facts(x.device))
+    cut = plan.cut(found, kept, config, facts(x.device))
     sums = Workspace((cut.parts, found.lines), dtype) if cut.parts > 1 else None
     args: dict[str, Any] = {
         "x": Arg(0),

@@ -92,9 +92,7 @@ def _in_parts(
     """The two launches of few long lines: as a reduction is cut, then each element."""
     numbers = 1 if kind == "sum" else 2
     kept = numbers * (8 if dtype == "float64" else 4)
-    cut = plan.cut(
-        found.lines, found.length, found.rows, found.itemsize, kept, plan.CONFIGS[0], facts(specs[0].device)
-    )
+    cut = plan.cut(found, kept, plan.CONFIGS[0], facts(specs[0].device))
     blocks = -(-found.lines // cut.bk)
     of_lines, of_parts = (found.lines,), (cut.parts, found.lines)
     args |= {"BK": cut.bk, "BR": cut.br, "PARTS": cut.together, "parts": cut.parts, "share": cut.share}

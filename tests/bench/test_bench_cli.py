@@ -45,7 +45,7 @@ def kernelwright(*words: str) -> Result:
         (["bench", "--threads", ","], "--threads is empty"),
         (["bench", "--dtype", "flot32"], "Did you mean 'float32'?"),
         (["bench", "--device", "gpu"], "device 'gpu' is unknown"),
-        (["bench", "quik", "--device", "cuda"], "the suites all and quick, not 'quik'"),
+        (["bench", "quik", "--device", "cuda"], "the suites all, quick, steps, not 'quik'"),
         (["bench", "--max-gflop", "-1"], "more than 0 GFLOP"),
         (["bench", "squares", "--op", "conv2d"], "it has matmul"),
         (["list", "kernals"], "Did you mean 'kernels'?"),

@@ -52,13 +52,13 @@ def _installed(body: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("body", "status", "text"),
     [
-        (DONE % "right" + CLEAN, "clean", "ERROR SUMMARY: 0 errors; 21 calls"),
+        (DONE % "right" + CLEAN, "clean", "ERROR SUMMARY: 0 errors; 77 calls"),
         (
             DONE % "right" + FOUND,
             "errors",
             "Invalid __global__ read of size 16 bytes; ERROR SUMMARY: 1 e",
         ),
-        (DONE % "wrong" + CLEAN, "failed", "proof matmul bfloat16, .* not right; exit code 0 after 21 calls"),
+        (DONE % "wrong" + CLEAN, "failed", "proof matmul bfloat16, .* not right; exit code 0 after 77 calls"),
         ("sys.exit('no module named torch')", "failed", "exit code 1 after 0 calls: no module named torch"),
         (CLEAN, "failed", "exit code 0 after 0 calls"),
         ("sys.exit(1)", "failed", "it said nothing"),

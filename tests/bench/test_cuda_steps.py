@@ -61,7 +61,7 @@ def test_a_step_is_compared_and_raced() -> None:
 def test_a_step_that_learns_something_else_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     right = steps.our_step
 
-    def wrong(network: Any, batch: Any, lr: float, device: str) -> Any:
+    def wrong(network: Any, batch: Any, lr: float, device: str | None = None) -> Any:
         return right(network, batch, 2 * lr, device)
 
     monkeypatch.setattr(steps, "our_step", wrong)

@@ -203,7 +203,11 @@ def kernelwright(*words: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_an_export_comes_back_exactly(made_up_run: Run, tmp_path: Path) -> None:
+def test_an_export_comes_back_exactly(
+    made_up_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = (f"2025-01-02T03:{second // 60:02}:{second % 60:02}+00:00" for second in range(3600))
+    monkeypatch.setattr("kernelwright.bench.store.database.now", lambda: next(clock))
     document, first, again = (str(tmp_path / name) for name in ("run.json", "1.jsonl", "2.jsonl"))
     made_up_run.save(Path(document))
     count = len(made_up_run.results)

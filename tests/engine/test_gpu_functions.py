@@ -185,6 +185,40 @@ def test_plans_on_two_devices_are_two_plans() -> None:
     assert f.traces == 2
 
 
+def test_a_call_like_the_last_one_takes_nothing_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kernelwright.engine import compile as compiling
+
+    f = kw.compile(lambda w, x, y: ([p - 0.1 * x.sum() for p in w], y * 2.0), donate=0)
+    w = [on_gpu(some(3)), on_gpu(some(4))]
+    w, _ = f(w, on_gpu(some(5)), on_gpu(some(2)))
+
+    def never(*_: Any) -> Any:
+        raise AssertionError
+
+    monkeypatch.setattr(compiling.tree, "flatten", never)
+    x, y = some(5), some(2)
+    for batch in (
+        (on_gpu_unasked(x), on_gpu_unasked(y)),
+        (torch.from_numpy(x), torch.from_numpy(y)),
+        (on_gpu_unasked(x), torch.from_numpy(y)),
+    ):
+        before = [numbers(p).copy() for p in w]
+        w, doubled = f(w, *batch)
+        for p, b in zip(w, before, strict=True):
+            np.testing.assert_allclose(numbers(p), b - np.float32(0.1) * x.sum(), rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(numbers(doubled), y * 2)
+    for odd in ((on_gpu_unasked(x[:4]), y), (x, on_gpu_unasked(y)), (None, torch.from_numpy(y))):
+        with pytest.raises(AssertionError):
+            f(w, *odd)
+    with pytest.raises(AssertionError):
+        f([w[0], torch.from_numpy(some(4))], *batch)
+
+
+def on_gpu_unasked(x: Any) -> CudaArray:
+    """An Array on the GPU whose spec nobody knows yet."""
+    return CudaArray(torch.from_numpy(x.copy()))
+
+
 # --- donation -----------------------------------------------------------------------------------------------
 
 
@@ -255,6 +289,7 @@ def test_operators_methods_and_indices_work_as_on_the_cpu() -> None:
         lambda a: a[[2, 0]],
         lambda a: a[np.array([2, 0]), 1],
         lambda a: a[:, -1],
+        lambda a: a[::-1, ::-2] + 1,
         lambda a: a[np.array([True, False, True])],
         lambda a: kw.take(a, [1, 1, -1], axis=1),
         lambda a: a.reshape(2, 6).T.flatten(),
@@ -319,6 +354,17 @@ def test_an_optimizer_keeps_its_state_with_the_parameters() -> None:
         alike(value, other)
     alike((here, state), (there, moved), rtol=1e-4)
     assert optimizer.with_lr(moved, 0.5)["lr"].device == "cuda:0"
+
+
+def test_a_model_keeps_its_device_when_it_is_loaded() -> None:
+    model = kw.nn.Linear(3, 2, key=0)
+    state = kw.nn.state_dict(model)
+    there = kw.nn.load_state(on_gpu(kw.nn.Linear(3, 2, key=1)), state)
+    back = kw.nn.load_state(kw.nn.Linear(3, 2, key=2), kw.nn.state_dict(there))
+    assert {x.device for x in kw.nn.state_dict(there).values()} == {"cuda:0"}
+    assert {x.device for x in kw.nn.state_dict(back).values()} == {"cpu"}
+    alike(back, there)
+    assert "f32[2,3]" in repr(there)
 
 
 def test_an_op_without_a_kernel_stops_the_plan_with_its_line_and_the_reasons() -> None:

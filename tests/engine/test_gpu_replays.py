@@ -104,6 +104,41 @@ def test_parameters_stay_where_they_are_and_are_never_copied(gpu: StandIn) -> No
     assert gpu.copies == 0
 
 
+def test_small_states_that_are_made_beside_the_old_ones_stay_where_they_are_too(gpu: StandIn) -> None:
+    def f(stats: Any, x: Any) -> Any:
+        return [kw.roll(s, 1) * 0.9 for s in stats[:2]] + [kw.roll(s, 1) for s in stats[2:]], x.sum()
+
+    step = kw.compile(f, donate=0)
+    stats, x = [there(5), there(5), there(5), there(2, 3), there(5)], there(4)
+    with kw.using(cuda_graphs=False):
+        expected, _ = step(copied(stats), x)
+        for _ in range(5):
+            expected, _ = step(expected, x)
+    at = [s._tensor.data_ptr() for s in stats]
+    for _ in range(6):
+        stats, _ = step(stats, x)
+        assert [s._tensor.data_ptr() for s in stats] == at
+    assert step.plan.replays.replayed == 5
+    assert gpu.copies == 0
+    assert [bits(s) for s in stats] == [bits(s) for s in expected]
+
+
+def test_results_that_are_arguments_in_another_order_keep_their_numbers() -> None:
+    def f(stats: Any) -> Any:
+        a, b, c = stats
+        return [kw.roll(c, 1), a, b[::-1]]
+
+    step = kw.compile(f, donate=0)
+    stats = [there(5), there(5), there(5)]
+    wanted = [np.asarray(s.to("cpu")) for s in stats]
+    for _ in range(6):
+        stats = step(stats)
+        a, b, c = wanted
+        wanted = [np.roll(c, 1), a, b[::-1]]
+        for s, right in zip(stats, wanted, strict=True):
+            np.testing.assert_array_equal(np.asarray(s.to("cpu")), right)
+
+
 def test_batches_that_keep_moving_are_copied_and_nothing_else(gpu: StandIn) -> None:
     step, (w, state), batch = training()
     held = [batch() for _ in range(30)]  # all alive: no address comes twice
@@ -301,6 +336,32 @@ def test_buffers_of_the_arena_start_at_whole_lines() -> None:
     f(there(7, 5))
     assert all(buffer.offset % 256 == 0 for buffer in f.plan.low.buffers)
     assert f.plan._arena.tensor.numel() % 256 == 0
+
+
+def test_what_no_kernel_takes_through_its_strides_is_copied_first() -> None:
+    def f(x: Any, y: Any) -> Any:
+        return kw.sort(x.T + y)[0], kw.cumsum(x.T, axis=0), kw.cumsum(x.T, axis=1), kw.roll(x.T, 1)
+
+    x, y = there(4, 5), there(5, 4)
+    expected = [bits(part) for part in kw.compile(f)(x, y)]
+    with numpy_kernels(over_real=True, row_major=("cumsum", "roll")):
+        strict = kw.compile(f)
+        for _ in range(3):
+            assert [bits(part) for part in strict(x, y)] == expected
+        names = [call.node.op.name for call in strict.plan.calls]
+    assert names.count("transpose") == 1  # one copy serves all that read it
+
+
+def test_a_timed_plan_tells_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kernelwright.engine import profile
+
+    monkeypatch.setattr(profile, "wanted", lambda: True)
+    f = kw.compile(long_chain)
+    x = there(4)
+    assert bits(f(x)) == bits(f(x))
+    text = str(f.plan)
+    assert " us " in text.splitlines()[0]
+    assert "the fastest of each step add up to" in text
 
 
 # --- memory -------------------------------------------------------------------------------------------------

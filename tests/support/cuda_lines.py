@@ -71,13 +71,19 @@ def bits(name: str, sample: Sample, config: Config, backwards: bool) -> list[byt
     return [result.numpy().tobytes() for result in results]
 
 
-def broken(name: str, **changes: Any) -> Kernel:
-    """A kernel whose steps have other arguments than they should: a control that has to be caught."""
+def broken(name: str, grid: tuple[int, ...] | None = None, **changes: Any) -> Kernel:
+    """A kernel whose steps have other arguments than they should: a control that has to be caught.
+
+    With a grid of its own, the kernel as it would be on a device with room for so many programs.
+    """
     kernel = kernel_by_id(name)
 
     def bind(*call: Any) -> Any:
         launch = kernel.function(*call)
-        launch.steps = tuple(replace(step, args={**step.args, **changed(step)}) for step in launch.steps)
+        launch.steps = tuple(
+            replace(step, args={**step.args, **changed(step)}, grid=grid or step.grid)
+            for step in launch.steps
+        )
         return launch
 
     def changed(step: Any) -> dict[str, Any]:

@@ -89,9 +89,12 @@ _REAL = registry.kernels_for
 
 
 @cache
-def numpy_kernel(name: str) -> Kernel:
-    """The kernel of an op."""
+def numpy_kernel(name: str, row_major: bool = False) -> Kernel:
+    """The kernel of an op; perhaps one that takes row-major operands alone."""
     op = get_op(name)
+
+    def supports(specs: Any, attrs: Any) -> str | None:
+        return "an operand is strided" if any(spec.present and spec.layout for spec in specs) else None
 
     def numpy(specs: Any, attrs: Any, config: Any, threads: int) -> NumpyLaunch:
         return NumpyLaunch(op, attrs, specs)
@@ -103,7 +106,7 @@ def numpy_kernel(name: str) -> Kernel:
         dtypes=op.dtypes,
         name="numpy",
         language="numpy",
-        supports=None,
+        supports=supports if row_major else None,
         configs=None,
         rank=-1000,
         model=None,
@@ -112,19 +115,23 @@ def numpy_kernel(name: str) -> Kernel:
 
 
 @contextmanager
-def numpy_kernels(over_real: bool = False, without: Sequence[str] = ()) -> Iterator[None]:
+def numpy_kernels(
+    over_real: bool = False, without: Sequence[str] = (), row_major: Sequence[str] = ()
+) -> Iterator[None]:
     """Inside the block every op has a CUDA kernel.
 
     Args:
         over_real: hide the real kernels.
         without: ops that get none of these.
+        row_major: ops whose kernels take no strided operands.
     """
 
     def kernels_for(name: str, device: str | None = None) -> Any:
         found = list(_REAL(name) if device is None else _REAL(name, device))
-        if device is None or device.partition(":")[0] != "cuda" or name in without:
+        if device is None or device.partition(":")[0] != "cuda":
             return found
-        return [*([] if over_real else found), numpy_kernel(name)]
+        real = [] if over_real else found
+        return real if name in without else [*real, numpy_kernel(name, name in row_major)]
 
     with mock.patch.object(registry, "kernels_for", kernels_for):
         settings.clear_memos()

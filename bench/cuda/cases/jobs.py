@@ -12,7 +12,23 @@ from ....kernels.registry import kernels_for
 from ...whole.networks.network import GPU_NAMES
 from .job import Job, Race
 
-FAMILIES = ("matmul", "conv", "index", "pool", "resize")
+FAMILIES = (
+    "matmul",
+    "conv",
+    "recurrent",
+    "attention",
+    "pointwise",
+    "softmax",
+    "normalize",
+    "loss",
+    "reduce",
+    "optimizer",
+    "shape",
+    "random",
+    "index",
+    "pool",
+    "resize",
+)
 """The files beside this one, in the order in which their races take turns."""
 NOT_RACED: frozenset[str] = frozenset()
 """Families with CUDA kernels that nobody waits for."""
@@ -124,4 +140,7 @@ _SEARCHED = {
     "resnet-dx-32": 4,
     "resnet-dw-32": 4,
     "depthwise": 3,
+    "attention-flash": 4,
+    "attention-flash-grad": 4,
+    "attention-decode": 2,
 }

@@ -49,9 +49,9 @@ def swept_keys(
     dq, q, g, from_q, from_g, k, v, mask, lse, delta, last, edge, b_k, head_k, b_v, head_v, at_q, at_g, at_k,
     at_v, at_m, top, i, rows_ok, rows, keys, e, ev, c, q_r, q_c, g_r, g_c, k_r, k_c, v_r, v_c, m_r, m_c,
     BM: tl.constexpr, BN: tl.constexpr, E: tl.constexpr, EV: tl.constexpr, CAUSAL: tl.constexpr,
-    MASK: tl.constexpr, BY_ROWS: tl.constexpr, M_UNIT: tl.constexpr, Q_UNIT: tl.constexpr, G_UNIT: tl.constexpr,
-    K_UNIT: tl.constexpr, V_UNIT: tl.constexpr, WHOLE_E: tl.constexpr, WHOLE_EV: tl.constexpr,
-    BOXES: tl.constexpr, PRECISION: tl.constexpr,
+    MASK: tl.constexpr, BY_ROWS: tl.constexpr, M_UNIT: tl.constexpr, Q_UNIT: tl.constexpr,
+    G_UNIT: tl.constexpr, K_UNIT: tl.constexpr, V_UNIT: tl.constexpr, WHOLE_E: tl.constexpr,
+    WHOLE_EV: tl.constexpr, BOXES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dq / scale from the keys up to `last`; from `edge` on, not every row sees them all."""
     for start in tl.range(0, last, BN):
@@ -142,10 +142,10 @@ def slopes_of_queries(
     slope = tl.zeros((BM, E), tl.float32)
     slope = swept_keys(
         slope, x, y, q, g, k, v, mask, lse, delta, last, edge, b * k_many, head_k * k_heads, b * v_many,
-        head_k * v_heads, at_q, at_g, at_k, at_v, at_m, tile * BM, i[:, None], rows_ok[:, None], rows, keys, e,
-        ev, c, q_r, q_c, g_r, g_c, k_r, k_c, v_r, v_c, m_r, m_c,
-        BM, BN, E, EV, CAUSAL, MASK, BY_ROWS, M_UNIT, Q_UNIT, G_UNIT, K_UNIT, V_UNIT, WHOLE_E, WHOLE_EV, BOXES,
-        PRECISION,
+        head_k * v_heads, at_q, at_g, at_k, at_v, at_m, tile * BM, i[:, None], rows_ok[:, None], rows, keys,
+        e, ev, c, q_r, q_c, g_r, g_c, k_r, k_c, v_r, v_c, m_r, m_c,
+        BM, BN, E, EV, CAUSAL, MASK, BY_ROWS, M_UNIT, Q_UNIT, G_UNIT, K_UNIT, V_UNIT, WHOLE_E, WHOLE_EV,
+        BOXES, PRECISION,
     )  # fmt: skip
     at = whole_batch(b, inner, d_o, d_b, D_UNIT) + wide_head * step_of(d_h, D_UNIT)
     of_d = (wide_i * step_of(d_r, D_UNIT))[:, None] + features(d_c, E, D_UNIT)

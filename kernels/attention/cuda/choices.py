@@ -25,14 +25,16 @@ PASSES = {"tf32x3": 3}
 """Products for one: numbers are sums of two, and one of the four products is left out."""
 Tile = tuple[int, int, int, int]
 
-# Forward: (bm, bn, warps, stages) by what moves k and v, what multiplies, and the features of the wider of both,
-# the highest tiles first. On Hopper, two stages of boxes leave the copy of the next k uncovered; another block on
-# the multiprocessor hides that where registers and shared memory hold two (128 x 64 by 4 warps), and three do not.
+# Forward: (bm, bn, warps, stages) by what moves k and v, what multiplies, and the features of the wider of
+# both, the highest tiles first. On Hopper, two stages of boxes leave the copy of the next k uncovered;
+# another block on the multiprocessor hides that where registers and shared memory hold two (128 x 64 by 4
+# warps), and three do not.
 FORWARD: dict[tuple[str, str], dict[int, tuple[Tile, ...]]] = {
     ("engine", "half"): {
         64: ((128, 64, 4, 3), (128, 128, 8, 3), (64, 64, 4, 3), (32, 64, 4, 3), (16, 64, 4, 4)),
         128: (
-            (128, 128, 8, 3), (128, 64, 8, 3), (128, 64, 4, 2), (64, 64, 4, 3), (32, 64, 4, 3), (16, 64, 4, 4),
+            (128, 128, 8, 3), (128, 64, 8, 3), (128, 64, 4, 2),
+            (64, 64, 4, 3), (32, 64, 4, 3), (16, 64, 4, 4),
         ),
         256: ((128, 64, 8, 2), (64, 64, 4, 2), (16, 32, 4, 4)),
     },
@@ -43,7 +45,7 @@ FORWARD: dict[tuple[str, str], dict[int, tuple[Tile, ...]]] = {
     },
     ("threads", "float32"): {
         64: ((64, 32, 4, 2), (16, 32, 4, 2)),
-        128: ((32, 32, 4, 2), (16, 32, 4, 2)),
+        128: ((32, 32, 4, 2), (16, 32, 8, 2)),
         256: ((32, 16, 8, 2), (16, 16, 4, 2)),
     },
     ("threads", "tf32x3"): {64: ((64, 32, 4, 2), (16, 32, 4, 2)), 128: ((16, 32, 4, 2),)},
@@ -54,30 +56,49 @@ FORWARD: dict[tuple[str, str], dict[int, tuple[Tile, ...]]] = {
     },
 }  # fmt: skip
 
-# Backward: the tile of `slopes_of_queries` and that of `slopes_of_keys`, (bm, bn, warps, stages) each.
+# Backward: the tile of `slopes_of_queries` and that of `slopes_of_keys`, (bm, bn, warps, stages) each; the
+# last pair is for calls with a mask too.
 BACKWARD: dict[tuple[str, str], dict[int, tuple[tuple[Tile, Tile], ...]]] = {
     ("engine", "half"): {
         64: (((128, 64, 8, 3), (64, 128, 8, 3)), ((64, 64, 4, 3), (64, 64, 4, 3))),
         128: (((128, 64, 8, 3), (64, 128, 8, 3)), ((64, 64, 4, 3), (32, 64, 4, 3))),
-        256: (((64, 32, 4, 3), (32, 64, 8, 3)),),
+        256: (
+            ((64, 32, 4, 3), (32, 64, 8, 3)),
+            ((64, 32, 4, 3), (32, 32, 8, 3)),
+            ((64, 32, 4, 3), (32, 32, 8, 2)),
+        ),
     },
     ("threads", "half"): {
-        64: (((64, 64, 4, 3), (32, 128, 8, 2)), ((64, 32, 4, 3), (32, 64, 8, 2))),
+        64: (((64, 64, 4, 3), (32, 128, 8, 2)), ((64, 32, 4, 3), (16, 64, 4, 2))),
         128: (((64, 32, 4, 2), (32, 64, 8, 2)),),
-        256: (((32, 32, 4, 2), (16, 64, 8, 2)),),
+        256: (((32, 32, 4, 2), (32, 32, 8, 2)),),
     },
     ("threads", "float32"): {
         64: (((32, 32, 4, 1), (32, 64, 8, 1)),),
         128: (((16, 32, 4, 1), (32, 32, 8, 1)),),
-        256: (((16, 32, 8, 1), (16, 16, 8, 1)),),
+        256: (((16, 32, 8, 1), (16, 16, 8, 1)), ((16, 16, 8, 1), (16, 16, 8, 1))),
     },
-    ("threads", "tf32x3"): {64: (((64, 32, 4, 1), (32, 32, 8, 1)),)},
+    ("threads", "tf32x3"): {64: (((64, 32, 4, 1), (32, 32, 8, 1)), ((16, 32, 4, 1), (32, 32, 8, 1)))},
     ("threads", "tf32"): {
         64: (((32, 32, 4, 2), (32, 32, 4, 2)),),
         128: (((32, 32, 8, 1), (16, 32, 8, 1)),),
         256: (((16, 16, 4, 1), (16, 16, 4, 1)),),
     },
 }
+
+# (compute capability, mover, unit, features, tile)
+SPILLED = frozenset(
+    {
+        (100, "engine", "half", 128, (64, 128, 8, 3)),
+        (100, "engine", "half", 256, (32, 64, 8, 3)),
+        (100, "threads", "half", 64, (128, 64, 4, 3)),
+        (100, "threads", "float32", 256, (16, 16, 4, 2)),
+        (100, "threads", "tf32", 128, (64, 32, 8, 2)),
+        (80, "threads", "float32", 64, (64, 32, 4, 2)),
+        *((chip, "threads", "tf32x3", 64, (64, 32, 4, stages)) for chip in (80, 100) for stages in (1, 2)),
+    }
+)
+"""What the compiler was seen to spill: these are not offered on those chips."""
 
 # Where rows are loaded an element at a time: registers and addresses for each element of a step.
 UNALIGNED: dict[str, dict[int, Tile]] = {
@@ -112,6 +133,9 @@ _INSTRUCTIONS = {False: 6, True: 9}
 MMA_SYNC_SHARE = 0.63
 """Of Hopper's rate that mma.sync reaches, which is all that tiles of fewer than 64 rows use (Luo and others,
 "Benchmarking and Dissecting the Nvidia Hopper GPU Architecture via Microbenchmarking", 2024)."""
+CHAIN = 0.8e-6
+"""Seconds of one block of keys when nothing else is computed: two products, reductions of rows between warps,
+barriers. An assumption, until a GPU is measured."""
 MOST_SPLITS = 64
 
 
@@ -176,34 +200,37 @@ def candidates(p: Problem, grad: bool, unit: str, boxes: bool, device: Device) -
     found: list[Config] = []
     if grad:
         pairs = BACKWARD[key][wide] if boxes or _aligned(p, True) else (UNALIGNED_GRAD[_class(unit)][wide],)
-        found = [_pair(*pair) for pair in pairs if not _spills(pair[1], boxes, wide, device)]
+        kept = [pair for pair in pairs if not any(_spills(t, key, wide, device) for t in pair)]
+        if p.mask:  # which takes registers that the others do not have
+            kept = kept[-1:]
+        found = [_pair(*pair) for pair in kept]
     else:
         tiles = FORWARD[key][wide] if boxes or _aligned(p, False) else (UNALIGNED[_class(unit)][wide],)
-        for tile in fitting(p, tuple(t for t in tiles if not _spills(t, boxes, wide, device))):
+        for tile in fitting(p, tuple(t for t in tiles if not _spills(t, key, wide, device)), unit):
             config = _named(tile) | {"splits": 1}
             found.append(config | {"splits": _best_splits(p, config, unit, boxes, device)})
     fitting_ones = [config for config in found if fits(p, grad, config, device)] or found[-1:]
     return sorted(fitting_ones, key=lambda config: predicted(p, grad, config, unit, boxes, device))
 
 
-def fitting(p: Problem, tiles: tuple[Tile, ...]) -> list[Tile]:
+def fitting(p: Problem, tiles: tuple[Tile, ...], unit: str) -> list[Tile]:
     """Tiles that are not twice as high as there are rows, or the lowest."""
     rows = p.l * p.group
     kept = [tile for tile in tiles if tile[0] < 2 * rows] or list(tiles[-1:])
-    if p.by_rows() and p.widest >= 128:
+    if p.by_rows() and unit == "float32":
+        kept = kept[-1:]  # without tensor cores, operands are in registers too
+    elif p.by_rows():
         # A mask beside 128 x 128 scores would not fit the registers.
         kept = [tile for tile in kept if tile[0] * tile[1] < 128 * 128] or kept
-    if p.causal:
-        # By 4 warps, 128 x 128 sums and scores leave no register for the number of a row.
+    if p.causal or p.mask:
+        # By 4 warps, sums of 128 x 128 and scores leave no register for the number of a row.
         kept = [tile for tile in kept if tile[2] > 4 or tile[0] < 128 or p.widest < 128] or kept
     return kept
 
 
-def _spills(tile: Tile, boxes: bool, wide: int, device: Device) -> bool:
-    """Whether the compiler was seen to spill a tile on a chip: tensor memory passes through registers there."""
-    if device.capability < 100:
-        return False
-    return (wide == 128 and tile == (64, 128, 8, 3)) if boxes else tile == (128, 64, 4, 3)
+def _spills(tile: Tile, key: tuple[str, str], wide: int, device: Device) -> bool:
+    """Whether the compiler was seen to spill a tile on a chip."""
+    return (ranking._known(device), *key, wide, tile) in SPILLED
 
 
 def _named(tile: Tile) -> Config:
@@ -231,7 +258,8 @@ class Sweep:
         items: programs.
         rows: of the tile that a program keeps; step: rows of a block that it sweeps over.
         blocks: how many of those a program has, on average, and longest: the most.
-        depth: the sum of the inner lengths of its products; kept: features of what it sums up.
+        depth: the sum of the inner lengths of its products; scored: that of those whose operands are both in
+            shared memory, the scores. kept: features of what it sums up.
         held, moved: bytes that a program keeps in shared memory, and that a block brings.
         pairs_cost: instructions for a pair.
         warps, stages: of a program.
@@ -244,6 +272,7 @@ class Sweep:
     blocks: float
     longest: float
     depth: int
+    scored: int
     kept: int
     held: int
     moved: int
@@ -254,8 +283,12 @@ class Sweep:
 
     @property
     def shared(self) -> int:
-        """Bytes of shared memory, and some to spare for barriers and what the ends of rows are kept in."""
-        return self.held + self.stages * self.moved + 2048
+        """Bytes of shared memory, and some to spare for barriers and what the ends of rows are kept in.
+
+        Below 64 rows operands go on to registers (mma.sync), which frees the stage that is computed.
+        """
+        low = self.rows < 64
+        return self.held + (self.stages - low) * self.moved + (4096 if low else 2048)
 
     @property
     def registers(self) -> int:
@@ -271,9 +304,10 @@ def forward_sweep(p: Problem, config: Mapping[str, Any]) -> Sweep:
     both = p.wide_e + p.wide_ev
     mean, most = _seen(p.l, p.s, bm, p.causal)
     return Sweep(
-        units * tiles * splits, bm, bn, mean / bn / splits, min(ceil_div(most, bn), of_part), both, p.wide_ev,
-        bm * p.wide_e * item, bn * both * item, _INSTRUCTIONS[False] + 4 * bool(p.mask), config["warps"],
-        config["stages"], splits,
+        units * tiles * splits, bm, bn, mean / bn / splits, min(ceil_div(most, bn), of_part), both, p.wide_e,
+        p.wide_ev,
+        bm * p.wide_e * item, bn * both * item + _of_mask(p, bm, bn), _INSTRUCTIONS[False] + 4 * bool(p.mask),
+        config["warps"], config["stages"], splits,
     )  # fmt: skip
 
 
@@ -285,16 +319,22 @@ def backward_sweeps(p: Problem, config: Mapping[str, Any]) -> tuple[Sweep, Sweep
     cost = _INSTRUCTIONS[True] + 4 * bool(p.mask)
     queries = Sweep(
         p.batch * p.heads * ceil_div(p.l, bm), bm, bn, mean / bn, ceil_div(most, bn), both + p.wide_e,
-        p.wide_e, bm * both * item, bn * both * item, cost, config["warps"], config["stages"],
+        both, p.wide_e, bm * both * item, bn * both * item + _of_mask(p, bm, bn), cost, config["warps"],
+        config["stages"],
     )  # fmt: skip
     rows, step = config["kbn"], config["kbm"]
     mean, most = _seen(p.s, p.l, rows, p.causal)
     keys = Sweep(
         p.batch * p.key_heads * ceil_div(p.s, rows), rows, step, p.group * mean / step,
-        p.group * ceil_div(most, step), 2 * both, both, rows * both * item, step * (both * item + 8), cost,
-        config["kwarps"], config["kstages"],
+        p.group * ceil_div(most, step), 2 * both, both, both, rows * both * item, step * (both * item + 8) +
+        _of_mask(p, rows, step), cost, config["kwarps"], config["kstages"],
     )  # fmt: skip
     return queries, keys
+
+
+def _of_mask(p: Problem, rows: int, step: int) -> int:
+    """Bytes of a block of a mask that differs from row to row."""
+    return rows * step * p.arrays["mask"].itemsize if p.by_rows() else 0
 
 
 def _seen(rows: int, others: int, tile: int, causal: bool) -> tuple[float, int]:
@@ -328,14 +368,16 @@ def predicted(
 def _busy(x: Sweep, unit: str, boxes: bool, aligned: bool, device: Device) -> float:
     """Seconds of the busiest multiprocessor."""
     hertz = ranking.clock(device)
-    beside = min(_resident(x, device), max(1, x.items // device.multiprocessors))
-    products = 2 * x.rows * x.step * x.depth * PASSES.get(unit, 1) / _rate(x, unit, boxes, device)
+    beside = min(_resident(x, device), ceil_div(x.items, device.multiprocessors))
+    products = 2 * x.rows * x.step * _depth(x, device) * PASSES.get(unit, 1) / _rate(x, unit, boxes, device)
     pairs = x.rows * x.step / hertz
-    others = max(pairs / EXPONENTIALS_A_CLOCK, pairs * x.pairs_cost / 128)
+    # Beside what each pair takes, sums are multiplied by what the largest score has become.
+    others = max(pairs / EXPONENTIALS_A_CLOCK, (pairs * x.pairs_cost + x.rows * x.kept / hertz) / 128)
     # One block's warps wait for each other at each step: only another block computes meanwhile.
     block = together(products, others) if beside > 1 and unit != "float32" else products + others
-    port = ranking._PORT_BYTES_A_CLOCK * hertz
-    block = together(block, x.moved / port)
+    shared = ranking._L2_BYTES_A_CLOCK / min(x.items, device.multiprocessors)
+    port = min(ranking._PORT_BYTES_A_CLOCK, shared) * hertz
+    block = together(block, x.moved / port, CHAIN / beside)
     if x.stages < 3 or not aligned:
         block += LATENCY / beside * (1 if aligned else 4)
     rounds = ceil_div(x.items, device.multiprocessors * _resident(x, device))
@@ -345,6 +387,17 @@ def _busy(x: Sweep, unit: str, boxes: bool, aligned: bool, device: Device) -> fl
     if x.longest > 1.5 * x.blocks:  # tiles of many lengths, the longest first
         return max(x.items / device.multiprocessors * x.blocks, x.longest) * block + rounds * ends
     return ceil_div(x.items, device.multiprocessors) * x.blocks * block + rounds * ends
+
+
+def _depth(x: Sweep, device: Device) -> float:
+    """The inner length of all products, those counted more that shared memory holds up.
+
+    A matrix instruction of Hopper reads 64 rows and n columns for 128 n FLOP of each term: with n below 64 it
+    waits for the 128 bytes a clock of shared memory.
+    """
+    if device.capability != 90 or x.rows < 64 or x.step >= 64:
+        return x.depth
+    return x.depth + x.scored * ((64 + x.step) / (2 * x.step) - 1)
 
 
 def _rate(x: Sweep, unit: str, boxes: bool, device: Device) -> float:
@@ -365,12 +418,12 @@ def _resident(x: Sweep, device: Device) -> int:
 
 
 def _best_splits(p: Problem, config: Config, unit: str, boxes: bool, device: Device) -> int:
-    """Parts of the keys: 1 unless more are expected to be faster by a tenth."""
+    """Parts of the keys: 1 unless more are expected to be faster by a twentieth."""
     units, tiles = tiles_of(p, config["bm"])
     blocks = ceil_div(p.s, config["bn"])
     if not 0 < units * tiles < 2 * device.multiprocessors or blocks < 4:
         return 1
-    best, least = 1, predicted(p, False, config, unit, boxes, device) * 0.9
+    best, least = 1, predicted(p, False, config, unit, boxes, device) * 0.95
     tried = 1
     while tried < min(MOST_SPLITS, blocks // 2):
         tried += max(1, tried // 4)

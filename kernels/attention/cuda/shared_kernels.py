@@ -92,8 +92,8 @@ def again(
 ):  # fmt: skip
     """y, the block of rows that `block_of` would load; without tensor cores, loaded anew.
 
-    An operand of multiply-adds takes registers for all terms of a row in each thread. Across a loop, where the
-    compiler would keep it, there is no room for two; `volatile` keeps it from that.
+    An operand of multiply-adds takes registers for all terms of a row in each thread. Across a loop, where
+    the compiler would keep it, there is no room for two; `volatile` keeps it from that.
     """
     if PRECISION == "ieee":
         rows = tl.arange(0, ROWS)

@@ -1,23 +1,19 @@
 """An order of numbers on a GPU, stable, without atomics: ranks by counting, and a radix sort.
 
-    ranked      for few keys: the rank of each is how many keys come before it,
-    counted by comparing all with all
-    counted     for many, four bits of the key at a time: how many keys of each block have each digit,
-    summed      where the keys of each block and digit begin,
-    moved       and each key to its place: the begin of its block and digit,
-    and its rank among those in its block
+    ranked      for few keys: the rank of each is how many come before it, by comparing all with all
+    counted     for many, four bits of the key at a time: how many keys of each part have each digit,
+    summed      where the keys of each part and digit begin,
+    moved       and each key to its place: the begin of its digit, and its rank among those of its block
 
-Keys are whole numbers without a sign in the order that is wanted. `ranked` compares n^2 pairs,
-four instructions
-each: of 8,192 keys that is some 9 us of all lanes of a chip with 132 multiprocessors,
-less than the 3 launches
-for each of 4 digits that 16-bit keys take. A pass of the radix sort reads keys twice, and reads and writes
-where they came from once: 20 bytes for 4-byte keys. Ranks in a block come from one running sum of 16 counters
-of 16 bits, in four words of 64; blocks have up to 2,048 keys, so that no counter overflows,
-and 128 of them go
-to one place side by side on average.
+Keys are whole numbers without a sign in the order that is wanted. `ranked` compares n^2 pairs, four
+instructions each: of 8,192 keys that is some 9 us of all lanes of a chip with 132 multiprocessors, less than
+the 3 launches for each of 4 digits that 16-bit keys take. A pass of the radix sort reads keys twice and
+writes them once, and reads and writes where they came from: 20 bytes for keys of 4. A part is some blocks of
+512 keys that one program takes one after the other, so that there are as many parts as keep the device busy,
+and their counts are few enough to be summed up by one program. Ranks in a block come from one running sum of
+16 counters of 16 bits, in four words of 64.
 
-Rows are sorted beside each other: program = (row, block). A row of keys is `pitch` elements long in its
+Rows are sorted beside each other: program = (row, part). A row of keys is `pitch` elements long in its
 workspace; whole blocks for the radix sort, which then loads them 16 bytes at a time without looking where the
 row ends, so that a thread has neighbours and most of a running sum stays in it.
 """
@@ -119,16 +115,19 @@ def ranked(keys, into, origin, n, pitch, WIDE: tl.constexpr, BI: tl.constexpr, B
 
 
 @triton.jit
-def counted(keys, table, n, blocks, shift, WIDE: tl.constexpr, B: tl.constexpr):
-    """table[row, digit, block]: how many keys of a block have the digit that begins at bit `shift`."""
-    row, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
-    i = block.to(tl.int64) * B + tl.arange(0, B)
-    digit = digit_of(tl.load(keys + (row.to(tl.int64) * (blocks * B) + i)), shift, WIDE)
-    # What is behind the end counts among digits that there are not.
-    found = tl.histogram(tl.where(i < n, digit, 16), 32)
+def counted(keys, table, n, blocks, each, shift, WIDE: tl.constexpr, B: tl.constexpr):
+    """table[row, digit, part]: how many keys of a part, `each` blocks, have the digit at bit `shift`."""
+    parts = tl.cdiv(blocks, each)
+    row, part = tl.program_id(0) // parts, tl.program_id(0) % parts
+    start = row.to(tl.int64) * (blocks * B)
+    found = tl.zeros((32,), tl.int32)
+    for block in range(part * each, tl.minimum((part + 1) * each, blocks)):
+        i = block * B + tl.arange(0, B)  # a row has fewer than 2^31 keys
+        digit = digit_of(tl.load(keys + (start + i)), shift, WIDE)
+        # What is behind the end counts among digits that there are not.
+        found += tl.histogram(tl.where(i < n, digit, 16), 32)
     digits = tl.arange(0, 32)
-    at = (row.to(tl.int64) * 16 + digits) * blocks + block
-    tl.store(table + at, found, mask=digits < 16)
+    tl.store(table + ((row.to(tl.int64) * 16 + digits) * parts + part), found, mask=digits < 16)
 
 
 @triton.jit
@@ -154,30 +153,37 @@ def summed(table, n, B: tl.constexpr):
 
 @triton.jit
 def moved(
-    keys, origin, to_keys, to_origin, table, n, blocks, shift,
+    keys, origin, to_keys, to_origin, table, n, blocks, each, shift,
     FIRST: tl.constexpr, WIDE: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
-    """Each key, and where it came from, to its place by one digit. FIRST: they are where they came from."""
-    row, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
+    """Each key, and where it came from, to its place by one digit. FIRST: they are where they came from.
+
+    A part's blocks follow each other: `begin` is where the next key of each digit goes.
+    """
+    parts = tl.cdiv(blocks, each)
+    row, part = tl.program_id(0) // parts, tl.program_id(0) % parts
     start = row.to(tl.int64) * (blocks * B)
-    i = block.to(tl.int64) * B + tl.arange(0, B)
-    ok = i < n
-    key = tl.load(keys + (start + i))
-    digit = digit_of(key, shift, WIDE)
-    field = (digit % 4 * 16).to(tl.int64)
-    one = tl.where(ok, tl.full((B,), 1, tl.int64) << field, 0)
-    rank = tl.zeros((B,), tl.int32)
-    for word in tl.static_range(4):
-        mine = digit // 4 == word
-        sums = tl.cumsum(tl.where(mine, one, 0), 0)
-        rank = tl.where(mine, ((sums >> field) & 0xFFFF).to(tl.int32) - 1, rank)
-    begin = tl.load(table + ((row.to(tl.int64) * 16 + digit) * blocks + block), mask=ok, other=0)
-    to = start + begin + rank
-    tl.store(to_keys + to, key, mask=ok)
-    if FIRST:
-        tl.store(to_origin + to, i.to(tl.int32), mask=ok)
-    else:
-        tl.store(to_origin + to, tl.load(origin + (start + i)), mask=ok)
+    digits = tl.arange(0, 32)
+    begin = tl.load(table + ((row.to(tl.int64) * 16 + digits) * parts + part), mask=digits < 16, other=0)
+    for block in range(part * each, tl.minimum((part + 1) * each, blocks)):
+        i = block * B + tl.arange(0, B)  # a row has fewer than 2^31 keys
+        ok = i < n
+        key = tl.load(keys + (start + i))
+        digit = digit_of(key, shift, WIDE)
+        field = (digit % 4 * 16).to(tl.int64)
+        one = tl.where(ok, tl.full((B,), 1, tl.int64) << field, 0)
+        rank = tl.zeros((B,), tl.int32)
+        for word in tl.static_range(4):
+            mine = digit // 4 == word
+            sums = tl.cumsum(tl.where(mine, one, 0), 0)
+            rank = tl.where(mine, ((sums >> field) & 0xFFFF).to(tl.int32) - 1, rank)
+        to = start + (tl.gather(begin, digit, 0) + rank)
+        tl.store(to_keys + to, key, mask=ok)
+        if FIRST:
+            tl.store(to_origin + to, i.to(tl.int32), mask=ok)
+        else:
+            tl.store(to_origin + to, tl.load(origin + (start + i)), mask=ok)
+        begin += tl.histogram(tl.where(ok, digit, 16), 32)
 
 
 @triton.jit

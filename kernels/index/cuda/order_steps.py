@@ -18,7 +18,8 @@ from .walk import WARPS, Axis, joined, power
 MOST_RANKED = 32768
 """Keys of a row that are compared with each other: with more, no chip here is faster that way."""
 PAIR_INSTRUCTIONS = 4  # two comparisons, a selection, an addition
-LEAST_BLOCK, RADIX_BLOCK = 512, 2048  # keys: a thread has four neighbours, or that four times
+RADIX_BLOCK = 512  # keys: four neighbours for each of 128 threads
+PARTS_OF_A_MULTIPROCESSOR = 8
 MOST_SUMMED = 8192  # entries of a table that are added up at a time
 RANK_BLOCK, RANK_WIDTH = 32, 128
 OUTER_AXES = 4
@@ -33,6 +34,7 @@ class Plan:
         bits: of a key.
         wide: whether keys have 64 bits.
         block: keys of a block of the radix sort; 0 where all are compared with all.
+        each: blocks of a part, which one program does.
     """
 
     rows: int
@@ -40,6 +42,7 @@ class Plan:
     bits: int
     wide: bool
     block: int
+    each: int = 1
 
     @property
     def pitch(self) -> int:
@@ -71,9 +74,10 @@ def plan(rows: int, n: int, bits: int, wide: bool, device: Device) -> Plan:
     itemsize = 8 if wide else 4
     if n <= MOST_RANKED and rank_seconds(rows, n, device) <= radix_seconds(rows, n, bits, itemsize, device):
         return Plan(rows, n, bits, wide, 0)
-    # Small blocks where few keys would leave multiprocessors idle.
-    block = min(max(power(rows * n // device.multiprocessors), LEAST_BLOCK), RADIX_BLOCK)
-    return Plan(rows, n, bits, wide, block)
+    # As many parts as keep the device busy, and no more: their counts are summed up by one program.
+    blocks = ceil_div(n, RADIX_BLOCK)
+    each = max(1, rows * blocks // (PARTS_OF_A_MULTIPROCESSOR * device.multiprocessors))
+    return Plan(rows, n, bits, wide, RADIX_BLOCK, each)
 
 
 def rank_seconds(rows: int, n: int, device: Device) -> float:
@@ -109,18 +113,20 @@ def ordered(keys: Workspace, how: Plan) -> Ordered:
         grid = how.rows * ceil_div(how.n, RANK_BLOCK)
         return Ordered([step_of(ranked, (grid,), values, WARPS, 1)], into, origin)
     blocks = ceil_div(how.n, how.block)
-    table = Workspace((how.rows * DIGITS * blocks,), "int32")
-    common: dict[str, Any] = {"table": table, "n": how.n, "blocks": blocks, "WIDE": how.wide, "B": how.block}
+    parts = ceil_div(blocks, how.each)
+    table = Workspace((how.rows * DIGITS * parts,), "int32")
+    common: dict[str, Any] = {"table": table, "n": how.n, "blocks": blocks, "each": how.each}
+    common |= {"WIDE": how.wide, "B": how.block}
     here, there = (keys, how.room("int32")), (into, origin)
     steps = []
     for number in range(max(ceil_div(how.bits, DIGIT), 1)):
         values = {**common, "keys": here[0], "origin": here[1], "shift": number * DIGIT, "FIRST": number == 0}
         values |= {"to_keys": there[0], "to_origin": there[1]}
-        steps.append(step_of(counted, (how.rows * blocks,), values, WARPS, 1))
-        entries = DIGITS * blocks
+        steps.append(step_of(counted, (how.rows * parts,), values, WARPS, 1))
+        entries = DIGITS * parts
         total = {"table": table, "n": entries, "B": min(MOST_SUMMED, power(entries))}
         steps.append(step_of(summed, (how.rows,), total, 8, 1))
-        steps.append(step_of(moved, (how.rows * blocks,), values, WARPS, 1))
+        steps.append(step_of(moved, (how.rows * parts,), values, WARPS, 1))
         here, there = there, here
     return Ordered(steps, *here)
 

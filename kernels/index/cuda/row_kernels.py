@@ -3,10 +3,10 @@
     a number and its place as one word of 64 bits:   key (32 bits, in the order of the numbers) | place
 
 so that one comparison decides by both, and what is sorted is stable whatever the network of comparisons does.
+Keys of up to 16 bits and a place below 2,048 fit a word of 32, which halves what the network exchanges.
 `in_order` sorts rows of up to 2,048 numbers in the registers of a program (Batcher's bitonic network); `best`
-keeps the k first of each block of a long row, the next launch the k first of these,
-until one block is left: x
-is read once, and that is the roof. `entered` halves a sorted row, as often as its length takes.
+keeps the k first of each block of a long row, the next launch the k first of these, until one block is left:
+x is read once, and that is the roof. `entered` halves a sorted row, as often as its length takes.
 """
 
 # mypy: disable-error-code="assignment, misc"
@@ -20,6 +20,7 @@ from .order_kernels import key_of, row_start
 from .place_kernels import words_of
 
 LAST = tl.constexpr((1 << 63) - 1)
+LAST_SHORT = tl.constexpr((1 << 31) - 1)
 
 
 @triton.jit
@@ -28,6 +29,13 @@ def word_of(bits, place, ok, KIND: tl.constexpr, BYTES: tl.constexpr, DOWN: tl.c
     key = key_of(bits, KIND, BYTES, DOWN) ^ 0x80000000
     word = (key.to(tl.int32, bitcast=True).to(tl.int64) << 32) | place.to(tl.int64)
     return tl.where(ok, word, LAST)
+
+
+@triton.jit
+def short_word_of(bits, place, ok, KIND: tl.constexpr, BYTES: tl.constexpr, DOWN: tl.constexpr):
+    """The same in 32 bits, of a number of up to 16 bits and a place below 2,048."""
+    word = (key_of(bits, KIND, BYTES, DOWN).to(tl.int32, bitcast=True) << 11) | place
+    return tl.where(ok, word, LAST_SHORT)
 
 
 @triton.jit
@@ -43,9 +51,12 @@ def in_order(
     start = row_start(row, n0, s0, n1, s1, n2, s2, n3, s3)
     ok = (row < rows)[:, None] & (i < n)[None, :]
     bits = tl.load(x + (start[:, None] + (i.to(tl.int64) * step)[None, :]), mask=ok, other=0)
-    word = tl.sort(word_of(bits, i[None, :] + tl.zeros((BR, BN), tl.int32), ok, KIND, BYTES, DOWN), 1)
+    at = i[None, :] + tl.zeros((BR, BN), tl.int32)
+    if BYTES <= 2:
+        place = (tl.sort(short_word_of(bits, at, ok, KIND, BYTES, DOWN), 1) & 2047).to(tl.int64)
+    else:
+        place = tl.sort(word_of(bits, at, ok, KIND, BYTES, DOWN), 1) & 0xFFFFFFFF
     ok = (row < rows)[:, None] & (i < taken)[None, :]
-    place = word & 0xFFFFFFFF
     value = tl.load(x + (start[:, None] + place * step), mask=ok, other=0)
     to = row_start(row, n0, o0, n1, o1, n2, o2, n3, o3)[:, None] + (i.to(tl.int64) * out_step)[None, :]
     tl.store(out + to, value, mask=ok)
@@ -72,11 +83,13 @@ def best(
     start = row_start(row, n0, s0, n1, s1, n2, s2, n3, s3)
     if NUMBERS:
         bits = tl.load(x + (start + i * step), mask=i < n, other=0)
-        word = word_of(bits, i, i < n, KIND, BYTES, DOWN)
+        if BYTES <= 2:
+            first = _best_short(bits, i, n, KIND, BYTES, DOWN, K, B)
+        else:
+            first = ~tl.topk(~word_of(bits, i, i < n, KIND, BYTES, DOWN), K)
     else:
-        word = tl.load(words + (row.to(tl.int64) * n + i), mask=i < n, other=LAST)
-    # The largest of the complements are the first.
-    first = ~tl.topk(~word, K)
+        # The largest of the complements are the first.
+        first = ~tl.topk(~tl.load(words + (row.to(tl.int64) * n + i), mask=i < n, other=LAST), K)
     k = tl.arange(0, K)
     if ENDS:
         place = first & 0xFFFFFFFF
@@ -87,6 +100,18 @@ def best(
         tl.store(index + to, place, mask=k < taken)
     else:
         tl.store(to_words + (tl.program_id(0).to(tl.int64) * K + k.to(tl.int64)), first)
+
+
+@triton.jit
+def _best_short(
+    bits, i, n, KIND: tl.constexpr, BYTES: tl.constexpr, DOWN: tl.constexpr, K: tl.constexpr, B: tl.constexpr
+):
+    """The first K words of 64 bits of a block, by way of words of 32 with places within the block."""
+    here = tl.arange(0, B)
+    word = ~tl.topk(~short_word_of(bits, here, i < n, KIND, BYTES, DOWN), K)
+    place = tl.min(i, 0) + (word & 2047)
+    key = (word >> 11).to(tl.int64) - (1 << 31)  # as `word_of` has it
+    return tl.where(word == LAST_SHORT, LAST, (key << 32) | place)
 
 
 @triton.jit

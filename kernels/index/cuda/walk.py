@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from math import gcd, prod
 from typing import Any
 
-from ...conv.cuda.problem import MOST_ROWS, magic
+from ...conv.cuda.problem import MOST_ROWS
 from ...cpu.cycles import ceil_div
+from ...cuda.division import magic
 from ...cuda.step import element_strides
 from ...op import Specs
 from ...spec import TensorSpec

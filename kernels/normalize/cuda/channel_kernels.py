@@ -101,6 +101,38 @@ def spread(p, of_lines, of_places, k_ok, r_ok, TYPE: tl.constexpr, ALONG: tl.con
 
 
 @triton.jit
+def apply_tile(
+    x, weight, bias, residual, y, r, end, k_ok, x_lines, y_lines, e_lines, w_lines, b_lines, middle, scale,
+    r_n0, r_n1, r_n2, x_r0, x_r1, x_r2, x_r3, y_r0, y_r1, y_r2, y_r3, e_r0, e_r1, e_r2, e_r3,
+    w_r0, w_r1, w_r2, w_r3, b_r0, b_r1, b_r2, b_r3, TYPE: tl.constexpr, RELU: tl.constexpr,
+    ALONG: tl.constexpr, R_AXES: tl.constexpr, R_UNIT: tl.constexpr, X_UNIT: tl.constexpr,
+    Y_UNIT: tl.constexpr, E_UNIT: tl.constexpr, W_UNIT: tl.constexpr, B_UNIT: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """y at places r, below `end`, of lines with these offsets, means and scales."""
+    r_ok = r < end
+    i0, i1, i2, i3 = apart(r, r_n0, r_n1, r_n2, R_AXES, R_UNIT)
+    ok = beside(k_ok, ROWS) & along(r_ok, ROWS)
+    x_at = x_lines + along(offset(i0, i1, i2, i3, x_r0, x_r1, x_r2, x_r3, R_AXES, X_UNIT), ROWS)
+    v = widened(tl.load(x + x_at, mask=ok, other=0), TYPE) - beside(middle, ROWS)
+    if weight is None:
+        v *= beside(scale, ROWS)
+    else:
+        w_places = offset(i0, i1, i2, i3, w_r0, w_r1, w_r2, w_r3, R_AXES, W_UNIT)
+        v *= spread(weight, w_lines, w_places, k_ok, r_ok, TYPE, ALONG, ROWS) * beside(scale, ROWS)
+    if bias is not None:
+        b_places = offset(i0, i1, i2, i3, b_r0, b_r1, b_r2, b_r3, R_AXES, B_UNIT)
+        v += spread(bias, b_lines, b_places, k_ok, r_ok, TYPE, ALONG, ROWS)
+    if residual is not None:
+        e_at = e_lines + along(offset(i0, i1, i2, i3, e_r0, e_r1, e_r2, e_r3, R_AXES, E_UNIT), ROWS)
+        v += widened(tl.load(residual + e_at, mask=ok, other=0), TYPE)
+    if RELU:
+        v = tl.where(v < 0, 0.0, v)  # NaN stays
+    y_at = y_lines + along(offset(i0, i1, i2, i3, y_r0, y_r1, y_r2, y_r3, R_AXES, Y_UNIT), ROWS)
+    tl.store(y + y_at, v.to(y.dtype.element_ty), mask=ok)
+
+
+@triton.jit
 def applied(
     x, weight, bias, mean, rstd, residual, y, lines, length, share, eps, k_n0, k_n1, k_n2, r_n0, r_n1, r_n2,
     x_k0, x_k1, x_k2, x_k3, x_r0, x_r1, x_r2, x_r3, y_k0, y_k1, y_k2, y_k3, y_r0, y_r1, y_r2, y_r3,
@@ -137,27 +169,12 @@ def applied(
     b_lines = offset(j0, j1, j2, j3, b_k0, b_k1, b_k2, b_k3, K_AXES, B_UNIT)
     begin, end = part_of(tl.program_id(0) // blocks, share, length, BR, 2, WIDE)
     for first in range(begin, end, BR):
-        r = numbered(first, BR, WIDE)
-        r_ok = r < end
-        i0, i1, i2, i3 = apart(r, r_n0, r_n1, r_n2, R_AXES, R_UNIT)
-        ok = beside(k_ok, ROWS) & along(r_ok, ROWS)
-        x_at = x_lines + along(offset(i0, i1, i2, i3, x_r0, x_r1, x_r2, x_r3, R_AXES, X_UNIT), ROWS)
-        v = widened(tl.load(x + x_at, mask=ok, other=0), TYPE) - beside(middle, ROWS)
-        if weight is None:
-            v *= beside(scale, ROWS)
-        else:
-            w_places = offset(i0, i1, i2, i3, w_r0, w_r1, w_r2, w_r3, R_AXES, W_UNIT)
-            v *= spread(weight, w_lines, w_places, k_ok, r_ok, TYPE, ALONG, ROWS) * beside(scale, ROWS)
-        if bias is not None:
-            b_places = offset(i0, i1, i2, i3, b_r0, b_r1, b_r2, b_r3, R_AXES, B_UNIT)
-            v += spread(bias, b_lines, b_places, k_ok, r_ok, TYPE, ALONG, ROWS)
-        if residual is not None:
-            e_at = e_lines + along(offset(i0, i1, i2, i3, e_r0, e_r1, e_r2, e_r3, R_AXES, E_UNIT), ROWS)
-            v += widened(tl.load(residual + e_at, mask=ok, other=0), TYPE)
-        if RELU:
-            v = tl.where(v < 0, 0.0, v)  # NaN stays
-        y_at = y_lines + along(offset(i0, i1, i2, i3, y_r0, y_r1, y_r2, y_r3, R_AXES, Y_UNIT), ROWS)
-        tl.store(y + y_at, v.to(y.dtype.element_ty), mask=ok)
+        apply_tile(
+            x, weight, bias, residual, y, numbered(first, BR, WIDE), end, k_ok, x_lines, y_lines, e_lines,
+            w_lines, b_lines, middle, scale, r_n0, r_n1, r_n2, x_r0, x_r1, x_r2, x_r3, y_r0, y_r1, y_r2, y_r3,
+            e_r0, e_r1, e_r2, e_r3, w_r0, w_r1, w_r2, w_r3, b_r0, b_r1, b_r2, b_r3, TYPE, RELU, ALONG, R_AXES,
+            R_UNIT, X_UNIT, Y_UNIT, E_UNIT, W_UNIT, B_UNIT, ROWS,
+        )
 
 
 @triton.jit
@@ -269,6 +286,40 @@ def group_sums(
 
 
 @triton.jit
+def slope_tile(
+    dy, x, y, weight, dx, dresidual, r, end, k_ok, g_lines, x_lines, y_lines, d_lines, e_lines, w_lines,
+    middle, scale, of_one, of_hat, r_n0, r_n1, r_n2, g_r0, g_r1, g_r2, g_r3, x_r0, x_r1, x_r2, x_r3,
+    y_r0, y_r1, y_r2, y_r3, d_r0, d_r1, d_r2, d_r3, e_r0, e_r1, e_r2, e_r3, w_r0, w_r1, w_r2, w_r3,
+    TYPE: tl.constexpr, WEIGHED: tl.constexpr, ALONG: tl.constexpr, R_AXES: tl.constexpr,
+    R_UNIT: tl.constexpr, G_UNIT: tl.constexpr, X_UNIT: tl.constexpr, Y_UNIT: tl.constexpr,
+    D_UNIT: tl.constexpr, E_UNIT: tl.constexpr, W_UNIT: tl.constexpr, ROWS: tl.constexpr,
+):
+    """dx at places r, below `end`, of lines with these offsets, means, scales and averages."""
+    r_ok = r < end
+    i0, i1, i2, i3 = apart(r, r_n0, r_n1, r_n2, R_AXES, R_UNIT)
+    ok = beside(k_ok, ROWS) & along(r_ok, ROWS)
+    g_at = g_lines + along(offset(i0, i1, i2, i3, g_r0, g_r1, g_r2, g_r3, R_AXES, G_UNIT), ROWS)
+    y_at = y_lines + along(offset(i0, i1, i2, i3, y_r0, y_r1, y_r2, y_r3, R_AXES, Y_UNIT), ROWS)
+    g = slope_of(dy, y, g_at, y_at, ok, TYPE)
+    if dresidual is not None:
+        e_at = e_lines + along(offset(i0, i1, i2, i3, e_r0, e_r1, e_r2, e_r3, R_AXES, E_UNIT), ROWS)
+        tl.store(dresidual + e_at, g.to(dresidual.dtype.element_ty), mask=ok)
+    x_at = x_lines + along(offset(i0, i1, i2, i3, x_r0, x_r1, x_r2, x_r3, R_AXES, X_UNIT), ROWS)
+    hat = (widened(tl.load(x + x_at, mask=ok, other=0), TYPE) - middle) * scale
+    if weight is None:
+        d = g - of_one - hat * of_hat
+    else:
+        w_places = offset(i0, i1, i2, i3, w_r0, w_r1, w_r2, w_r3, R_AXES, W_UNIT)
+        w = spread(weight, w_lines, w_places, k_ok, r_ok, TYPE, ALONG, ROWS)
+        if WEIGHED:
+            d = g * w - of_one - hat * of_hat
+        else:
+            d = (g - of_one - hat * of_hat) * w
+    d_at = d_lines + along(offset(i0, i1, i2, i3, d_r0, d_r1, d_r2, d_r3, R_AXES, D_UNIT), ROWS)
+    tl.store(dx + d_at, (d * scale).to(dx.dtype.element_ty), mask=ok)
+
+
+@triton.jit
 def slopes(
     dy, x, y, weight, mean, rstd, first, second, dx, dresidual, lines, length, share, count,
     k_n0, k_n1, k_n2, r_n0, r_n1, r_n2, g_k0, g_k1, g_k2, g_k3, g_r0, g_r1, g_r2, g_r3,
@@ -311,26 +362,10 @@ def slopes(
     w_lines = offset(j0, j1, j2, j3, w_k0, w_k1, w_k2, w_k3, K_AXES, W_UNIT)
     begin, end = part_of(tl.program_id(0) // blocks, share, length, BR, 2, WIDE)
     for start in range(begin, end, BR):
-        r = numbered(start, BR, WIDE)
-        r_ok = r < end
-        i0, i1, i2, i3 = apart(r, r_n0, r_n1, r_n2, R_AXES, R_UNIT)
-        ok = beside(k_ok, ROWS) & along(r_ok, ROWS)
-        g_at = g_lines + along(offset(i0, i1, i2, i3, g_r0, g_r1, g_r2, g_r3, R_AXES, G_UNIT), ROWS)
-        y_at = y_lines + along(offset(i0, i1, i2, i3, y_r0, y_r1, y_r2, y_r3, R_AXES, Y_UNIT), ROWS)
-        g = slope_of(dy, y, g_at, y_at, ok, TYPE)
-        if dresidual is not None:
-            e_at = e_lines + along(offset(i0, i1, i2, i3, e_r0, e_r1, e_r2, e_r3, R_AXES, E_UNIT), ROWS)
-            tl.store(dresidual + e_at, g.to(dresidual.dtype.element_ty), mask=ok)
-        x_at = x_lines + along(offset(i0, i1, i2, i3, x_r0, x_r1, x_r2, x_r3, R_AXES, X_UNIT), ROWS)
-        hat = (widened(tl.load(x + x_at, mask=ok, other=0), TYPE) - middle) * scale
-        if weight is None:
-            d = g - of_one - hat * of_hat
-        else:
-            w_places = offset(i0, i1, i2, i3, w_r0, w_r1, w_r2, w_r3, R_AXES, W_UNIT)
-            w = spread(weight, w_lines, w_places, k_ok, r_ok, TYPE, ALONG, ROWS)
-            if WEIGHED:
-                d = g * w - of_one - hat * of_hat
-            else:
-                d = (g - of_one - hat * of_hat) * w
-        d_at = d_lines + along(offset(i0, i1, i2, i3, d_r0, d_r1, d_r2, d_r3, R_AXES, D_UNIT), ROWS)
-        tl.store(dx + d_at, (d * scale).to(dx.dtype.element_ty), mask=ok)
+        slope_tile(
+            dy, x, y, weight, dx, dresidual, numbered(start, BR, WIDE), end, k_ok, g_lines, x_lines, y_lines,
+            d_lines, e_lines, w_lines, middle, scale, of_one, of_hat, r_n0, r_n1, r_n2,
+            g_r0, g_r1, g_r2, g_r3, x_r0, x_r1, x_r2, x_r3, y_r0, y_r1, y_r2, y_r3, d_r0, d_r1, d_r2, d_r3,
+            e_r0, e_r1, e_r2, e_r3, w_r0, w_r1, w_r2, w_r3, TYPE, WEIGHED, ALONG, R_AXES, R_UNIT, G_UNIT,
+            X_UNIT, Y_UNIT, D_UNIT, E_UNIT, W_UNIT, ROWS,
+        )

@@ -129,8 +129,7 @@ def _scratch(found: Nest, cut: plan.Cut, dtype: str, numbers: int) -> dict[str, 
 
 def _cut(call: Call, found: Nest, numbers: int, config: Config) -> plan.Cut:
     kept = numbers * (8 if call.dtype == "float64" else 4)
-    shape = (found.lines, found.length, found.rows, found.itemsize)
-    return plan.cut(*shape, kept, config, call.device)
+    return plan.cut(found, kept, config, call.device)
 
 
 def _elementwise(call: Call, found: Nest) -> plan.Cut:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import triton.language as tl
@@ -133,7 +133,9 @@ def backward_nest(op: str, specs: Specs, attrs: Attrs) -> tuple[Nest, tuple[str 
 def backward_tile(op: str, specs: Specs, attrs: Attrs, each: int) -> plan.Tile | None:
     """The tile of a backward call; None where lines are too long for it."""
     axes, _ = backward_nest(op, specs, attrs)
-    return plan.whole(axes.lines, axes.length, axes.rows, axes.itemsize, each)
+    tile = plan.whole(axes.lines, axes.length, axes.rows, axes.itemsize, each)
+    # Elements that come one by one need more registers than a thread of 32 warps has.
+    return None if tile and tile.warps > 16 and axes.vector(0) == 1 else tile
 
 
 def backward_stages(specs: Specs, tile: plan.Tile) -> int:
@@ -174,14 +176,17 @@ def backward_steps(op: str, specs: Specs, attrs: Attrs, each: int, stages: int) 
         "WIDE": axes.wide,
         "STAGES": stages,
     }
-    steps = [Step(backward, (programs,), args, warps=tile.warps, stages=1, any_int=True)]
+    # Two programs of 16 warps are to be on a multiprocessor at a time, where all they keep is of 16 bits.
+    narrow = max(specs[1].itemsize, found["weight"][1].itemsize if weighted else 0) == 2
+    most = 64 if tile.warps == 16 and narrow and axes.vector(0) > 1 else None
+    steps = [Step(backward, (programs,), args, warps=tile.warps, stages=1, registers=most, any_int=True)]
     if weighted and axes.length:
         steps.append(added_step(found, sums, axes.length, programs))
     return steps
 
 
 def added_step(
-    found: dict[str, tuple[int, Any]], sums: dict[str, Workspace | None], columns: int, parts: int
+    found: dict[str, tuple[int, Any]], sums: Mapping[str, Workspace | None], columns: int, parts: int
 ) -> Step:
     """The launch that adds up [parts, columns] for weight and bias."""
     args = {

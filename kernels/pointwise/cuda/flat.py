@@ -29,7 +29,7 @@ from ...cuda.step import Arg, Step
 from ..nest import Nest
 from ..program import Program
 from .emitters import loaded, stored
-from .operands import item_bytes, operand_dtypes, operand_names, share
+from .operands import MODEL, Wish, item_bytes, operand_dtypes, operand_names, share
 from .source import NAME, compiled, indented, instructions, name_of
 
 DENSE, ONE, SPREAD = "dense", "one", "spread"
@@ -81,7 +81,14 @@ def _dense(loops: Nest, size: int) -> list[int]:
     return steps
 
 
-def step_of(form: Flat, loops: Nest, arrays: Sequence[int], wide: bool, multiprocessors: int) -> Step:
+def step_of(
+    form: Flat,
+    loops: Nest,
+    arrays: Sequence[int],
+    wide: bool,
+    multiprocessors: int,
+    wish: Wish = MODEL,
+) -> Step:
     """The launch.
 
     Args:
@@ -90,11 +97,12 @@ def step_of(form: Flat, loops: Nest, arrays: Sequence[int], wide: bool, multipro
         arrays: for each operand, the number of its tensor in the call.
         wide: whether offsets need 64 bits.
         multiprocessors: of the device.
+        wish: of the configuration.
     """
     count = 1
     for length, _ in loops.axes:
         count *= length
-    block, warps = share(form.program, form.streamed, count, multiprocessors)
+    block, warps = share(form.program, form.streamed, count, multiprocessors, wish)
     multiple = _WHOLE if count % _WHOLE == 0 else 1
     names = operand_names(form.program)
     args: dict[str, Any] = {name: Arg(array) for name, array in zip(names, arrays, strict=True)}

@@ -20,6 +20,7 @@ LOADED_REGISTERS = 32
 # A program this heavy is bound by arithmetic: more elements for a thread are only more code.
 HEAVY = 100
 WARPS = 4
+MOST_ELEMENTS = 16  # of a thread
 
 
 def item_bytes(dtype: str) -> int:
@@ -38,6 +39,21 @@ def operand_names(program: Program) -> list[str]:
     return [*inputs, *(f"y{i}" for i in range(len(program.outputs)))]
 
 
+class Wish(NamedTuple):
+    """What a configuration says; 0 leaves it to the model.
+
+    Attributes:
+        elements: for a thread: places of a pointwise program, or elements of a row.
+        warps: of a program of the launch that is pointwise.
+    """
+
+    elements: int = 0
+    warps: int = 0
+
+
+MODEL = Wish()
+
+
 class Share(NamedTuple):
     """What a program of a launch does: so many elements, with so many warps."""
 
@@ -45,7 +61,15 @@ class Share(NamedTuple):
     warps: int
 
 
-def share(program: Program, streamed: Sequence[int], count: int, multiprocessors: int) -> Share:
+def least_elements(program: Program, streamed: Sequence[int]) -> int:
+    """The fewest places of a thread: 16 bytes of the widest operand."""
+    sizes = [item_bytes(operand_dtypes(program)[k]) for k in streamed] or [4]
+    return max(1, VECTOR // max(sizes))
+
+
+def share(
+    program: Program, streamed: Sequence[int], count: int, multiprocessors: int, wish: Wish = MODEL
+) -> Share:
     """How many elements a program takes.
 
     Args:
@@ -53,21 +77,25 @@ def share(program: Program, streamed: Sequence[int], count: int, multiprocessors
         streamed: the numbers of the operands that have an element for each place.
         count: places.
         multiprocessors: of the device: with little work, smaller programs keep more of them busy.
+        wish: what is not left to this function.
     """
+    warps = wish.warps or WARPS
+    if wish.elements:
+        return Share(warps * WARP * wish.elements, warps)
     dtypes, inputs = operand_dtypes(program), len(program.inputs)
     sizes = [item_bytes(dtypes[k]) for k in streamed] or [4]
     loads = [item_bytes(dtypes[k]) for k in streamed if k < inputs]
-    least = max(1, VECTOR // max(sizes))
+    least = least_elements(program, streamed)
     wanted = max(least, VECTOR // min(sizes), _power_below(LOADED_BYTES // max(1, sum(loads))))
     registers = sum(max(1, size // 4) for size in loads)
     while wanted > least and wanted * registers > LOADED_REGISTERS:
         wanted //= 2
     if program.weight > HEAVY:
         wanted = min(wanted, max(least, 4))
-    threads = WARPS * WARP
+    threads = warps * WARP
     while wanted > least and count < 2 * multiprocessors * threads * wanted:
         wanted //= 2
-    return Share(threads * min(wanted, 16), WARPS)
+    return Share(threads * min(wanted, MOST_ELEMENTS), warps)
 
 
 def _power_below(n: int) -> int:

@@ -9,7 +9,8 @@ from ...kernel import Config, Launch
 from ...op import Attrs, Specs
 from ...registry import kernel
 from ..resolve import ProgramOf, Resolved, resolved
-from .bind import bind_program, problem
+from .bind import bind_program, configurations, problem
+from .operands import Wish
 
 
 def program_kernel_cuda(
@@ -47,7 +48,11 @@ def program_kernel_cuda(
         found = found_or_reason(specs, attrs)
         if isinstance(found, str):
             raise NoKernelError(f"{op_name}: {found}.")
-        return bind_program(found, specs)
+        return bind_program(found, specs, Wish(config.get("elements", 0), config.get("warps", 0)))
+
+    def configs(specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
+        found = found_or_reason(specs, attrs)
+        return [] if isinstance(found, str) else configurations(found)
 
     declare = kernel(
         op_name,
@@ -56,6 +61,7 @@ def program_kernel_cuda(
         name=name,
         dtypes=tuple(dtypes),
         supports=supports,
+        configs=configs,
         rank=rank,
         binds=True,
     )

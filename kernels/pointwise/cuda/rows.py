@@ -37,7 +37,7 @@ from ..nest import Axis, nest
 from ..program import Program, operands_of
 from ..stages import staged
 from .emitters import registers
-from .operands import WARP, item_bytes, operand_dtypes, operand_names, power_from
+from .operands import MODEL, WARP, Wish, item_bytes, operand_dtypes, operand_names, power_from
 from .row_text import STEP, UNIT, ZERO, RowForm, text_of
 from .source import compiled, name_of
 
@@ -46,6 +46,9 @@ _MOST_THREADS = 1024
 # Registers of a thread that live values may take: with 1024 threads a thread has 64.
 _LIVE_REGISTERS = 48
 _ELEMENTS = 16  # of a thread
+_UNSHARED = (
+    128  # elements of a row that lies in one warp however many there are: 32 threads with 16 bytes each
+)
 _LOOP = 4096  # elements that a program takes at a time of a long row
 _COLUMNS = 64  # rows side by side that a program takes
 _SEGMENT = 64  # bytes of neighbouring rows that it takes at least: two sectors
@@ -89,8 +92,9 @@ def row_plan(
     axes: Sequence[int],
     strides: Sequence[Sequence[int]],
     multiprocessors: int,
+    wish: Wish = MODEL,
 ) -> RowPlan:
-    """How a call goes; arguments as for `bind_rows.bind_rows`."""
+    """How a call goes; arguments as for `bind_rows.bind_rows`, and what a configuration says."""
     sizes = [item_bytes(dtype) for dtype in operand_dtypes(program)]
     full = _full_operands(program)
     order = [*full, *(k for k in range(len(sizes)) if k not in full)]
@@ -109,6 +113,7 @@ def row_plan(
         live=most_live(program) if whole else 1,
         least=min(least, power_from(kept[0][0])),
         most=in_registers(program),
+        each=wish.elements or _ELEMENTS,
     )
     tile = _columns_tile if across else _rows_tile
     r, c, warps = tile(work, whole, multiprocessors)
@@ -138,6 +143,7 @@ class _Work(NamedTuple):
         live: registers that an element takes.
         least: rows that lie side by side and that a program has at least.
         most: elements that a program can have in registers.
+        each: elements of a thread.
     """
 
     rows: int
@@ -146,25 +152,29 @@ class _Work(NamedTuple):
     live: int
     least: int
     most: int
+    each: int
 
 
 def _rows_tile(work: _Work, whole: bool, multiprocessors: int) -> tuple[int, int, int]:
     """(R, C, warps) where the elements of a row lie side by side.
 
-    A warp alone has up to 1024 elements: it adds up by shuffles, and waits for no other. Where there are few
-    long rows, a program has twice as many threads, to keep more loads on their way.
+    A warp alone has up to 1024 elements: it adds up by shuffles, and waits for no other. Rows of up to 128
+    elements, which no two warps share, are given to four warps, so that there are fewer programs to start.
+    Where there are few long rows, a program has twice as many threads, to keep more loads on their way.
     """
-    alone = WARP * (2 * _ELEMENTS if work.live <= 2 else _ELEMENTS)
+    alone = WARP * (2 * work.each if work.live <= 2 else work.each)
     if whole:
         c = power_from(work.length)
-        r = max(1, min(alone // c, power_from(work.rows)))
+        team = 4 if c <= _UNSHARED else 1
+        r = max(1, min(team * alone // c, power_from(work.rows)))
         while r > 1 and -(-work.rows // r) * work.others < 4 * multiprocessors:
             r //= 2
-        warps = max(1, r * c // (WARP * _elements(work)))
-        return r, c, min(_MOST_THREADS // WARP, warps if r * c > alone else 1)
+        if r * c <= team * alone:
+            return r, c, max(1, min(team, r * c // (WARP * 4)))
+        return r, c, min(_MOST_THREADS // WARP, r * c // (WARP * _elements(work)))
     few = work.rows * work.others < 2 * multiprocessors
     c = min(2 * _LOOP if few else _LOOP, power_from(work.length))
-    return 1, c, max(1, min(16, c // (WARP * _ELEMENTS)))
+    return 1, c, max(1, min(16, c // (WARP * work.each)))
 
 
 def _columns_tile(work: _Work, whole: bool, multiprocessors: int) -> tuple[int, int, int]:
@@ -182,7 +192,7 @@ def _columns_tile(work: _Work, whole: bool, multiprocessors: int) -> tuple[int, 
 
 def _elements(work: _Work) -> int:
     """Of a row, for a thread."""
-    return _ELEMENTS if work.live <= 4 else _ELEMENTS // 2
+    return work.each if work.live <= 4 else work.each // 2
 
 
 @lru_cache(maxsize=1024)

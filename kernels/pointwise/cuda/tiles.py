@@ -25,7 +25,7 @@ from ...cuda.step import Arg, Step
 from ..nest import Axis, Nest
 from ..program import Program
 from .emitters import loaded, stored
-from .operands import WARP, item_bytes, operand_dtypes, operand_names, power_from, share
+from .operands import MODEL, WARP, Wish, item_bytes, operand_dtypes, operand_names, power_from, share
 from .source import NAME, compiled, indented, instructions, name_of
 
 UNIT, ZERO, STEP = "unit", "zero", "step"
@@ -101,7 +101,7 @@ def turned_axis(axes: Sequence[Axis], sizes: Sequence[int], inputs: int) -> int 
     return None
 
 
-def tiling(program: Program, loops: Nest, multiprocessors: int) -> Tiling | None:
+def tiling(program: Program, loops: Nest, multiprocessors: int, wish: Wish = MODEL) -> Tiling | None:
     """The tiles of a call; None where too little of them would be inside of the arrays."""
     axes = loops.axes
     if len(axes) < 2:
@@ -109,7 +109,7 @@ def tiling(program: Program, loops: Nest, multiprocessors: int) -> Tiling | None
     sizes = [item_bytes(dtype) for dtype in operand_dtypes(program)]
     streamed = [k for k in range(len(sizes)) if any(steps[k] for _, steps in axes)]
     count = prod(length for length, _ in axes)
-    block, warps = share(program, streamed, count, multiprocessors)
+    block, warps = share(program, streamed, count, multiprocessors, wish)
     turned = turned_axis(axes, sizes, len(program.inputs))
     if turned is None:
         c = min(power_from(axes[0][0]), _MOST_COLUMNS)
@@ -119,7 +119,7 @@ def tiling(program: Program, loops: Nest, multiprocessors: int) -> Tiling | None
     else:
         rows, side = turned, 32 if max(sizes) > 4 else 64
         c, r = min(power_from(axes[0][0]), side), min(power_from(axes[rows][0]), side)
-        warps = max(1, min(8, r * c // (WARP * 8)))
+        warps = wish.warps or max(1, min(8, r * c // (WARP * 8)))
     order = (axes[0], axes[rows], *(axis for i, axis in enumerate(axes) if i not in (0, rows)))
     made = Tiling(_form(program, order, loops.starts, sizes), order, r, c, warps)
     small = r * c < min(_LEAST_TILE, count)

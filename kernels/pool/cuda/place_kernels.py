@@ -14,7 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ...conv.cuda.device import divided
+from ...cuda.triton_division import divided
 
 
 @triton.jit

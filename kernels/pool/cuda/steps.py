@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from math import gcd, prod
 from typing import Any
 
-from ...conv.cuda.problem import MOST_ROWS, by_axis, magic, step_of
+from ...conv.cuda.problem import MOST_ROWS, by_axis, step_of
 from ...cpu.cycles import ceil_div
+from ...cuda.division import magic
 from ...cuda.step import Arg, Step
 from ...index.cuda.walk import column_block, power
 from ...op import Attrs, Specs
@@ -19,7 +20,8 @@ from .back_kernels import back_windows
 from .whole_kernels import means_by_channels, means_of_lines
 from .window_kernels import max_windows, mean_windows, take_windows, tap_places
 
-MOST_UNROLLED = 16  # taps or windows whose loads are all in flight: as many registers as their elements take
+MOST_UNROLLED = 16  # taps whose loads are all in flight: as many registers as their elements take
+MOST_NEAR = 9  # windows that see an element: beside dy come taps or what it is divided by
 TILE = 1024  # elements: with 128 threads, one load of 16 bytes of 16-bit elements a thread and tap
 THREADS_WARPS = 4
 
@@ -79,6 +81,7 @@ class Walk:
         self.rows, self.cols = (n * d * h * w, c) if self.channels else (n * c * d * h, w)
         self.lengths = (d, h, w) if self.channels else (c, d, h)
         self.arrays = {target[0]: target[1], **others}
+        self.itemsize = itemsize
         along = self._along = 1 if self.channels else 4
         # Along w a thread has single elements, a warp 32 neighbours: with 16 bytes of them for a thread, the
         # lanes' loads under one tap would lie apart, each in a sector of its own.
@@ -104,8 +107,9 @@ class Walk:
 
     def launch(self, fn: Any, values: dict[str, Any]) -> Step:
         """The launch of a kernel over all tiles."""
-        # Single elements take more registers for their addresses than vectors do.
-        values = {**self.values(TILE if self.channels else TILE // 2), **values}
+        # Single elements take more registers for their addresses than vectors do, float64 twice as many.
+        elements = TILE // (1 if self.channels else 2) // (2 if self.itemsize == 8 else 1)
+        values = {**self.values(elements), **values}
         grid = ceil_div(self.rows, values["BR"]) * ceil_div(self.cols, values["BC"])
         return step_of(fn, (grid,), values, THREADS_WARPS, 1)
 
@@ -160,7 +164,7 @@ def near_values(axes: Sequence[Axis], adaptive: bool) -> dict[str, Any]:
             most = ceil_div((axis.taps - 1) * axis.step + 1, axis.stride)
         counts.append(max(1, min(most, axis.places)) if adaptive else most)
     near = _three(counts)
-    small = prod(near) <= MOST_UNROLLED
+    small = prod(near) <= MOST_NEAR
     return {**by_axis("near", near), **by_axis("N", near if small else (0, 0, 0), True)}
 
 

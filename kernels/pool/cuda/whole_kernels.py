@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ...conv.cuda.device import divided
+from ...cuda.triton_division import divided
 from .place_kernels import quotient
 
 

@@ -34,7 +34,7 @@ def columns(w, d, units, unit_ok, w_row, w_col, G: tl.constexpr, KS: tl.constexp
         for i in tl.static_range(NC):
             ks = i * KC + k
             at = w + (gate * d + ks).to(tl.int64) * w_row + units.to(tl.int64)[None, :, None] * w_col
-            found = found + (tl.load(at, mask=unit_ok[None, :, None] & (ks < d), other=0.0),)
+            found = found + (tl.load(at, mask=unit_ok[None, :, None] & (ks < d), other=0.0),)  # type: ignore[assignment]
     return found
 
 
@@ -137,6 +137,7 @@ def backward(
     KIND: tl.constexpr, G: tl.constexpr, U: tl.constexpr, BB: tl.constexpr, KS: tl.constexpr,
     KC: tl.constexpr, NC: tl.constexpr, WIDTH: tl.constexpr, HEADS: tl.constexpr, W_UNIT: tl.constexpr,
     WIDE: tl.constexpr, RESIDENT: tl.constexpr, PRECISION: tl.constexpr, REVERSE: tl.constexpr,
+    SOLO: tl.constexpr,
 ):  # fmt: skip
     """The gradients of gates, of the first states, and the parts of those of the biases.
 
@@ -154,9 +155,9 @@ def backward(
     unit_tile, group = pid % tiles, first_group + pid // tiles
     head, row_tile = group % HEADS, group // HEADS
     if W_UNIT:
-        # What they are already: now the compiler knows that rows can be loaded 16 bytes at a time.
-        d, w_row, w_col = d // 8 * 8, w_row // 8 * 8, 1
-        w_head = w_head // 8 * 8
+        # What they are already: now the compiler knows how much of a row can be loaded at a time.
+        d, w_row, w_col = d // W_UNIT * W_UNIT, w_row // W_UNIT * W_UNIT, 1
+        w_head = w_head // W_UNIT * W_UNIT
     units = unit_tile * U + tl.arange(0, U)
     unit_ok = units < d
     mine = head * d + units
@@ -178,16 +179,19 @@ def backward(
     first_c = state_of(c0, rows, mine, ok, c0_b, c0_u, U, BB)
     dh = state_of(dh_n, rows, mine, ok, dhn_b, dhn_u, U, BB)
     dc = state_of(dc_n, rows, mine, ok, dcn_b, dcn_u, U, BB)
-    slot_step = HEADS * rows_padded.to(tl.int64) * (G * WIDTH)
-    start = exchange + (head * rows_padded.to(tl.int64) + row_tile * BB) * (G * WIDTH)
+    shared = w.dtype.element_ty
+    if not SOLO:
+        slot_step = HEADS * rows_padded.to(tl.int64) * (G * WIDTH)
+        start = exchange + (head * rows_padded.to(tl.int64) + row_tile * BB) * (G * WIDTH)
+        counter_step = HEADS * (rows_padded // BB)
     if RESIDENT:
         ws = columns(w, d, units, unit_ok, w_row, w_col, G, KS, KC, NC)
+    if RESIDENT and not SOLO:
         wu = unit_tile * (U // SHARE) + tl.arange(0, U // SHARE)
         own = tl.arange(0, BB)[:, None] * (G * WIDTH // SHARE) + wu[None, :]
         own_ok = (wu * SHARE < d)[None, :] & (tl.arange(0, BB) >= 0)[:, None]
-    else:
+    if not RESIDENT:
         counters += head * (rows_padded // BB) + row_tile
-    counter_step = HEADS * (rows_padded // BB)
     zero = tl.zeros((U, BB), tl.float32)
     b0, b1, b2, b3, bn = zero, zero, zero, zero, zero
     kind = dg_x.dtype.element_ty
@@ -210,9 +214,9 @@ def backward(
         of_h = d2
         if KIND == "gru":
             of_h = dn
-        slot = start + s * slot_step
-        shared = exchange.dtype.element_ty
-        if RESIDENT:
+        if not SOLO:
+            slot = start + s * slot_step
+        if RESIDENT and not SOLO:
             words = slot.to(tl.pointer_type(tl.int32)) + own
             publish(words, tl.trans(d0).to(shared), own_ok, SHORT)
             if G > 1:
@@ -220,7 +224,7 @@ def backward(
                 publish(words + 2 * (WIDTH // SHARE), tl.trans(of_h).to(shared), own_ok, SHORT)
             if G > 3:
                 publish(words + 3 * (WIDTH // SHARE), tl.trans(d3).to(shared), own_ok, SHORT)
-        else:
+        if not RESIDENT:
             to = slot + tl.arange(0, BB)[None, :] * (G * WIDTH) + units[:, None]
             put(to, d0, d1, of_h, d3, WIDTH, unit_ok[:, None] & (tl.arange(0, BB) >= 0)[None, :], G)
             arrive(counters + s * counter_step)
@@ -245,10 +249,19 @@ def backward(
             ce_b, y_t, y_b, dy_t, dy_b, dy_u, KIND, REVERSE,
         )  # fmt: skip
         if RESIDENT:
-            there = state_at(slot, G, WIDTH, BB, KS, KC)
-            ds = tiles_of(there, True, KC, G * NC)
-            while awaits(ds, G * NC) != 0:
+            if SOLO:
+                # Of fewer gates, the last stand for those not there, and nobody multiplies them.
+                ds = (
+                    tl.reshape(d0.to(shared), (KS, KC // KS, BB)),
+                    tl.reshape(d1.to(shared), (KS, KC // KS, BB)),
+                    tl.reshape(of_h.to(shared), (KS, KC // KS, BB)),
+                    tl.reshape(d3.to(shared), (KS, KC // KS, BB)),
+                )
+            else:
+                there = state_at(slot, G, WIDTH, BB, KS, KC)
                 ds = tiles_of(there, True, KC, G * NC)
+                while awaits(ds, G * NC) != 0:
+                    ds = tiles_of(there, True, KC, G * NC)
             back = product(ws, ds, G, NC, PRECISION)
         else:
             wait(counters + (s + 1) * counter_step, tiles)

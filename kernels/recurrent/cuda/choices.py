@@ -1,9 +1,10 @@
 """How a recurrence is cut into programs, and what a step of each cut is expected to take.
 
 A configuration is `units` hidden units and `rows` sequences of a program, `warps`, `kc` columns of w_hh in a
-tile, and `resident`, whether its weights stay on the multiprocessor. Programs of one head and one tile of
-sequences meet in every step and run at one time, at most one on a multiprocessor; what does not fit at once
-is a launch of its own, as tiles of sequences are independent.
+tile, `resident`, whether its weights stay on the multiprocessor, and `solo`, whether it has all units of a
+head and meets nobody. Else programs of one head and one tile of sequences meet in every step and run at one
+time, at most one on a multiprocessor; what does not fit at once is a launch of its own, as tiles of sequences
+are independent.
 
 No line has been timed on a GPU yet.
 """
@@ -21,6 +22,7 @@ from .problem import Call
 
 MOST_TILES = 6  # of weights for a gate: each is a matrix instruction's operand of its own in the code
 MOST_OFFERED = 6
+MOST_ALONE = 32  # hidden units of a program that has all of a head: each of its warps has all their gates
 MOST_HELD = 48  # registers for the state of a step: with more, what is computed beside them is spilled
 _PORT, _L2, _SHARED = 64, 5120, 128  # bytes a clock: into a multiprocessor, from the L2 cache, shared memory
 # Instructions for each hidden unit and sequence of a step, counted in SASS of an LSTM's, rounded; every warp
@@ -67,6 +69,8 @@ def shared_bytes(call: Call, config: Mapping[str, Any], back: bool) -> int:
 
 def groups_at_once(call: Call, config: Mapping[str, Any], device: Device) -> int:
     """How many pairs of head and tile of sequences run at one time; 0 where not even one does."""
+    if config["solo"]:
+        return call.heads * ceil_div(max(call.b, 1), config["rows"])
     return device.multiprocessors // ceil_div(call.d, config["units"])
 
 
@@ -79,10 +83,22 @@ def launches(call: Call, config: Mapping[str, Any], device: Device) -> int:
 def candidates(call: Call, back: bool, device: Device) -> list[Config]:
     """Configurations that can be launched, the fastest predicted first."""
     found: list[tuple[float, int, Config]] = []
-    for config in (*_resident(call, back, device), *_streaming(call, back, device)):
+    for config in (*_solo(call, back), *_resident(call, back, device), *_streaming(call, back, device)):
         if groups_at_once(call, config, device):
             found.append((seconds(call, config, back, device), len(found), config))
     return [config for _, _, config in sorted(found, key=lambda f: f[:2])][:MOST_OFFERED]
+
+
+def _solo(call: Call, back: bool) -> list[Config]:
+    """A program for each head of up to 32 units: a warp for each 16 columns of a matrix instruction."""
+    units = max(16, 1 << (call.d - 1).bit_length())
+    if units > MOST_ALONE or call.item != 2:
+        return []
+    return [
+        {"units": units, "rows": rows, "warps": units // 16, "kc": units, "tiles": 1}
+        | {"resident": True, "solo": True}
+        for rows in ((8,) if units < MOST_ALONE else (4,) if back else (8, 4))
+    ]
 
 
 def _resident(call: Call, back: bool, device: Device) -> list[Config]:
@@ -108,8 +124,9 @@ def _resident(call: Call, back: bool, device: Device) -> list[Config]:
             or (units > 16 and units >= 2 * call.d)
         ):
             continue
-        if warps == 4 and (call.has("lengths") or call.has("resets")):
-            continue  # what knows which sequences still run was seen to spill beside the rest
+        crowded = call.gates == 4 or call.has("lengths") or call.has("resets")
+        if warps == 4 and rows > 1 and crowded:
+            continue  # seen to spill
         config = {
             "units": units,
             "rows": rows,
@@ -117,6 +134,7 @@ def _resident(call: Call, back: bool, device: Device) -> list[Config]:
             "kc": kc,
             "tiles": tiles,
             "resident": True,
+            "solo": False,
         }
         # Registers of a thread that hold the state of a step until none of it is missing.
         held = (call.gates if back else 1) * kc * tiles * rows * call.item // (4 * 32 * warps)
@@ -132,7 +150,7 @@ def _streaming(call: Call, back: bool, device: Device) -> list[Config]:
             continue
         made.append(
             {"units": units, "rows": rows, "warps": warps, "kc": 32 if call.item == 4 else 64, "tiles": 0}
-            | {"resident": False}
+            | {"resident": False, "solo": False}
         )
     return made
 
@@ -154,11 +172,14 @@ def seconds(call: Call, config: Mapping[str, Any], back: bool, device: Device) -
     port = min(_PORT, _L2 / programs) * hertz
     if config["resident"]:
         moved = state / port + (weights + 2 * state) / (_SHARED * hertz)
-        meet = 2 * ranking.LATENCY
+        # Alone, few warps wait for their own instructions, one after the other.
+        meet = ranking.LATENCY / 2 if config["solo"] else 2 * ranking.LATENCY
     else:
         total = call.gates * call.h * call.d * call.item
         again = weights / port if total < device.l2_bytes else total / device.bandwidth
         moved = state / port + again
         meet = 2 * ranking.LATENCY + 2 * ranking.ARRIVAL
     step = meet + moved + multiply + gates
+    if config["solo"]:
+        step *= ceil_div(groups, 4 * device.multiprocessors)
     return launches(call, config, device) * (ranking.LAUNCH + max(call.t, 1) * step)

@@ -45,7 +45,7 @@ def tiles_of(at, live, STEP: tl.constexpr, N: tl.constexpr):
     """N tiles of a slot, STEP elements apart, past the first-level cache; zeros where not `live`."""
     found = ()
     for i in tl.static_range(N):
-        found = found + (tl.load(at + i * STEP, mask=live, other=0.0, volatile=True),)
+        found = found + (tl.load(at + i * STEP, mask=live, other=0.0, volatile=True),)  # type: ignore[assignment]
     return found
 
 

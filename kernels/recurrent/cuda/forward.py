@@ -35,7 +35,7 @@ def fragments(w, d, units, unit_ok, w_row, w_col, G: tl.constexpr, KS: tl.conste
         for i in tl.static_range(NC):
             ks = i * KC + k
             tile = tl.load(row + ks.to(tl.int64) * w_col, mask=unit_ok[None, :, None] & (ks < d), other=0.0)
-            found = found + (tile,)
+            found = found + (tile,)  # type: ignore[assignment]
     return found
 
 
@@ -167,7 +167,7 @@ def forward(
     KIND: tl.constexpr, G: tl.constexpr, U: tl.constexpr, BB: tl.constexpr, KS: tl.constexpr,
     KC: tl.constexpr, NC: tl.constexpr, WIDTH: tl.constexpr, HEADS: tl.constexpr, W_UNIT: tl.constexpr,
     WIDE: tl.constexpr, RESIDENT: tl.constexpr, PRECISION: tl.constexpr, REVERSE: tl.constexpr,
-    TRAIN: tl.constexpr,
+    TRAIN: tl.constexpr, SOLO: tl.constexpr,
 ):  # fmt: skip
     """y, h_n, c_n, gates, cells of `lstm`, `gru`, `rnn`.
 
@@ -176,10 +176,11 @@ def forward(
         order: [B], the sequences, the longest first; None without lengths.
         exchange: [T, HEADS, rows_padded, WIDTH], slot 0 the state before the first step.
         counters: [T, HEADS, row tiles], zeros; None where RESIDENT.
+        SOLO: whether a program has all units of a head: then it keeps the state, and there is no exchange.
         d: hidden units of a head. tiles: of units. first_group: of the pairs of head
             and tile of sequences that this launch computes.
         WIDE: whether a tensor has more elements than 32 bits count.
-        W_UNIT: 1 where the columns of w lie side by side, in rows of a multiple of 8 of them.
+        W_UNIT: what d and the steps of w are multiples of, 8 or less; 0 where its columns lie apart.
     """
     SHORT: tl.constexpr = y.dtype.element_ty.primitive_bitwidth == 16
     SHARE: tl.constexpr = 2 if SHORT else 1  # elements of a word of the exchange
@@ -187,9 +188,9 @@ def forward(
     unit_tile, group = pid % tiles, first_group + pid // tiles
     head, row_tile = group % HEADS, group // HEADS
     if W_UNIT:
-        # What they are already: now the compiler knows that rows can be loaded 16 bytes at a time.
-        d, w_row, w_col = d // 8 * 8, w_row // 8 * 8, 1
-        w_head = w_head // 8 * 8
+        # What they are already: now the compiler knows how much of a row can be loaded at a time.
+        d, w_row, w_col = d // W_UNIT * W_UNIT, w_row // W_UNIT * W_UNIT, 1
+        w_head = w_head // W_UNIT * W_UNIT
     units = unit_tile * U + tl.arange(0, U)
     unit_ok = units < d
     mine = head * d + units
@@ -210,22 +211,26 @@ def forward(
     b0, b1, b2, b3 = biases(b_hh, mine, unit_ok, hidden, b_step, G, U)
     h = state_of(h0, rows, mine, ok, h0_b, h0_u, U, BB)
     c = state_of(c0, rows, mine, ok, c0_b, c0_u, U, BB)
-    slot_step = HEADS * rows_padded.to(tl.int64) * WIDTH
-    slot = exchange + (head * rows_padded.to(tl.int64) + row_tile * BB) * WIDTH
-    counter_step = HEADS * (rows_padded // BB)
+    kind = w.dtype.element_ty
+    if not SOLO:
+        slot_step = HEADS * rows_padded.to(tl.int64) * WIDTH
+        slot = exchange + (head * rows_padded.to(tl.int64) + row_tile * BB) * WIDTH
+        counter_step = HEADS * (rows_padded // BB)
     if RESIDENT:
         ws = fragments(w, d, units, unit_ok, w_row, w_col, G, KS, KC, NC)
-        # The product before the loop makes the compiler keep the weights as the tensor cores want them; of
-        # weights that the loop alone uses, it reads a copy in shared memory in every step.
-        a0, a1, a2, a3 = products(
-            ws, tiles_of(state_at(slot, WIDTH, BB, KS, KC), last > 0, KC, NC), G, NC, PRECISION
-        )
+        # A step ends with the product of the next one: what that reads is asked for before the wait.
+        if SOLO:
+            hs = (tl.reshape(h.to(kind), (KS, KC // KS, BB)),)
+        else:
+            hs = tiles_of(state_at(slot, WIDTH, BB, KS, KC), last > 0, KC, NC)
+        a0, a1, a2, a3 = products(ws, hs, G, NC, PRECISION)
+    if RESIDENT and not SOLO:
         wu = unit_tile * (U // SHARE) + tl.arange(0, U // SHARE)
         words = (
             slot.to(tl.pointer_type(tl.int32)) + tl.arange(0, BB)[:, None] * (WIDTH // SHARE) + wu[None, :]
         )
         words_ok = (wu * SHARE < d)[None, :] & (tl.arange(0, BB) >= 0)[:, None]
-    else:
+    if not RESIDENT:
         counters += head * (rows_padded // BB) + row_tile
     times = times_of(0, rows, ends, REVERSE)
     if RESIDENT:
@@ -251,17 +256,17 @@ def forward(
             before, c_before, x0, x1, x2, x3, a0 + b0, a1 + b1, a2 + b2, a3 + b3, KIND, SHORT
         )  # fmt: skip
         h, c = tl.where(alive, new, h), tl.where(alive, c_new, c)
-        slot += slot_step
         more = s + 1 < last
-        if RESIDENT:
+        if not SOLO:
+            slot += slot_step
+        if RESIDENT and not SOLO:
             words += slot_step // SHARE
-            publish(words, tl.trans(h).to(exchange.dtype.element_ty), words_ok & more, SHORT)
-        elif more:
-            to = slot + tl.arange(0, BB)[None, :] * WIDTH + units[:, None]
-            tl.store(
-                to, h.to(exchange.dtype.element_ty), mask=unit_ok[:, None] & (tl.arange(0, BB) >= 0)[None, :]
-            )
-            arrive(counters + (s + 1) * counter_step)
+            publish(words, tl.trans(h).to(kind), words_ok & more, SHORT)
+        if not RESIDENT:
+            if more:
+                to = slot + tl.arange(0, BB)[None, :] * WIDTH + units[:, None]
+                tl.store(to, h.to(kind), mask=unit_ok[:, None] & (tl.arange(0, BB) >= 0)[None, :])
+                arrive(counters + (s + 1) * counter_step)
         out = y.dtype.element_ty
         to = y + (times * y_t + rows * y_b)[None, :] + mine[:, None]
         tl.store(to, tl.where(alive, h, 0.0).to(out), mask=ok)
@@ -275,10 +280,13 @@ def forward(
             # What the next step reads from memory is on its way while its state is waited for.
             ok_next = ok & (s + 1 < ends)[None, :]
             x0, x1, x2, x3 = from_inputs(xg, times, rows, mine, ok_next, x_t, x_b, hidden, G)
-            there = state_at(slot, WIDTH, BB, KS, KC)
-            hs = tiles_of(there, more, KC, NC)
-            while awaits(hs, NC) != 0:
+            if SOLO:
+                hs = (tl.reshape(h.to(kind), (KS, KC // KS, BB)),)
+            else:
+                there = state_at(slot, WIDTH, BB, KS, KC)
                 hs = tiles_of(there, more, KC, NC)
+                while awaits(hs, NC) != 0:
+                    hs = tiles_of(there, more, KC, NC)
             a0, a1, a2, a3 = products(ws, hs, G, NC, PRECISION)
     nothing = tl.zeros((U, BB), tl.float32)
     for s in range(last, steps):

@@ -34,7 +34,7 @@ class Recurrence:
 
     def __init__(self, call: Call, config: Mapping[str, Any], back: bool, device: Device) -> None:
         self.call, self.config, self.device = call, config, device
-        self.resident = bool(config["resident"])
+        self.resident, self.solo = bool(config["resident"]), bool(config["solo"])
         self.units, self.rows = int(config["units"]), int(config["rows"])
         self.tiles = ceil_div(call.d, self.units)
         self.row_tiles = max(ceil_div(call.b, self.rows), 1)
@@ -43,7 +43,8 @@ class Recurrence:
         self.width = kc * (int(config["tiles"]) or ceil_div(call.d, kc))
         self.gates = call.gates if back else 1
         slots = max(call.t, 1)
-        self.exchange = Workspace((slots, call.heads, self.padded, self.gates, self.width), call.dtype)
+        shape = (slots, call.heads, self.padded, self.gates, self.width)
+        self.exchange = None if self.solo else Workspace(shape, call.dtype)
         self.count = slots * call.heads * self.row_tiles
         self.counters = None if self.resident else Workspace((self.count,), "int32")
         self.order = Workspace((max(call.b, 1),), "int32") if call.has("lengths") else None
@@ -66,9 +67,12 @@ class Recurrence:
                 "BLOCK": 64,
             }
             steps.add(Step(by_length, (ceil_div(call.b, 64),), args, any_int=True))
+        if self.solo:
+            return
         h0_b, h0_u = call.steps("h0", 2)
         slot = call.heads * self.padded * self.gates
         rows = max(call.t, 1) * slot
+        block = min(_COLUMNS, triton.next_power_of_2(self.width))
         args = {
             "exchange": self.exchange,
             "counters": self.counters,
@@ -88,9 +92,9 @@ class Recurrence:
             "POISON": self.resident,
             "FIRST": first,
             "BR": _ROWS,
-            "BK": min(_COLUMNS, triton.next_power_of_2(self.width)),
+            "BK": block,
         }
-        programs = max(ceil_div(rows, _ROWS), ceil_div(self.count, args["BK"]))
+        programs = max(ceil_div(rows, _ROWS), ceil_div(self.count, block))
         steps.add(Step(emptied, (programs,), args, any_int=True))
 
     def run(self, steps: Steps, fn: Any, args: Mapping[str, Any]) -> None:
@@ -121,6 +125,7 @@ class Recurrence:
             "WIDTH": self.width,
             "HEADS": call.heads,
             "RESIDENT": self.resident,
+            "SOLO": self.solo,
             "PRECISION": "tf32x3" if tf32 else "ieee",
             "REVERSE": call.reverse,
         }
@@ -134,8 +139,9 @@ class Recurrence:
         # What the steps walk: beyond 2^31 elements, offsets are counted in 64 bits.
         most = call.t * call.b * 4 * max(call.h, 1)
         common["WIDE"] = most + 2**20 >= 2**31 or is_wide(*call.specs.values())
-        # Rows that can be loaded 16 bytes at a time, as the compiler is told.
-        common["W_UNIT"] = int(w[-1] == 1 and not any(n % 8 for n in (call.d, *w[:-1])))
+        # Rows that can be loaded 16 bytes at a time, or fewer, as the compiler is told.
+        unit = next(n for n in (8, 4, 2, 1) if not any(m % n for m in (call.d, *w[:-1])))
+        common["W_UNIT"] = unit if w[-1] == 1 else 0
         for start in range(0, groups, at_once):
             grid = (min(at_once, groups - start) * self.tiles,)
             given = {**common, **args, "first_group": start}
@@ -149,7 +155,7 @@ class Recurrence:
                     stages=2,
                     registers=255,
                     any_int=True,
-                    together=True,
+                    together=not self.solo,
                 )
             )
 

@@ -59,8 +59,8 @@ class Nest:
 
     @property
     def wide(self) -> bool:
-        """Whether numbers of lines or places in them need 64 bits; 2^20 leaves room for a block's end."""
-        return max(self.lines, self.length) + 2**20 >= 2**31
+        """Whether numbers of lines or places in them need 64 bits; 2^26 leaves room for the end of parts."""
+        return max(self.lines, self.length) + 2**26 >= 2**31
 
     @property
     def problem(self) -> str | None:
@@ -80,12 +80,13 @@ class Nest:
         common = gcd(inner.length, 16 // self.itemsize, *others)
         return common & -common
 
-    def arguments(self, fn: Any, names: Sequence[str | None]) -> dict[str, Any]:
+    def arguments(self, fn: Any, names: Sequence[str | None], prefix: str = "") -> dict[str, Any]:
         """What describes the axes to the kernel `fn`: those of these that it has parameters for.
 
         `lines` and `length`; the lengths `k_n0`... and `r_n0`... of all axes but the outermost; for each
         named array its steps `<name>_k0`..., `<name>_r0`.... K_UNIT, R_UNIT and `<NAME>_UNIT` are what the
-        innermost length and an array's steps count. A step of None is one element.
+        innermost length and an array's steps count. A step of None is one element. All of them begin with
+        `prefix`, for kernels that look at a call in two ways.
         """
         vectors = [1 if name is None else self.vector(place) for place, name in enumerate(names)]
         shared = max(vectors)
@@ -121,6 +122,11 @@ class Nest:
                     elif step is not None:
                         step //= unit
                     args[f"{name}_{side}{place}"] = step
+        if prefix:
+            args = {
+                (prefix.upper() if name[0].isupper() else prefix) + name: value
+                for name, value in args.items()
+            }
         return {name: value for name, value in args.items() if name in fn.arg_names}
 
 

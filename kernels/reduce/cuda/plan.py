@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ...cpu.cycles import ceil_div
 from ...cuda.device import Device
 from ...kernel import Config
+from .axes import Nest
 
 WARPS = 4
 _THREADS = 32 * WARPS
@@ -72,22 +73,18 @@ def power_below(n: int) -> int:
     return 1 << (max(n, 1).bit_length() - 1)
 
 
-def cut(
-    lines: int, length: int, rows: bool, itemsize: int, state_bytes: int, config: Config, device: Device
-) -> Cut:
+def cut(found: Nest, state_bytes: int, config: Config, device: Device) -> Cut:
     """A reduction's cut.
 
     Args:
-        lines, length: how many lines, and elements of each.
-        rows: whether a line's elements are next to each other.
-        itemsize: bytes of an element.
+        found: its lines.
         state_bytes: of what a thread keeps for each place.
         config: `tile` scales the tile, a power of two; `parts` of False leaves lines whole.
         device: which it is for.
     """
-    lanes = power_below(
-        min(_BYTES // itemsize, 4 * (_REGISTERS if rows else _COLUMN_REGISTERS) // state_bytes)
-    )
+    lines, length, rows, itemsize = found.lines, found.length, found.rows, found.itemsize
+    kept = 4 * (_REGISTERS if rows else _COLUMN_REGISTERS)
+    lanes = power_below(min(_BYTES // itemsize, kept // state_bytes))
     lanes = max(1, lanes * config["tile"] // 4)
     tile = _THREADS * lanes
     if rows:
@@ -99,10 +96,12 @@ def cut(
     warps, programs, stages = WARPS, PROGRAMS, 1
     blocks = max(1, ceil_div(lines, bk))
     if not rows and config["parts"] and blocks < PROGRAMS * device.multiprocessors // 4:
-        warps, programs, stages = _COLUMN_WARPS, PROGRAMS * WARPS // _COLUMN_WARPS, _COLUMN_STAGES
+        warps, programs = _COLUMN_WARPS, PROGRAMS * WARPS // _COLUMN_WARPS
+        # What comes element by element takes more registers, for addresses.
+        stages = _COLUMN_STAGES if found.vector(0) > 1 else 1
         br = min(br * warps // WARPS, power_of_two(length))
-    # Two such programs at a time; what is computed in 64 bits would not fit so few registers.
-    registers = 65536 // (2 * 32 * warps) if stages > 1 and itemsize < 8 else None
+    # Two such programs at a time; of what is computed in 64 bits one.
+    registers = 65536 // ((2 if itemsize < 8 else 1) * 32 * warps) if stages > 1 else None
     tiles, parts = ceil_div(length, br), 1
     if config["parts"] and blocks < programs * device.multiprocessors // 2:
         parts = max(1, min(programs * device.multiprocessors // blocks, tiles, MOST_PARTS))
@@ -154,11 +153,13 @@ WHOLE = 16
 Up to 2048 elements a program of 4 warps takes several lines, beyond them it has up to 32 warps."""
 
 
-def whole(lines: int, length: int, rows: bool, itemsize: int, each: int = WHOLE) -> Tile | None:
+def whole(lines: int, length: int, rows: bool, itemsize: int, each: int) -> Tile | None:
     """Tiles that hold lines to their end; None where a line is too long for the registers of 1024 threads.
 
     Args:
-        lines, length, rows, itemsize: as in `cut`.
+        lines, length: how many lines, and elements of each.
+        rows: whether a line's elements are next to each other.
+        itemsize: bytes of an element.
         each: elements of a thread.
     """
     br = power_of_two(length)

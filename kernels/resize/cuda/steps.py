@@ -15,7 +15,7 @@ from ...pool.cuda.steps import Walk, images_of
 from .tap_kernels import gathered_back, resized
 
 AXES = 3
-MOST_UNROLLED, MOST_LINE = 16, 8  # outputs whose loads are all in flight: of all axes, or along w
+MOST_UNROLLED, MOST_LINE = 8, 4  # outputs whose loads are all in flight: of all axes, or along w
 TAPS = {"linear": 2, "cubic": 4}
 _REACH = {"linear": 1, "cubic": 2}
 _NEAR_INTEGER = 1e-9

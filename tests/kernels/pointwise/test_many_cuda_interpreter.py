@@ -1,4 +1,4 @@
-"""One launch over many sets of arrays, in Triton's interpreter."""
+"""Updates of parameters, one by one and many in one launch, in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from gpu_extra import need
 need("triton", "torch")
 
 import torch  # noqa: E402
-from triton_interpreter import Guard, InterpreterRuntime, interpreted  # noqa: E402
+from triton_interpreter import Guard, InterpreterRuntime, check, interpreted  # noqa: E402
 
 from kernelwright.kernels.cuda import device, launch  # noqa: E402
-from kernelwright.kernels.cuda.check import numpy_of  # noqa: E402
+from kernelwright.kernels.cuda.check import numpy_of, untakeable  # noqa: E402
 from kernelwright.kernels.cuda.launch import CudaLaunch, torch_dtype  # noqa: E402
 from kernelwright.kernels.op import get_op  # noqa: E402
 from kernelwright.kernels.optimizer.programs import program_of  # noqa: E402
@@ -104,6 +104,17 @@ def test_a_program_without_shared_inputs_over_mixed_dtypes_and_unaligned_tensors
         x, y, first, second = tensors[place : place + 4]
         assert torch.equal(first, torch.where(y, x * 3, x))
         assert torch.equal(second.float(), x.float())
+
+
+@pytest.mark.parametrize(
+    ("op", "dtype"),
+    [("adam", "bfloat16"), *((op, "float32") for op in ("sgd", "adam", "rmsprop", "adagrad"))],
+)
+def test_single_updates_survive_their_samples(op: str, dtype: str) -> None:
+    for sample in get_op(op).samples(np.random.default_rng(3), dtype):
+        if not untakeable(sample) and all(x is None or x.size for x in sample.inputs):
+            verdict = check(f"{op}/register/program", sample)
+            assert verdict.ok, f"{sample!r}: {verdict.text}"
 
 
 def test_arrays_dense_in_another_order_and_gaps() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -104,7 +105,10 @@ def rows() -> Iterator[Case]:
                 if chip != 90 and name not in ("rows", "planes"):
                     continue
                 spec = on_gpu(*shape, dtype=dtype)
-                yield fused(softmax(dtype), [spec], (axis,), chip=chip, note=name, expect=VECTORS)
+                alone = ("STS", "LDS", "BAR") if name == "short rows" else ()
+                yield fused(
+                    softmax(dtype), [spec], (axis,), chip=chip, note=name, expect=VECTORS, forbid=alone
+                )
     yield fused(column_means("float32"), [on_gpu(*LARGE)], (0,), note="columns", expect=VECTORS[:1])
     for chip in device.TARGETS:
         whole = [on_gpu(1 << 26)]
@@ -123,6 +127,21 @@ def updates() -> Iterator[Case]:
     yield Case(adam_of_all, specs, {}, {}, 90, forbid=("LDG.E.128",), aligned=False, note="unaligned")
 
 
+def configured() -> Iterator[Case]:
+    """What tuning may choose, over the dtypes in which elements take the most and the fewest bytes."""
+    for dtype in ("float64", "bfloat16"):
+        made = fused(chain(dtype), [on_gpu(*LARGE, dtype=dtype)] * 3)
+        yield from with_every_configuration(made)
+    yield from with_every_configuration(fused(softmax("bfloat16"), [on_gpu(*LARGE, dtype="bfloat16")], (1,)))
+
+
+def with_every_configuration(made: Case) -> Iterator[Case]:
+    (kernel,) = kernels_for(str(made.kernel).partition("/")[0], "cuda")
+    with device.assume(90):
+        for config in kernel.configurations(made.specs, made.attrs, 1)[1:]:
+            yield replace(made, config=config, expect=VECTORS)
+
+
 def past_32_bits() -> Iterator[Case]:
     """Arrays of more than 2^31 elements: all offsets in 64 bits."""
     wide: dict[str, Any] = {"wide": True, "note": "wide"}
@@ -137,7 +156,7 @@ def past_32_bits() -> Iterator[Case]:
     yield fused(softmax("float32"), [on_gpu(1 << 32)], (0,), **wide)
 
 
-CASES = [*streams(), *tiles(), *rows(), *updates(), *past_32_bits()]
+CASES = [*streams(), *tiles(), *rows(), *updates(), *configured(), *past_32_bits()]
 PROOF = Proof(CASES)
 
 

@@ -84,6 +84,16 @@ def test_every_form_of_a_sum() -> None:
             right("add", Sample(name, given), backwards=dtype == "bfloat16")
 
 
+def test_every_configuration_gives_the_same() -> None:
+    (kernel,) = kernels_for("add", "cuda")
+    for inputs in ((numbers(70, 33), numbers(70, 33)), (numbers(70, 33), numbers(33, 70).T)):
+        specs = tuple(TensorSpec.of(x) for x in (*inputs, inputs[0]))
+        configs = kernel.configurations(specs, {}, 1)
+        assert len({tuple(config.values()) for config in configs}) == 7
+        for config in configs:
+            right("add", Sample("configured", inputs), config=config)
+
+
 def test_outputs_in_other_layouts() -> None:
     x, y = numbers(24, 40), numbers(24, 40, seed=1)
     for layout in ((4, 96), (160 * 2, 8), (4 * 48, 4)):
@@ -109,6 +119,23 @@ def test_equal_programs_have_equal_sources() -> None:
     assert f"def {first.__name__}(" in "".join(linecache.getlines(file))
     assert source.compiled.cache_info().currsize >= 1
     assert flat.function.cache_info().currsize >= 1
+
+
+def test_only_what_ends_in_16_bits_is_computed_roughly() -> None:
+    w = Writer()
+    x, y = w.input("bfloat16"), w.input("float32")
+    wide = w.cast(x, "float32")
+    root, quotient, exact = w.sqrt(wide), wide / y, w.exp(y)
+    w.output(w.cast(root + quotient, "bfloat16"), exact, w.less(w.sqrt(y), y))
+    program = w.program()
+    rough = {program.instructions[n - 2][0] for n in source.roughly(program)}
+    assert rough == {"cast", "sqrt", "div", "add"}
+    names = {0: "v0", 1: "v1"}
+    text = "\n".join(source.instructions(program, names))
+    assert text.count("tl.sqrt(") == 1
+    assert text.count("root(") == 1
+    assert "exact_quotient" not in text
+    assert "tl.exp(" not in text
 
 
 def test_a_kernel_without_its_mask_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

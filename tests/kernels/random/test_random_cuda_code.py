@@ -54,6 +54,7 @@ def cases() -> Iterator[Case]:
     yield case("random_bernoulli", (KEY,), {"shape": (MANY,)}, 90, expect=("STG.E.64",), forbid=("BAR",))
     turned = TensorSpec((4096, 4096), "float32", "cuda", (4, 4 * 4096))
     yield case("dropout", (turned, KEY), {}, 90, expect=("STG.E.128",), forbid=("BAR",))
+    yield case("dropout", (x("bfloat16", 4097), KEY), {}, 90, aligned=False, forbid=("LDG.E.128",))
     yield case("random_permutation", (KEY,), {"n": MANY}, 90, expect=("ATOMG",))
     yield case("random_fold_in", (KEY, TensorSpec((), "int64", "cuda")), {}, 90)
     yield case("random_split", (KEY,), {"n": 300}, 90)

@@ -4,7 +4,6 @@ and the broken ones caught.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,12 @@ from triton_together import ORDERS  # noqa: E402
 
 import kernelwright as kw  # noqa: E402
 from kernelwright.engine.cuda import CudaArray  # noqa: E402
+from kernelwright.kernels.cuda import device  # noqa: E402
 from kernelwright.kernels.cuda.check import cuda_specs, untakeable  # noqa: E402
 from kernelwright.kernels.op import Sample, get_op  # noqa: E402
 from kernelwright.kernels.recurrent import samples  # noqa: E402
 from kernelwright.kernels.recurrent.cuda import backward, choices, exchange, forward  # noqa: E402
+from kernelwright.kernels.recurrent.cuda.problem import call_of  # noqa: E402
 
 pytestmark = interpreted
 
@@ -62,7 +63,10 @@ def configs(op: str, sample: Sample) -> list[dict[str, Any]]:
 
 def cut(op: str, sample: Sample, resident: bool) -> dict[str, Any]:
     """The first configuration that keeps its weights, or the first that reads them in each step."""
-    return next(c for c in configs(op, sample) if c["resident"] is resident)
+    specs = cuda_specs(kernel_of(op), sample)
+    call, back = call_of(op, specs, get_op(op).complete(sample.attrs)), op.endswith("_grad")
+    found = choices._resident if resident else choices._streaming
+    return found(call, back, device.chip(90))[0]
 
 
 @pytest.mark.parametrize(("op", "place"), [(op, i) for op, names in NAMES.items() for i in range(len(names))])
@@ -85,12 +89,27 @@ def test_any_order_of_programs_is_right(op: str, resident: bool, order: str) -> 
     assert verdict.ok, verdict.text
 
 
+ALONE = (
+    *(("lstm", "19 heads of 1"), ("gru", "3 heads of 7"), ("rnn", "resets"), ("rnn_grad", "lengths, no dy")),
+    *(("lstm_grad", "heads, resets, lengths"), ("gru_grad", "1 heads of 19")),
+)
+
+
+@pytest.mark.parametrize(("op", "name"), ALONE)
+def test_a_head_alone_meets_nobody(op: str, name: str) -> None:
+    sample = found(op, name)
+    config = configs(op, sample)[0]
+    assert config["solo"]
+    # No order of programs is needed, and none must matter.
+    assert check(kernel_of(op), sample, config, ordered=True, backwards=True).ok
+
+
 def test_sequences_fall_into_launches_that_fit_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs that wait for each other must all run at one time; tiles of sequences need not."""
     sample = found("lstm", "3x8x20x31")
     config = cut("lstm", sample, True)
     monkeypatch.setattr(choices, "groups_at_once", lambda *call: 1)
-    monkeypatch.setitem(config, "rows", 4)
+    config["rows"] = 4
     verdict = check(kernel_of("lstm"), sample, config, ordered=True)
     assert verdict.ok, verdict.text
 
@@ -110,9 +129,9 @@ def test_a_nan_that_looks_like_an_empty_word_is_another_nan() -> None:
 
 
 @pytest.fixture(params=["lstm", "lstm_grad"])
-def victim(request: pytest.FixtureRequest) -> Iterator[tuple[str, Any]]:
+def victim(request: pytest.FixtureRequest) -> tuple[str, Any]:
     """An op and the file of its kernel."""
-    yield request.param, backward if request.param.endswith("_grad") else forward
+    return request.param, backward if request.param.endswith("_grad") else forward
 
 
 def caught(op: str, resident: bool) -> str:
@@ -195,7 +214,7 @@ def test_the_public_face_brings_lengths_and_resets_to_the_device() -> None:
     resets, lengths = np.array([[0, 1], [1, 0], [0, 0]], bool), [3, 1]
     weights = [made[n] for n in ("w_ih", "w_hh", "b_ih", "b_hh")]
     expected, last = kw.gru(made["x"], made["h0"], *weights, lengths, resets)
-    with standing_in() as runtime:
+    with standing_in() as runtime, kw.using(backend="triton"):
         tensors = [torch.from_numpy(a) for a in (made["x"], made["h0"], *weights)]
         array = [CudaArray(t) for t in tensors]
         y, h = kw.gru(*array, lengths, resets)
