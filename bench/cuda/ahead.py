@@ -120,6 +120,7 @@ def _compile(launch: Any, chip: Device, aligned: Iterable[bool] | None = None) -
     """Compile what a launch runs, for tensors at addresses that are, or are not, multiples of 16."""
     from ...kernels.cuda import nvrtc
     from ...kernels.cuda.build import compile_variant
+    from ...kernels.cuda.chain import ChainLaunch
     from ...kernels.cuda.code_launch import CodeLaunch
     from ...kernels.cuda.launch import CudaLaunch
     from ...kernels.cuda.step import variant
@@ -130,6 +131,9 @@ def _compile(launch: Any, chip: Device, aligned: Iterable[bool] | None = None) -
             compile_variant(variant(step, launch.specs, places), chip.capability)
     elif isinstance(launch, CodeLaunch):
         nvrtc.compiled(launch.step(all(places)).code, nvrtc.arch_of(chip.capability))
+    elif isinstance(launch, ChainLaunch):
+        for part in launch.parts(all(places)):
+            _compile(part.launch, chip)
 
 
 _CUT = ("proof", "search")
