@@ -35,8 +35,8 @@ def _supports(name: str, back: bool) -> Callable[[Specs, Attrs], str | None]:
             call_of(name, specs, attrs), back, facts(specs[0].device)
         ):
             return (
-                "runs all programs of a head at one time, each of up to 64 hidden units (float32: 32), one on "
-                "a multiprocessor"
+                "runs all programs of a head at one time, each of up to 64 hidden units (float32: 32), one "
+                "on a multiprocessor"
             )
         return reason
 
