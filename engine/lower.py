@@ -151,7 +151,7 @@ class _Lowering:
             if node.op is CONSTANT:
                 self._constant(node)
         for node in self.order:
-            if not self._view(node):
+            if node.outputs[0] not in self.places and not self._view(node):
                 self._call(self.steps[node], node)
         homes = {} if self.graph.device == "cpu" else self._homes()
         for number, value in enumerate(self.graph.outputs):
@@ -202,7 +202,37 @@ class _Lowering:
             self.places[value] = Place(buffer, 0, value.spec)
             outputs.append(self.places[value])
         choice, inputs = self._chosen(step, node, inputs, [p.spec for p in outputs])
+        if self.graph.device != "cpu":
+            choice, outputs = self._laid_out(node, choice, inputs, outputs)
         self.result.calls.append(Call(node, choice, inputs, tuple(outputs), step))
+
+    def _laid_out(
+        self, node: Node, choice: Choice, inputs: Sequence[Place | None], outputs: list[Place]
+    ) -> tuple[Choice, list[Place]]:
+        """The call with its outputs where their readers want them, if the same kernel writes them so."""
+        from .gpu.layouts import destination
+
+        wanted = destination(self.graph, node)
+        if wanted is None or choice.kernel is None:
+            return choice, outputs
+        specs = [ABSENT if p is None else p.spec for p in inputs]
+        places = [
+            one if to is None else Place(one.buffer, *to)
+            for one, to in zip(outputs, wanted.places, strict=True)
+        ]
+        other = dispatch.choose(node.op, (*specs, *(p.spec for p in places)), node.attrs)
+        if other.kernel is not choice.kernel:
+            return choice, outputs
+        if wanted.whole is not None:
+            whole = wanted.whole.outputs[0]
+            buffer = Buffer("arena", whole.spec.nbytes, label="concat")
+            for one in outputs:
+                self.result.buffers.remove(one.buffer)
+            self.result.buffers.append(buffer)
+            self.places[whole] = Place(buffer, 0, whole.spec)
+            places = [Place(buffer, place.offset, place.spec) for place in places]
+        self.places.update(zip(node.outputs, places, strict=True))
+        return other, places
 
     def _chosen(
         self, step: int, node: Node, inputs: tuple[Place | None, ...], outputs: Sequence[TensorSpec]
