@@ -23,6 +23,7 @@ _NEVER = 1 << 60
 # Ops that read an image once for each tap: strides there cost many times what they cost a copy.
 _READ_OFTEN = ("conv", "conv_input_grad", "conv_weight_grad")
 _COPIED_PER_S = 2e9  # bytes; measured: [8, 64, 64, 3] floats out of [8, 3, 64, 64] at twice that
+_HOME = 1 << 16  # bytes: the most of a result that is copied to where an argument was
 _LAUNCH_S = 4e-6  # of one more kernel on a GPU, see gpu/replay.py
 # Op -> its outputs that the GPU's kernels may write over the input behind the colon: each element is read and
 # written by one program. Running statistics so stay where they are from step to step, as parameters do: a
@@ -150,10 +151,14 @@ class _Lowering:
             if node.op is CONSTANT:
                 self._constant(node)
         for node in self.order:
-            if not self._view(node):
+            if node.outputs[0] not in self.places and not self._view(node):
                 self._call(self.steps[node], node)
-        for value in self.graph.outputs:
-            self.result.outputs.append(self._output(value))
+        homes = {} if self.graph.device == "cpu" else self._homes()
+        for number, value in enumerate(self.graph.outputs):
+            home = homes.get(number)
+            self.result.outputs.append(
+                self._output(value) if home is None else self._copied(value, self.places[value], home, "copy")
+            )
         self._lifetimes()
         return self.result
 
@@ -176,8 +181,8 @@ class _Lowering:
             return False
         source = self.places[node.inputs[0]]
         found = node.op.view(source.spec, **node.attrs)
-        if found is None:
-            return False
+        if found is None or (self.graph.device != "cpu" and min(found[2], default=0) < 0):
+            return False  # torch has no tensors that run backwards
         self.places[node.outputs[0]] = source.viewed(*found)
         return True
 
@@ -197,7 +202,37 @@ class _Lowering:
             self.places[value] = Place(buffer, 0, value.spec)
             outputs.append(self.places[value])
         choice, inputs = self._chosen(step, node, inputs, [p.spec for p in outputs])
+        if self.graph.device != "cpu":
+            choice, outputs = self._laid_out(node, choice, inputs, outputs)
         self.result.calls.append(Call(node, choice, inputs, tuple(outputs), step))
+
+    def _laid_out(
+        self, node: Node, choice: Choice, inputs: Sequence[Place | None], outputs: list[Place]
+    ) -> tuple[Choice, list[Place]]:
+        """The call with its outputs where their readers want them, if the same kernel writes them so."""
+        from .gpu.layouts import destination
+
+        wanted = destination(self.graph, node)
+        if wanted is None or choice.kernel is None:
+            return choice, outputs
+        specs = [ABSENT if p is None else p.spec for p in inputs]
+        places = [
+            one if to is None else Place(one.buffer, *to)
+            for one, to in zip(outputs, wanted.places, strict=True)
+        ]
+        other = dispatch.choose(node.op, (*specs, *(p.spec for p in places)), node.attrs)
+        if other.kernel is not choice.kernel:
+            return choice, outputs
+        if wanted.whole is not None:
+            whole = wanted.whole.outputs[0]
+            buffer = Buffer("arena", whole.spec.nbytes, label="concat")
+            for one in outputs:
+                self.result.buffers.remove(one.buffer)
+            self.result.buffers.append(buffer)
+            self.places[whole] = Place(buffer, 0, whole.spec)
+            places = [Place(buffer, place.offset, place.spec) for place in places]
+        self.places.update(zip(node.outputs, places, strict=True))
+        return other, places
 
     def _chosen(
         self, step: int, node: Node, inputs: tuple[Place | None, ...], outputs: Sequence[TensorSpec]
@@ -316,6 +351,30 @@ class _Lowering:
                 return place
         return self._copy(value, place)
 
+    def _homes(self) -> dict[int, Buffer]:
+        """Results that are copied to donated memory which nothing has taken, by their numbers.
+
+        A small state that an op writes beside the old one, such as the statistics of a batch norm, would move
+        at every call of a plan on a GPU, and no captured graph would know where it is. The results and the
+        arguments that are left go together in their order, so that each stays where it is.
+        """
+        outputs, free = self.graph.outputs, []
+        claimed = {self.places[v].buffer for v in outputs if self.places[v].is_whole}
+        read = {self.places[self.roots[v]].buffer for v in outputs if self.roots[v] in self.places}
+        for number in sorted(self.result.donated):
+            place = self.places[self.graph.inputs[number]]
+            if place.buffer.writable and place.buffer not in claimed | read and place.spec.nbytes <= _HOME:
+                free.append(place)
+        homes = {}
+        for number, value in enumerate(outputs):
+            if self.places[value].buffer.kind != "arena" or outputs.count(value) > 1:
+                continue
+            fitting = next((place for place in free if place.spec is value.spec), None)
+            if fitting is not None:
+                free.remove(fitting)
+                homes[number] = fitting.buffer
+        return homes
+
     def _handed_out(self, place: Place) -> Place:
         buffer = place.buffer
         buffer.kind, buffer.number = "output", len(self.result.new)
@@ -329,14 +388,18 @@ class _Lowering:
         self.result.new.append(buffer)
         return self._copied(value, place, buffer)
 
-    def _copied(self, value: Value, place: Place, buffer: Buffer) -> Place:
-        """A call that copies a value, row-major, into a buffer of its size."""
-        op = get_op("transpose")
-        attrs = {"axes": tuple(range(value.spec.ndim))}
+    def _copied(self, value: Value, place: Place, buffer: Buffer, name: str = "transpose") -> Place:
+        """A call that copies a value, row-major, into a buffer of its size.
+
+        Those by the op `copy`, which come at the end, may be one launch.
+        """
+        op = get_op(name)
+        attrs = {"axes": tuple(range(value.spec.ndim))} if name == "transpose" else {}
         to = Place(buffer, 0, value.spec)
         node = make_node(op, (value,), attrs, value.node.where)
         choice = dispatch.choose(op, (place.spec, to.spec), attrs)
-        self.result.calls.append(Call(node, choice, (place,), (to,)))
+        step = len(self.order) if name == "copy" else -1
+        self.result.calls.append(Call(node, choice, (place,), (to,), step))
         return to
 
     def _lifetimes(self) -> None:

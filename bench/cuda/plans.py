@@ -1,4 +1,5 @@
-"""What the networks of the race launch on a GPU, told without one: `python -m kernelwright.bench.cuda --plans`.
+"""What the networks of the race launch on a GPU, told without one:
+`python -m kernelwright.bench.cuda --plans`.
 
 A training step is traced and lowered for specs on a GPU, and each of its launches is bound; nothing is
 allocated there, compiled or run. Of each network it tells how many kernels a step launches, how many bytes
@@ -233,8 +234,9 @@ def told(plan: Planned, chip: device.Device) -> str:
     """The plan's figures, as text."""
     seconds = plan.moved / chip.bandwidth
     lines = [
-        f"{plan.name}: {len(plan.low.calls)} calls, {plan.launches} launches, {plan.moved / 1e6:,.0f} MB moved, "
-        f"at least {plan.least / 1e6:,.0f} MB: {1e3 * seconds:.2f} ms at {chip.bandwidth / 1e12:.2f} TB/s"
+        f"{plan.name}: {len(plan.low.calls)} calls, {plan.launches} launches, {plan.moved / 1e6:,.0f} MB "
+        f"moved, at least {plan.least / 1e6:,.0f} MB: {1e3 * seconds:.2f} ms at "
+        f"{chip.bandwidth / 1e12:.2f} TB/s"
     ]
     counts: Counter[str] = Counter()
     nbytes: Counter[str] = Counter()
