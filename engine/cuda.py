@@ -240,7 +240,7 @@ def _bound(
         outputs = (spec_of(target),)
     elif op.view is not None:
         place = op.view(specs[0], **complete)
-        if place is not None:
+        if place is not None and min(place[2], default=0) >= 0:  # torch has no tensors that run backwards
             return _viewer(specs[0], *place), []
     launch = dispatch.bind(op, (*specs, *outputs), complete)
     empty = runtime().empty

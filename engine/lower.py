@@ -23,6 +23,7 @@ _NEVER = 1 << 60
 # Ops that read an image once for each tap: strides there cost many times what they cost a copy.
 _READ_OFTEN = ("conv", "conv_input_grad", "conv_weight_grad")
 _COPIED_PER_S = 2e9  # bytes; measured: [8, 64, 64, 3] floats out of [8, 3, 64, 64] at twice that
+_HOME = 1 << 16  # bytes: the most of a result that is copied to where an argument was
 _LAUNCH_S = 4e-6  # of one more kernel on a GPU, see gpu/replay.py
 # Op -> its outputs that the GPU's kernels may write over the input behind the colon: each element is read and
 # written by one program. Running statistics so stay where they are from step to step, as parameters do: a
@@ -152,8 +153,12 @@ class _Lowering:
         for node in self.order:
             if node.outputs[0] not in self.places and not self._view(node):
                 self._call(self.steps[node], node)
-        for value in self.graph.outputs:
-            self.result.outputs.append(self._output(value))
+        homes = {} if self.graph.device == "cpu" else self._homes()
+        for number, value in enumerate(self.graph.outputs):
+            home = homes.get(number)
+            self.result.outputs.append(
+                self._output(value) if home is None else self._copied(value, self.places[value], home, "copy")
+            )
         self._lifetimes()
         return self.result
 
@@ -176,8 +181,8 @@ class _Lowering:
             return False
         source = self.places[node.inputs[0]]
         found = node.op.view(source.spec, **node.attrs)
-        if found is None:
-            return False
+        if found is None or (self.graph.device != "cpu" and min(found[2], default=0) < 0):
+            return False  # torch has no tensors that run backwards
         self.places[node.outputs[0]] = source.viewed(*found)
         return True
 
@@ -346,6 +351,30 @@ class _Lowering:
                 return place
         return self._copy(value, place)
 
+    def _homes(self) -> dict[int, Buffer]:
+        """Results that are copied to donated memory which nothing has taken, by their numbers.
+
+        A small state that an op writes beside the old one, such as the statistics of a batch norm, would move
+        at every call of a plan on a GPU, and no captured graph would know where it is. The results and the
+        arguments that are left go together in their order, so that each stays where it is.
+        """
+        outputs, free = self.graph.outputs, []
+        claimed = {self.places[v].buffer for v in outputs if self.places[v].is_whole}
+        read = {self.places[self.roots[v]].buffer for v in outputs if self.roots[v] in self.places}
+        for number in sorted(self.result.donated):
+            place = self.places[self.graph.inputs[number]]
+            if place.buffer.writable and place.buffer not in claimed | read and place.spec.nbytes <= _HOME:
+                free.append(place)
+        homes = {}
+        for number, value in enumerate(outputs):
+            if self.places[value].buffer.kind != "arena" or outputs.count(value) > 1:
+                continue
+            fitting = next((place for place in free if place.spec is value.spec), None)
+            if fitting is not None:
+                free.remove(fitting)
+                homes[number] = fitting.buffer
+        return homes
+
     def _handed_out(self, place: Place) -> Place:
         buffer = place.buffer
         buffer.kind, buffer.number = "output", len(self.result.new)
@@ -359,14 +388,18 @@ class _Lowering:
         self.result.new.append(buffer)
         return self._copied(value, place, buffer)
 
-    def _copied(self, value: Value, place: Place, buffer: Buffer) -> Place:
-        """A call that copies a value, row-major, into a buffer of its size."""
-        op = get_op("transpose")
-        attrs = {"axes": tuple(range(value.spec.ndim))}
+    def _copied(self, value: Value, place: Place, buffer: Buffer, name: str = "transpose") -> Place:
+        """A call that copies a value, row-major, into a buffer of its size.
+
+        Those by the op `copy`, which come at the end, may be one launch.
+        """
+        op = get_op(name)
+        attrs = {"axes": tuple(range(value.spec.ndim))} if name == "transpose" else {}
         to = Place(buffer, 0, value.spec)
         node = make_node(op, (value,), attrs, value.node.where)
         choice = dispatch.choose(op, (place.spec, to.spec), attrs)
-        self.result.calls.append(Call(node, choice, (place,), (to,)))
+        step = len(self.order) if name == "copy" else -1
+        self.result.calls.append(Call(node, choice, (place,), (to,), step))
         return to
 
     def _lifetimes(self) -> None:

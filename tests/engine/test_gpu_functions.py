@@ -289,6 +289,7 @@ def test_operators_methods_and_indices_work_as_on_the_cpu() -> None:
         lambda a: a[[2, 0]],
         lambda a: a[np.array([2, 0]), 1],
         lambda a: a[:, -1],
+        lambda a: a[::-1, ::-2] + 1,
         lambda a: a[np.array([True, False, True])],
         lambda a: kw.take(a, [1, 1, -1], axis=1),
         lambda a: a.reshape(2, 6).T.flatten(),

@@ -27,6 +27,8 @@ STEPS = [
     lambda x, y: kw.tanh(x) - y,
     lambda x, y: kw.cumsum(x, axis=0) * 0.3,
     lambda x, y: x.T.reshape(4, 4),
+    lambda x, y: x[::-1].T @ y * 0.2,
+    lambda x, y: kw.roll(x, 1),
     lambda x, y: x @ y * 0.2,
     lambda x, y: kw.concat([x[2:], y[:2]]),
     lambda x, y: kw.broadcast_to(x.mean(axis=0), (4, 4)),

@@ -104,6 +104,41 @@ def test_parameters_stay_where_they_are_and_are_never_copied(gpu: StandIn) -> No
     assert gpu.copies == 0
 
 
+def test_small_states_that_are_made_beside_the_old_ones_stay_where_they_are_too(gpu: StandIn) -> None:
+    def f(stats: Any, x: Any) -> Any:
+        return [kw.roll(s, 1) * 0.9 for s in stats[:2]] + [kw.roll(s, 1) for s in stats[2:]], x.sum()
+
+    step = kw.compile(f, donate=0)
+    stats, x = [there(5), there(5), there(5), there(2, 3), there(5)], there(4)
+    with kw.using(cuda_graphs=False):
+        expected, _ = step(copied(stats), x)
+        for _ in range(5):
+            expected, _ = step(expected, x)
+    at = [s._tensor.data_ptr() for s in stats]
+    for _ in range(6):
+        stats, _ = step(stats, x)
+        assert [s._tensor.data_ptr() for s in stats] == at
+    assert step.plan.replays.replayed == 5
+    assert gpu.copies == 0
+    assert [bits(s) for s in stats] == [bits(s) for s in expected]
+
+
+def test_results_that_are_arguments_in_another_order_keep_their_numbers() -> None:
+    def f(stats: Any) -> Any:
+        a, b, c = stats
+        return [kw.roll(c, 1), a, b[::-1]]
+
+    step = kw.compile(f, donate=0)
+    stats = [there(5), there(5), there(5)]
+    wanted = [np.asarray(s.to("cpu")) for s in stats]
+    for _ in range(6):
+        stats = step(stats)
+        a, b, c = wanted
+        wanted = [np.roll(c, 1), a, b[::-1]]
+        for s, right in zip(stats, wanted, strict=True):
+            np.testing.assert_array_equal(np.asarray(s.to("cpu")), right)
+
+
 def test_batches_that_keep_moving_are_copied_and_nothing_else(gpu: StandIn) -> None:
     step, (w, state), batch = training()
     held = [batch() for _ in range(30)]  # all alive: no address comes twice

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import linecache
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from typing import Any
 
@@ -20,7 +20,7 @@ from ...cuda.triton_division import divided
 from ...cuda.triton_rows import row_max, row_min, row_prod, row_sum
 from ..program import Program, operands_of
 from . import function_kernels
-from .emitters import constant, expression
+from .emitters import HALF, constant, expression
 
 NAME = "KERNEL"
 """What stands in a text for the name of its kernel, and begins the names of its parts."""
@@ -79,10 +79,35 @@ def instructions(
         else:
             operands = operands_of(instruction)
             dtypes = [program.dtypes[operand] for operand in operands]
+            if number in roughly(program) and instruction[0] not in _EXACT:
+                dtypes = [ROUGH if dtype == "float32" else dtype for dtype in dtypes]
             text = expression(instruction[0], dtypes, dtype, [names[operand] for operand in operands])
         names[number] = name
         lines.append(f"{name} = {text}")
     return lines
+
+
+ROUGH = "bfloat16"
+"""What float32 values are taken for of which only results of 16 bits are made: in the same registers."""
+_EXACT = ("cast", "gelu")  # a cast names its dtypes; gelu of 16 bits is off by more than its last places
+
+
+@lru_cache(maxsize=1024)
+def roughly(program: Program) -> frozenset[int]:
+    """The float32 values that end in results of 16 bits alone: 2 units in their last place do not show.
+
+    What is compared, or converted to anything else, is not among them.
+    """
+    first, dtypes = len(program.inputs), program.dtypes
+    rough = [dtype in (*HALF, "float32") for dtype in dtypes]
+    for number in program.outputs:
+        rough[number] = rough[number] and dtypes[number] in HALF
+    for number in range(len(dtypes) - 1, first - 1, -1):
+        name = program.instructions[number - first][0]
+        for operand in operands_of(program.instructions[number - first]):
+            ends = dtypes[number] in HALF if name == "cast" else rough[number]
+            rough[operand] = rough[operand] and ends
+    return frozenset(n for n in range(first, len(dtypes)) if rough[n] and dtypes[n] == "float32")
 
 
 def needed(program: Program, wanted: Sequence[int], names: dict[int, str]) -> list[int]:

@@ -155,9 +155,9 @@ def backward(
     unit_tile, group = pid % tiles, first_group + pid // tiles
     head, row_tile = group % HEADS, group // HEADS
     if W_UNIT:
-        # What they are already: now the compiler knows that rows can be loaded 16 bytes at a time.
-        d, w_row, w_col = d // 8 * 8, w_row // 8 * 8, 1
-        w_head = w_head // 8 * 8
+        # What they are already: now the compiler knows how much of a row can be loaded at a time.
+        d, w_row, w_col = d // W_UNIT * W_UNIT, w_row // W_UNIT * W_UNIT, 1
+        w_head = w_head // W_UNIT * W_UNIT
     units = unit_tile * U + tl.arange(0, U)
     unit_ok = units < d
     mine = head * d + units
@@ -250,14 +250,13 @@ def backward(
         )  # fmt: skip
         if RESIDENT:
             if SOLO:
-                ds = (tl.reshape(d0.to(shared), (KS, KC // KS, BB)),)
-                if G > 1:
-                    ds = (
-                        tl.reshape(d0.to(shared), (KS, KC // KS, BB)),
-                        tl.reshape(d1.to(shared), (KS, KC // KS, BB)),
-                        tl.reshape(of_h.to(shared), (KS, KC // KS, BB)),
-                        tl.reshape(d3.to(shared), (KS, KC // KS, BB)),
-                    )
+                # Of fewer gates, the last stand for those not there, and nobody multiplies them.
+                ds = (
+                    tl.reshape(d0.to(shared), (KS, KC // KS, BB)),
+                    tl.reshape(d1.to(shared), (KS, KC // KS, BB)),
+                    tl.reshape(of_h.to(shared), (KS, KC // KS, BB)),
+                    tl.reshape(d3.to(shared), (KS, KC // KS, BB)),
+                )
             else:
                 there = state_at(slot, G, WIDTH, BB, KS, KC)
                 ds = tiles_of(there, True, KC, G * NC)

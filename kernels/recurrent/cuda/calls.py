@@ -243,7 +243,8 @@ def forward(call: Call, team: Team) -> ChainLaunch:
             )
 
         train = "true" if call.attrs.get("train") else "false"
-        template = f"recurrent_forward<{_type(s.dtype)}, {_kind(s, call.attrs)}, {team.product()}, {_many(team)}, {train}>"
+        kinds = f"{_type(s.dtype)}, {_kind(s, call.attrs)}"
+        template = f"recurrent_forward<{kinds}, {team.product()}, {_many(team)}, {train}>"
         parts = [_prepare(call, shown, w)] if s.steps * s.batch or w.made else []
         if s.steps * s.batch:
             out = TensorSpec(of_x.shape, s.dtype, x.device)
@@ -313,7 +314,8 @@ def _backward_steps(call: Call, team: Team, w: Weights, d: Gradients) -> list[Pa
         )
 
     apart = "true" if s.apart_from_shown else "false"
-    template = f"recurrent_backward<{_type(s.dtype)}, {_kind(s, call.attrs)}, {team.product()}, {_many(team)}, {apart}>"
+    kinds = f"{_type(s.dtype)}, {_kind(s, call.attrs)}"
+    template = f"recurrent_backward<{kinds}, {team.product()}, {_many(team)}, {apart}>"
     return _steps(call, team, template, "Backward", places, values)
 
 

@@ -180,7 +180,7 @@ def forward(
         d: hidden units of a head. tiles: of units. first_group: of the pairs of head
             and tile of sequences that this launch computes.
         WIDE: whether a tensor has more elements than 32 bits count.
-        W_UNIT: 1 where the columns of w lie side by side, in rows of a multiple of 8 of them.
+        W_UNIT: what d and the steps of w are multiples of, 8 or less; 0 where its columns lie apart.
     """
     SHORT: tl.constexpr = y.dtype.element_ty.primitive_bitwidth == 16
     SHARE: tl.constexpr = 2 if SHORT else 1  # elements of a word of the exchange
@@ -188,9 +188,9 @@ def forward(
     unit_tile, group = pid % tiles, first_group + pid // tiles
     head, row_tile = group % HEADS, group // HEADS
     if W_UNIT:
-        # What they are already: now the compiler knows that rows can be loaded 16 bytes at a time.
-        d, w_row, w_col = d // 8 * 8, w_row // 8 * 8, 1
-        w_head = w_head // 8 * 8
+        # What they are already: now the compiler knows how much of a row can be loaded at a time.
+        d, w_row, w_col = d // W_UNIT * W_UNIT, w_row // W_UNIT * W_UNIT, 1
+        w_head = w_head // W_UNIT * W_UNIT
     units = unit_tile * U + tl.arange(0, U)
     unit_ok = units < d
     mine = head * d + units

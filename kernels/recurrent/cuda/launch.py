@@ -139,8 +139,9 @@ class Recurrence:
         # What the steps walk: beyond 2^31 elements, offsets are counted in 64 bits.
         most = call.t * call.b * 4 * max(call.h, 1)
         common["WIDE"] = most + 2**20 >= 2**31 or is_wide(*call.specs.values())
-        # Rows that can be loaded 16 bytes at a time, as the compiler is told.
-        common["W_UNIT"] = int(w[-1] == 1 and not any(n % 8 for n in (call.d, *w[:-1])))
+        # Rows that can be loaded 16 bytes at a time, or fewer, as the compiler is told.
+        unit = next(n for n in (8, 4, 2, 1) if not any(m % n for m in (call.d, *w[:-1])))
+        common["W_UNIT"] = unit if w[-1] == 1 else 0
         for start in range(0, groups, at_once):
             grid = (min(at_once, groups - start) * self.tiles,)
             given = {**common, **args, "first_group": start}

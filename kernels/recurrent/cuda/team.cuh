@@ -195,6 +195,13 @@ KW_DEVICE void keep_part(float* to, const float (&sum)[GATES]) {
 // shared memory, and those after come from the L2 cache in each step. Weights lie along k, each row at a multiple of 16
 // bytes, zeros at its end.
 
+// Of so many blocks, in each of which a lane takes in so many vectors, how many are on their way at one time: at most 12
+// vectors, 48 registers, in rounds as even as can be.
+KW_DEVICE constexpr int at_once(int blocks, int vectors) {
+  int most = vectors >= 12 ? 1 : 12 / vectors, rounds = (blocks + most - 1) / most;
+  return (blocks + rounds - 1) / rounds;
+}
+
 struct Inner {  // which part of k a warp has, in blocks
   int first, count;
   KW_DEVICE Inner(i64 k, int block, int warps) {
@@ -212,7 +219,7 @@ struct TensorProduct {
   typedef Type T;
   static constexpr int GATES = GATES_, UG = UG_, NT = NT_, WARPS = WARPS_, BLOCK = 32;
   static constexpr int HALVES = UG * GATES, TILES = (HALVES + 1) / 2, PAIRS = 64 * UG * NT;
-  static constexpr int AT_ONCE = KEPT * NT <= 12 ? KEPT : NT >= 12 ? 1 : 12 / NT;  // blocks that are on their way
+  static constexpr int AT_ONCE = at_once(KEPT, NT);  // blocks that are on their way
   static constexpr int AGAIN = NT >= 4 ? 1 : 4 / NT;                               // of those whose weights are not kept
   static constexpr int VECTORS = 2 * TILES * 32;                                   // of 16 bytes: weights of a block of k
 
@@ -346,7 +353,7 @@ struct PlainProduct {
   typedef float T;
   static constexpr int GATES = GATES_, UG = UG_, NT = NT_, WARPS = WARPS_, BLOCK = 4 * KG;
   static constexpr int LANE_UNITS = 8 * UG * KG / 32, AT_A_TIME = KG / LANE_UNITS, PAIRS = 64 * UG * NT;
-  static constexpr int AT_ONCE = KEPT * AT_A_TIME <= 12 ? KEPT : AT_A_TIME >= 12 ? 1 : 12 / AT_A_TIME;
+  static constexpr int AT_ONCE = at_once(KEPT, AT_A_TIME);
   static constexpr int VECTORS = LANE_UNITS * GATES * 32;
 
   float kept[KEPT][LANE_UNITS][GATES][4];

@@ -129,7 +129,7 @@ class Team:
         Args:
             shape: what is divided.
             ug, nt, warps: see there.
-            many: whether a block has as many tiles of sequences as make one round of all teams, more than one.
+            many: whether a block has several tiles of sequences, as many as make one round of all teams.
             chip: where.
         """
         if shape.size == 4 and (
@@ -161,12 +161,13 @@ class Team:
         written = 0
         if self.shape.backward and self.shape.apart_from_shown:
             written = 38 if self.shape.kind == "lstm" else 28
-            written += 10 if self.nt == 2 else 0
+            written += 10 if self.nt == 2 and self.shape.size == 2 else 0
         written += 14 if self.turns > 1 else 0
         mine = written + each * (34 if self.shape.backward else 12 + 4 * self.shape.gates) - 24
         if self.shape.size == 4:
             mine += 16 if each > 1 else 0
             return self.shape.lanes * self.shape.sums + max(mine, 12 * (self.ug - 2))
+        mine += 12 if each > 2 else 0
         # Half a tile of zeros is kept too, and the compiler makes less of the rest.
         odd = 40 + 2 * self.nt if self.ug == 1 and self.shape.sums % 2 else 0
         many = (10 if self.turns == 1 else 40) if self._tiles > 5 else 0  # tiles of weights
@@ -201,7 +202,7 @@ class Team:
 
     @property
     def fixed_shared(self) -> int:
-        """Bytes of shared memory beside weights: `Rows` and states of each tile, two sets of parts of sums."""
+        """Bytes of shared memory beside weights: `Rows`, states of each tile, two sets of parts of sums."""
         states = 8 * ceil_div(self.pairs, 32 * self.warps) * 32 * self.warps if self.turns > 1 else 0
         return self.turns * (24 * 8 * self.nt + states) + 2 * self.parts_bytes
 

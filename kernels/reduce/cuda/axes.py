@@ -59,8 +59,8 @@ class Nest:
 
     @property
     def wide(self) -> bool:
-        """Whether numbers of lines or places in them need 64 bits; 2^20 leaves room for a block's end."""
-        return max(self.lines, self.length) + 2**20 >= 2**31
+        """Whether numbers of lines or places in them need 64 bits; 2^26 leaves room for the end of parts."""
+        return max(self.lines, self.length) + 2**26 >= 2**31
 
     @property
     def problem(self) -> str | None:

@@ -96,10 +96,10 @@ def merged(
     if wc is not None:
         tl.store(wc + first, c, mask=k_ok)
     tl.debug_barrier()
-    last = tl.atomic_add(arrivals + block.to(tl.int64), 1, sem="acq_rel") == parts - 1
+    last = tl.atomic_add(arrivals + tl.cast(block, tl.int64), 1, sem="acq_rel") == parts - 1
     if last:
         a, b, c = put_together(wa, wb, wc, parts, k, k_ok, lines, KIND, EMPTY, a.dtype, b.dtype, PARTS, ROWS)
-        tl.store(arrivals + block.to(tl.int64), 0)
+        tl.store(arrivals + tl.cast(block, tl.int64), 0)
     return a, b, c, last
 
 

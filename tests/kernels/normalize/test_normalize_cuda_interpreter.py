@@ -26,14 +26,14 @@ TWICE = [op for op in OPS if op != "batch_norm_inference"]
 @pytest.mark.parametrize("op", OPS)
 def test_every_sample(op: str) -> None:
     for dtype in ("float32", "bfloat16", "float64"):
-        prove(op, dtype)
+        prove(op, dtype, every=2 if dtype == "float64" else 1)
 
 
 @pytest.mark.parametrize("op", TWICE)
 def test_statistics_first_and_then_each_element(op: str) -> None:
     """For the norms over rows too, where their lines do not fit registers."""
-    prove(op, "float32", APART, 2, ordered=True, backwards=True)
-    prove(op, "float16", APART, 2, ordered=True)
+    prove(op, "float32", APART, 3, ordered=True, backwards=True)
+    prove(op, "float16", APART, 3, ordered=True)
 
 
 @pytest.mark.parametrize("op", ["group_norm", "group_norm_grad"])
@@ -42,7 +42,7 @@ def test_a_group_to_a_program(op: str) -> None:
     (kernel,) = kernels_for(op, "cuda")
     together, others = {"way": "together"}, 0
     for dtype in ("float32", "bfloat16"):
-        for sample in samples(op, dtype):
+        for sample in samples(op, dtype)[:: 3 if dtype == "bfloat16" else 1]:
             specs, attrs = cuda_specs(kernel, sample), get_op(op).complete(sample.attrs)
             if together in kernel.configurations(specs, attrs, 1):
                 prove_one(kernel, sample, together, backwards=True)
@@ -62,7 +62,7 @@ def test_a_program_takes_one_group_after_the_other() -> None:
 
 def test_parts_in_any_order_give_the_same_bits() -> None:
     draw = np.random.default_rng(3)
-    x = draw.standard_normal((20, 30, 3)).astype(np.float32)
+    x = draw.standard_normal((10, 20, 3)).astype(np.float32)
     for axis in (1, 2):
         attrs = {"channel_axis": axis, "eps": 1e-5, "momentum": 0.1, "activation": None}
         sample = Sample("channels", (x, None, None, None, None, None), attrs)

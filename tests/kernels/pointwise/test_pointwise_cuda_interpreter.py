@@ -121,6 +121,23 @@ def test_equal_programs_have_equal_sources() -> None:
     assert flat.function.cache_info().currsize >= 1
 
 
+def test_only_what_ends_in_16_bits_is_computed_roughly() -> None:
+    w = Writer()
+    x, y = w.input("bfloat16"), w.input("float32")
+    wide = w.cast(x, "float32")
+    root, quotient, exact = w.sqrt(wide), wide / y, w.exp(y)
+    w.output(w.cast(root + quotient, "bfloat16"), exact, w.less(w.sqrt(y), y))
+    program = w.program()
+    rough = {program.instructions[n - 2][0] for n in source.roughly(program)}
+    assert rough == {"cast", "sqrt", "div", "add"}
+    names = {0: "v0", 1: "v1"}
+    text = "\n".join(source.instructions(program, names))
+    assert text.count("tl.sqrt(") == 1
+    assert text.count("root(") == 1
+    assert "exact_quotient" not in text
+    assert "tl.exp(" not in text
+
+
 def test_a_kernel_without_its_mask_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     text_of = flat.text_of
     monkeypatch.setattr(flat, "text_of", lambda form: text_of(form).replace("at < count", "at < count + 1"))

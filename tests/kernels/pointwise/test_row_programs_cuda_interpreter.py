@@ -212,3 +212,40 @@ def test_offsets_of_64_bits_give_the_same(monkeypatch: pytest.MonkeyPatch) -> No
     for form in FORMS[1:]:
         forced(form, monkeypatch)
         assert check("fused2/register/program", Sample("wide", (x, numbers(33)), attrs)).ok
+
+
+def test_steps_of_more_than_2_to_the_31_elements_are_followed() -> None:
+    """Rows that far apart, in memory of which only they are touched."""
+    step = (1 << 31) + 16  # a number of 32 bits times 16
+    memory = torch.empty(step + 64, dtype=torch.int8)
+    w = Writer()
+    x, y = w.inputs("int8", "int8")
+    w.output(x * y, w.cast(x, "int32"))
+    pointwise = w.program()
+    w = Writer()
+    x, y = w.inputs("int8", "int8")
+    w.output(w.reduce_sum(x * y))
+    reduced = w.program()
+    for columns, own in ((32, 1), (13, 3), (1, 1)):
+        held = torch.as_strided(memory, (2, columns), (step, own))
+        held.copy_(torch.arange(2 * columns).reshape(2, columns) % 11)
+        beside = torch.arange(columns, dtype=torch.int8) % 5
+        spec = TensorSpec((2, columns), "int8", "cuda", (step, own))
+        for program, axes in ((pointwise, ()), (reduced, (0,)), (reduced, (1,)), (reduced, (0, 1))):
+            attrs = {"program": program, "shape": (2, columns) if axes else (), "axes": axes}
+            specs = (spec, TensorSpec((columns,), "int8", "cuda"))
+            outputs = get_op("fused2").infer(specs, **attrs)
+            (kernel,) = kernels_for("fused2", "cuda")
+            with device.assume(90):
+                made = kernel.bind((*specs, *outputs), attrs, {}, 1)
+            assert all(one.args["WIDE"] for one in made.steps)
+            results = [torch.zeros(s.shape, dtype=getattr(torch, s.dtype)) for s in outputs]
+            tensors = [held, beside, *results]
+            before = launch.set_runtime(InterpreterRuntime(Guard(tensors, len(results)), False))
+            try:
+                made(*tensors)
+            finally:
+                launch.set_runtime(before)
+            exact = get_op("fused2").reference(held.numpy(), beside.numpy(), **attrs)
+            for result, wanted in zip(results, exact, strict=True):
+                assert np.array_equal(result.numpy(), wanted), (columns, axes)

@@ -153,7 +153,7 @@ def test_large_teams_and_several_rounds_of_them() -> None:
 
 @pytest.mark.parametrize("op", ["lstm", "gru_grad", "rnn_grad"])
 def test_several_tiles_of_sequences_by_turns(op: str) -> None:
-    """Four tiles on a chip that has room for two teams: two turns each, with lengths and without, and resets."""
+    """Four tiles on a chip that has room for two teams: two turns each, with lengths, and with resets."""
     kernel = kernel_by_id(f"{op}/cuda_cupy/team")
     dtype = "float32" if op == "gru_grad" else "bfloat16"
     whole = _sample(op, dtype, 4, 27, 19, "by turns")

@@ -76,6 +76,13 @@ def _best(op: str, capability: int, *sizes: Any) -> list[Case]:
     return [Case(call, teams(call.shape, device.chip(capability))[0], capability)]
 
 
+def _by_turns(op: str, *sizes: Any) -> list[Case]:
+    """The best team whose blocks have several tiles of sequences."""
+    call = call_of(op, *sizes)
+    found = [team for team in teams(call.shape, device.chip(90)) if team.turns > 1]
+    return [Case(call, found[0], 90)]
+
+
 def cases() -> list[Case]:
     """What the aims name, on each chip, and all that a team may keep in registers on one of them."""
     found: list[Case] = []
@@ -93,6 +100,8 @@ def cases() -> list[Case]:
         found += _best(op, 90, "float32", 100, 16, 60, 8)
     for op in ("rnn", "rnn_grad"):
         found += _best(op, 90, "bfloat16", 50, 64, 1760)
+    for op in ("lstm", "gru_grad"):
+        found += _by_turns(op, "bfloat16", 25, 128, 1024)
     return found
 
 

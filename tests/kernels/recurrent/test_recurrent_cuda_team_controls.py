@@ -94,15 +94,16 @@ def mutants() -> Iterator[Mutant]:
     yield Mutant("lstm", "lengths", "team.cuh", "__syncthreads();", ";", 1)
     yield Mutant("lstm", "9x7x3x40", "forward.cu", "__syncthreads();", ";", 0)
     yield Mutant("lstm", "9x7x3x40", "forward.cu", "__syncthreads();", ";", 1)
-    yield Mutant("lstm", "9x7x3x40", "forward.cu", "parts + turn *", "parts + 0 *")
+    yield Mutant("lstm", "9x7x3x40", "forward.cu", "side ^= 1;", ";")
     yield Mutant("lstm", "resets", "forward.cu", "rows.skip[turn ^ 1][thread]", "rows.skip[turn][thread]")
     yield Mutant("lstm", "reverse", "forward.cu", "g.reverse ? -g.x_t : g.x_t", "g.x_t")
-    yield Mutant("lstm_grad", "9x7x3x40", "backward.cu", "__syncthreads();", ";", 0)
+    # With an even number of steps the last parts lie where the sums for the biases go.
+    yield Mutant("lstm_grad", "4x2x33x17", "backward.cu", "__syncthreads();", ";", 0)
     yield Mutant("lstm_grad", "9x7x3x40", "backward.cu", "__syncthreads();", ";", 1)
     yield Mutant("lstm_grad", "9x7x3x40", "backward.cu", "__syncthreads();", ";", 2)
     yield Mutant("gru_grad", "resets", "backward.cu", "if (fresh) me.dc = me.carried = 0;", ";")
     yield Mutant("lstm", "2x5x8x65", "team.cuh", "unit < units && i < part.count", "i < part.count")
-    yield Mutant("lstm", "2x5x8x65", "forward.cu", "there = unit < g.units &&", "there =")
+    yield Mutant("lstm", "2x5x8x65", "forward.cu", "me.length = unit < g.units &&", "me.length =")
     yield Mutant("lstm", "9x7x3x40", "prepare.cu", "row >= g.first * g.batch;", "true;")
 
 

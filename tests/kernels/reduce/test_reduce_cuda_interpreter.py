@@ -43,18 +43,18 @@ def test_every_sample_in_float32(op: str) -> None:
 @pytest.mark.parametrize("dtype", OTHERS)
 def test_every_other_dtype(dtype: str) -> None:
     for op in OTHERS[dtype]:
-        prove(op, dtype, every=2 if dtype == "float64" else 1, ordered=True)
+        prove(op, dtype, every={"float64": 4, "int64": 2, "float16": 2}.get(dtype, 1), ordered=True)
 
 
 @pytest.mark.parametrize("op", [*REDUCTIONS, *SCANS])
 def test_lines_in_parts_and_lines_of_many_tiles(op: str) -> None:
-    every = 2 if op in ("sum", "var", "logsumexp", "argmax", "cumsum") else 5
+    every = 3 if op in ("sum", "var", "logsumexp", "argmax", "cumsum") else 5
     prove(op, "float32", PARTS, every, ordered=True, backwards=True)
     prove(op, "float32", WHOLE, 2 * every)
 
 
 def test_parts_in_any_order_give_the_same_bits() -> None:
-    x = np.random.default_rng(5).standard_normal((3, 600)).astype(np.float32)
+    x = np.random.default_rng(5).standard_normal((3, 300)).astype(np.float32)
     for op, file in (("sum", "cuda_triton"), ("var", "cuda_triton"), ("cumsum", "cuda_triton_scans")):
         name = f"{op}/{file}/{'scan' if op == 'cumsum' else 'lines'}"
         for axis in (0, 1):

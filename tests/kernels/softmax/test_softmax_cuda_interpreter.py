@@ -40,13 +40,13 @@ def test_every_sample_in_registers(op: str, dtype: str) -> None:
 
 @pytest.mark.parametrize("op", OPS)
 def test_lines_that_are_read_twice(op: str, small_tiles: None) -> None:
-    prove(op, "float32", TWICE, 2)
+    prove(op, "float32", TWICE, 3)
     prove(op, "bfloat16", TWICE, 2)
 
 
 @pytest.mark.parametrize("op", OPS)
 def test_lines_in_parts(op: str, small_tiles: None) -> None:
-    prove(op, "float32", PARTS, 2, ordered=True, backwards=True)
+    prove(op, "float32", PARTS, 3, ordered=True, backwards=True)
     prove(op, "float64", PARTS, 3, ordered=True)
 
 
