@@ -359,11 +359,11 @@ class _Lowering:
         arguments that are left go together in their order, so that each stays where it is.
         """
         outputs, free = self.graph.outputs, []
-        claimed = {self.places[v].buffer for v in outputs if self.places[v].is_whole}
-        read = {self.places[self.roots[v]].buffer for v in outputs if self.roots[v] in self.places}
+        used = {self.places[v].buffer for v in outputs if self.places[v].is_whole}
+        used |= {self.places[self.roots[v]].buffer for v in outputs if self.roots[v] in self.places}
         for number in sorted(self.result.donated):
             place = self.places[self.graph.inputs[number]]
-            if place.buffer.writable and place.buffer not in claimed | read and place.spec.nbytes <= _HOME:
+            if place.buffer.writable and place.buffer not in used and place.spec.nbytes <= _HOME:
                 free.append(place)
         homes = {}
         for number, value in enumerate(outputs):

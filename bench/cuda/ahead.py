@@ -62,9 +62,11 @@ def compile_job(job: Job, part: int, chip: Device) -> None:
         if job.kind == "proof":
             _compile_proof(job, part, chip)
         if job.kind == "race" and job.problem is not None:
-            codes = getattr(launch_of(job.problem, _chosen(job)), "codes", None)
+            launch = launch_of(job.problem, _chosen(job))
+            codes = getattr(launch, "codes", None)
             if codes is not None:
                 codes(chip.capability)
+            _compile(launch, chip)
         if job.kind == "search" and job.problem is not None:
             _compile_search(job, part, chip)
 
@@ -93,6 +95,7 @@ def _compile_proof(job: Job, part: int, chip: Device) -> None:
     """One of `_PARTS` parts of what a proof launches."""
     import numpy as np
 
+    from ...kernels.cuda.chain import ChainLaunch
     from ...kernels.cuda.check import cuda_specs
     from ...kernels.cuda.launch import CudaLaunch
     from ...kernels.cuda.step import ALIGNMENT
@@ -112,14 +115,15 @@ def _compile_proof(job: Job, part: int, chip: Device) -> None:
             launch = kernel.bind(specs, op.complete(sample.attrs), config, 1)
             at = [0 if array is None else array.ctypes.data % ALIGNMENT for array in sample.inputs]
             aligned = tuple(not place for place in at) + (True,) * (len(specs) - len(at))
-            if isinstance(launch, CudaLaunch):  # CUDA C compiles a few variants for all shapes
+            if isinstance(launch, CudaLaunch | ChainLaunch):  # CUDA C compiles a few variants for all shapes
                 _compile(launch, chip, aligned)
 
 
 def _compile(launch: Any, chip: Device, aligned: Iterable[bool] | None = None) -> None:
     """Compile what a launch runs, for tensors at addresses that are, or are not, multiples of 16."""
     from ...kernels.cuda import nvrtc
-    from ...kernels.cuda.build import compile_variant
+    from ...kernels.cuda.build import build_launcher, compile_variant
+    from ...kernels.cuda.chain import ChainLaunch
     from ...kernels.cuda.code_launch import CodeLaunch
     from ...kernels.cuda.launch import CudaLaunch
     from ...kernels.cuda.step import variant
@@ -127,7 +131,11 @@ def _compile(launch: Any, chip: Device, aligned: Iterable[bool] | None = None) -
     places = tuple(aligned) if aligned is not None else (True,) * len(getattr(launch, "specs", ()))
     if isinstance(launch, CudaLaunch):
         for step in launch.chosen(places):
-            compile_variant(variant(step, launch.specs, places), chip.capability)
+            build_launcher(compile_variant(variant(step, launch.specs, places), chip.capability))
+    elif isinstance(launch, ChainLaunch):
+        for part in launch.parts(all(places)):
+            own = [places[place] if isinstance(place, int) else True for place in part.places]
+            _compile(part.launch, chip, own)
     elif isinstance(launch, CodeLaunch):
         nvrtc.compiled(launch.step(all(places)).code, nvrtc.arch_of(chip.capability))
 

@@ -206,8 +206,14 @@ class CudaPlan:
         ]
 
     def _on_stream(self) -> None:
-        """Wait for the run before, where that was on another stream."""
+        """Wait for the run before, where that was on another stream.
+
+        Not while somebody captures: a graph cannot wait for what is queued outside of it, and who replays it
+        sees to its turn.
+        """
         run = runtime()
+        if run.capturing():
+            return
         stream = run.stream(self.index)
         if self._stream is not None and self._stream[0] == stream:
             return

@@ -28,6 +28,19 @@ def compile_variant(variant: Variant, capability: int) -> Any:
         return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=dict(variant.options))
 
 
+def build_launcher(kernel: Any) -> None:
+    """Compile what launches a kernel into Triton's cache on disk, where that is C made for its signature.
+
+    So it is in Triton 3.6, whose every new signature takes the C compiler a good part of a second when the
+    kernel is loaded. Later ones have one launcher for all: nothing is to be done. Needs the driver's library,
+    and no context on the device.
+    """
+    from triton.backends.nvidia import driver
+
+    if hasattr(driver, "make_launcher"):
+        driver.CudaLauncher(kernel.src, kernel.metadata)
+
+
 def is_interpreted(fn: Any) -> bool:
     """Whether Triton's interpreter runs the function: TRITON_INTERPRET was set when it was made."""
     return type(fn).__name__ == "InterpretedFunction"

@@ -34,7 +34,10 @@ def _supports(name: str, back: bool) -> Callable[[Specs, Attrs], str | None]:
         if reason is None and not choices.candidates(
             call_of(name, specs, attrs), back, facts(specs[0].device)
         ):
-            return "has a program for each 64 hidden units at most, and they must all run at one time"
+            return (
+                "runs all programs of a head at one time, each of up to 64 hidden units (float32: 32), one "
+                "on a multiprocessor"
+            )
         return reason
 
     return supports

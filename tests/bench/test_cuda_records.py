@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from kernelwright.bench.cuda.record import NONE_YET, Record, RecordError  # noqa
 from kernelwright.kernels import dispatch, tuning  # noqa: E402
 from kernelwright.kernels.cache import Entry  # noqa: E402
 from kernelwright.kernels.cuda import device, tables  # noqa: E402
+from kernelwright.kernels.cuda.build import build_launcher  # noqa: E402
 from kernelwright.kernels.cuda.code_launch import CodeLaunch  # noqa: E402
 from kernelwright.kernels.op import get_op, ops  # noqa: E402
 from kernelwright.kernels.registry import kernels_for  # noqa: E402
@@ -144,10 +146,13 @@ def test_every_race_of_the_suite_has_a_kernel_on_each_chip() -> None:
 
 def test_what_jobs_launch_is_compiled_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
+    launchers: list[None] = []
+    read: list[int] = []
     monkeypatch.setattr("kernelwright.kernels.cuda.build.compile_variant", lambda v, chip: made.append(chip))
-    monkeypatch.setattr("kernelwright.kernels.cuda.aot.read", lambda variant, chip: made.append(chip))
+    monkeypatch.setattr("kernelwright.kernels.cuda.build.build_launcher", launchers.append)
+    monkeypatch.setattr("kernelwright.kernels.cuda.aot.read", lambda variant, chip: read.append(chip))
     monkeypatch.setattr("kernelwright.kernels.cuda.nvrtc.compiled", lambda code, arch: made.append(90))
-    monkeypatch.setattr(CodeLaunch, "codes", lambda self, chip: made.append(chip) or [])
+    monkeypatch.setattr(CodeLaunch, "codes", lambda self, chip: read.append(chip) or [])
     chip = device.chip(90)
     compiling: dict[str, int] = {}
     for job in jobs("quick", True):
@@ -166,10 +171,29 @@ def test_what_jobs_launch_is_compiled_ahead(monkeypatch: pytest.MonkeyPatch) -> 
     for name, count in searched.items():  # every configuration
         assert count > compiling[f"race {name}"]
     assert all(compiling[f"proof {op} {dtype}"] for op, dtype in _LOOKED_AT)
-    assert set(made) == {90}
+    assert set(made) == set(read) == {90}
+    assert launchers  # which Triton 3.6 compiles too, for each signature
 
 
-_LOOKED_AT = (("matmul", "bfloat16"), ("softmax", "float32"), ("add", "float32"), ("lstm", "float32"))
+_LOOKED_AT = (
+    *(("matmul", "bfloat16"), ("softmax", "float32"), ("add", "float32"), ("lstm", "float32")),
+    ("lstm_grad", "float32"),  # several launches in a chain
+)
+
+
+def test_a_launcher_is_compiled_ahead_where_each_signature_has_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    driver = pytest.importorskip("triton.backends.nvidia.driver")
+    made: list[tuple[str, str]] = []
+    monkeypatch.setattr(driver, "CudaLauncher", lambda src, metadata: made.append((src, metadata)))
+    kernel = SimpleNamespace(src="source", metadata="metadata")
+    monkeypatch.delattr(driver, "make_launcher", raising=False)
+    build_launcher(kernel)
+    assert not made
+    monkeypatch.setattr(driver, "make_launcher", None, raising=False)
+    build_launcher(kernel)
+    assert made == [("source", "metadata")]
 
 
 def test_every_op_that_has_cuda_kernels_is_proven_in_the_dtypes_they_take() -> None:

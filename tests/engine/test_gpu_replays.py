@@ -301,6 +301,20 @@ def test_while_somebody_else_captures_the_launches_are_theirs(gpu: StandIn) -> N
     assert f.plan.replays.captures == 0
 
 
+def test_a_capture_on_another_stream_waits_for_nothing_outside_of_it(gpu: StandIn) -> None:
+    f = kw.compile(lambda x: kw.cumsum(kw.cumsum(x, axis=0), axis=0))
+    x = there(4)
+    f(x)
+    gpu.capturing = lambda: True  # type: ignore[method-assign]
+    gpu.handle = 11
+    f(x)
+    assert not gpu.waits
+    gpu.capturing = lambda: False  # type: ignore[method-assign]
+    gpu.handle = 7
+    f(x)
+    assert not gpu.waits
+
+
 def test_plans_on_two_streams_do_not_meet_in_the_arena(gpu: StandIn) -> None:
     f, g = (kw.compile(lambda x: kw.cumsum(kw.cumsum(x, axis=0) * 2.0, axis=0)) for _ in range(2))
     x = there(4)

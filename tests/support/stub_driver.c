@@ -12,9 +12,15 @@ typedef struct {
   unsigned count;
 } Config;
 
+/* cuda.h: CUlaunchAttribute, and CU_LAUNCH_ATTRIBUTE_COOPERATIVE. */
+typedef struct {
+  int id, pad, value, rest[15];
+} Attribute;
+#define COOPERATIVE 2
+
 #define MOST 64
 struct {
-  unsigned grid[3], block, shared, launches, maps;
+  unsigned grid[3], block, shared, launches, maps, together;
   uint64_t stream, function, params[MOST];
 } stub_last;
 
@@ -64,6 +70,11 @@ CUresult cuLaunchKernelEx(const Config *config, void *function, void **params, v
   stub_last.stream = (uint64_t)config->stream;
   stub_last.function = (uint64_t)function;
   stub_last.launches++;
+  stub_last.together = 0;
+  for (unsigned i = 0; i < config->count; i++) {
+    const Attribute *attribute = (const Attribute *)config->attrs + i;
+    if (attribute->id == COOPERATIVE) stub_last.together = attribute->value;
+  }
   for (unsigned i = 0; i < expected; i++) memcpy(&stub_last.params[i], params[i], 8);
   return 0;
 }

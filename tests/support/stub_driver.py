@@ -33,6 +33,7 @@ class Launch(ctypes.Structure):
         ("shared", ctypes.c_uint),
         ("launches", ctypes.c_uint),
         ("maps", ctypes.c_uint),
+        ("together", ctypes.c_uint),
         ("stream", ctypes.c_uint64),
         ("function", ctypes.c_uint64),
         ("params", ctypes.c_uint64 * _MOST),

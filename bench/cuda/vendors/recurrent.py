@@ -7,7 +7,8 @@ sets the states to zeros between them. Gradients are those of autograd, of a for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ...problems.problem import Problem
@@ -78,6 +79,28 @@ def _forward(problem: Problem, tensors: Sequence[Any]) -> Callable[[], Any]:
     return pieces
 
 
+@contextmanager
+def _where_graphs_are_captured(x: Any) -> Iterator[None]:
+    """A context on the stream that torch.cuda.graph captures on.
+
+    Autograd launches a gradient on the stream of its forward pass. Were that the default one, which cannot be
+    captured, the capture would break off, and torch's allocator would stay as if it were still going on.
+    """
+    import torch
+
+    if not x.is_cuda:
+        yield
+        return
+    cuda: Any = torch.cuda
+    if cuda.graph.default_capture_stream is None:
+        cuda.graph.default_capture_stream = cuda.Stream()
+    before, beside = cuda.current_stream(), cuda.graph.default_capture_stream
+    beside.wait_stream(before)
+    with cuda.stream(beside):
+        yield
+    before.wait_stream(beside)
+
+
 def _backward(problem: Problem, tensors: Sequence[Any]) -> Callable[[], Any]:
     import torch
 
@@ -85,7 +108,8 @@ def _backward(problem: Problem, tensors: Sequence[Any]) -> Callable[[], Any]:
     given = dict(zip(op.inputs, tensors, strict=True))
     kind = problem.op.partition("_")[0]
     names = ("h0", "c0")[: _STATES[kind]]
-    with torch.inference_mode(False), torch.enable_grad():
+    here = _where_graphs_are_captured(given["x"])
+    with here, torch.inference_mode(False), torch.enable_grad():
         x = given["x"].clone().requires_grad_()
         states = [given[name].clone().requires_grad_() for name in names]
         weights = [given[name].clone() for name in ("w_ih", "w_hh")]

@@ -167,7 +167,7 @@ class Team:
         if self.shape.size == 4:
             mine += 16 if each > 1 else 0
             return self.shape.lanes * self.shape.sums + max(mine, 12 * (self.ug - 2))
-        mine += 12 if each > 2 else 0
+        mine += 18 if each > 1 and self.warps == 4 else 0
         # Half a tile of zeros is kept too, and the compiler makes less of the rest.
         odd = 40 + 2 * self.nt if self.ug == 1 and self.shape.sums % 2 else 0
         many = (10 if self.turns == 1 else 40) if self._tiles > 5 else 0  # tiles of weights

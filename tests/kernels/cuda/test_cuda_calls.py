@@ -22,15 +22,17 @@ ROOT = Path(__file__).resolve().parents[3]
 # What a call goes through; clocks, checks and reports wait, and are no part of one.
 ON_THE_WAY = ("launch", "driver", "step", "build", "code_launch", "nvrtc", "source")
 WAITING = {"synchronize", "deviceSynchronize", "streamSynchronize", "item", "cpu", "tolist", "numpy"}
-# The numbers of an Array, which have to be on the CPU to be seen.
-ASKED_FOR = {"item", "tolist", "to_numpy", "__array__"}
+# The numbers of an Array, which have to be on the CPU to be seen; and where waiting is what somebody asked for
+# (`cuda_sync`, a look at each step).
+ASKED_FOR = {"item", "tolist", "to_numpy", "__array__", "synchronize", "_launch", "watched"}
 
 
 def _files() -> Iterator[Path]:
     yield from (ROOT / "kernels" / "cuda" / f"{name}.py" for name in ON_THE_WAY)
-    for family in ("matmul", "conv"):
-        yield from (ROOT / "kernels" / family).glob("cuda_*.py")
-        yield from (ROOT / "kernels" / family / "cuda").glob("*.py")
+    yield from (ROOT / "kernels").glob("*/cuda_*.py")
+    for family in (ROOT / "kernels").glob("*/cuda"):
+        yield from (path for path in family.glob("*.py") if path.name != "truth.py")
+    yield from (ROOT / "engine" / "gpu").glob("*.py")
     yield ROOT / "engine" / "cuda.py"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from gpu_extra import need
@@ -66,6 +67,14 @@ def test_the_stream_is_asked_for_in_each_call(driver: Runtime) -> None:
         driver.streams[0] = stream
         launch(*tensors)
         assert last().stream == stream
+
+
+def test_programs_that_wait_for_each_other_are_launched_together() -> None:
+    plain = toy_cuda.bind_plain_add(SPECS, {"scale": 3.0}, {"block": 64, "warps": 2}, 1)
+    tensors = _tensors()
+    for together in (False, True, False):
+        launcher(SPECS, *(replace(step, together=together) for step in plain.steps))(*tensors)
+        assert last().together == together
 
 
 def test_tensors_of_another_device_are_launched_there(driver: Runtime) -> None:

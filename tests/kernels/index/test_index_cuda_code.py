@@ -13,7 +13,7 @@ from cuda_cases import code, spec  # noqa: E402
 from cuda_code import Case, Proof  # noqa: E402
 
 from kernelwright.kernels.cuda import device  # noqa: E402
-from kernelwright.kernels.op import get_op  # noqa: E402
+from kernelwright.kernels.op import get_op, ops  # noqa: E402
 from kernelwright.kernels.registry import kernels_for  # noqa: E402
 from kernelwright.kernels.spec import ABSENT  # noqa: E402
 
@@ -85,6 +85,13 @@ def test_moves_sums_and_orders_are_good_code(case: Case) -> None:
 @pytest.mark.parametrize("case", ENORMOUS, ids=str)
 def test_addresses_of_moves_are_computed_in_64_bits(case: Case) -> None:
     assert not PROOF.problems(case)
+
+
+def test_every_op_has_a_kernel_for_all_its_dtypes() -> None:
+    for op in ops():
+        if op.family in ("index", "pool", "resize") or op.name == "slice_grad":
+            taken = {dtype for kernel in kernels_for(op.name, "cuda") for dtype in kernel.dtypes}
+            assert taken == set(op.dtypes), op.name
 
 
 def test_eight_rows_of_a_sum_are_in_flight() -> None:

@@ -236,13 +236,13 @@ def calls(draw: Any, reduces: bool = False) -> Sample:
     return Sample("random", tuple(inputs), attrs)
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(calls(), st.booleans())
 def test_random_pointwise_programs(sample: Sample, backwards: bool) -> None:
     right(f"fused{len(sample.inputs)}", sample, backwards=backwards)
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(calls(reduces=True), st.booleans())
 def test_random_row_programs(sample: Sample, backwards: bool) -> None:
     right(f"fused{len(sample.inputs)}", sample, backwards=backwards)
