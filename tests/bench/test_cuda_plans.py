@@ -57,9 +57,10 @@ def test_the_images_of_resnet_are_channels_last_throughout() -> None:
     assert len(slow["unfused"]) == 16
 
 
-def test_running_statistics_and_parameters_stay_where_they_are() -> None:
+@pytest.mark.parametrize("name", GPU_NAMES)
+def test_running_statistics_and_parameters_stay_where_they_are(name: str) -> None:
     """Else no captured graph would serve the step after it."""
-    plan = planned("resnet50")
+    plan = planned(name)
     outputs = Counter(place.buffer.kind for place in plan.low.outputs)
     assert outputs["output"] == 1  # the loss
 
