@@ -26,9 +26,7 @@ def refused() -> Callable[[], Any]:
 def test_whole_scores_are_only_kept_where_no_kernel_runs() -> None:
     assert fastest([refused, lambda: lambda: "kernel"], lambda: lambda: "scores")() == "kernel"
     assert fastest([refused, lambda: refused], lambda: lambda: "scores")() == "scores"
-    with pytest.raises(
-        RuntimeError, match="none of torch's kernels takes the call: .'no kernel', 'no kernel'"
-    ):
+    with pytest.raises(RuntimeError, match="none of torch's kernels takes the call"):
         fastest([refused], lambda: refused)
 
 
