@@ -53,7 +53,7 @@ def as_tuple(results: Any) -> tuple[Any, ...]:
 
 def _judged(known: DeviceTruth, result: Any, extra: ExtraError | None) -> Judged:
     if not result.is_floating_point():
-        same = bool((result == known.exact).all())
+        same = bool((known.looked_at(result) == known.exact).all())
         return Judged(same, 0.0 if same else _WRONG, 0.0 if same else _WRONG, 0.0)
     return known.judge(result, extra)
 

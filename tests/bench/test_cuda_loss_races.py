@@ -74,3 +74,15 @@ def test_small_races_are_some_of_all() -> None:
     for family in (loss, random):
         assert len(list(family.races(True))) < len(list(family.races(False)))
     assert sum(p.footprint >= 2 * 8192 * 128256 for p, _ in loss.races(False)) >= 2
+
+
+def test_of_more_bools_than_are_looked_at_the_first_are_judged() -> None:
+    problem = random.drawn("random_bernoulli", (1 << 16) + 100)
+    tensors = inputs(problem, random.DRAWN)
+    op, attrs = problem.operation, dict(problem.complete)
+    (exact,) = op.reference(tensors[0].numpy(), **attrs)
+    result = torch.from_numpy(np.ascontiguousarray(exact).astype(bool))
+    judge = Judge(problem, tensors, 0)
+    assert judge.judge((result,)).ok
+    result[7] = ~result[7]
+    assert not judge.judge((result,)).ok

@@ -12,8 +12,15 @@ from ...problems.problem import Problem
 _TRIALS = 5
 
 
-def fastest(makers: Sequence[Callable[[], Callable[[], Any]]]) -> Callable[[], Any]:
-    """Of calls that do the same, the fastest on the device; those that raise are left out."""
+Maker = Callable[[], Callable[[], Any]]
+
+
+def fastest(makers: Sequence[Maker], otherwise: Maker) -> Callable[[], Any]:
+    """Of calls that do the same, the fastest on the device; those that raise are left out.
+
+    `otherwise` is what is left where all do: a way that keeps whole matrices of scores, which is never the
+    fastest, and of long sequences would fill the device's memory only to be tried.
+    """
     import torch
 
     event: Any = torch.cuda.Event
@@ -34,9 +41,14 @@ def fastest(makers: Sequence[Callable[[], Callable[[], Any]]]) -> Callable[[], A
             timed.append((begin.elapsed_time(end), place, way))
         except RuntimeError as error:
             errors.append(str(error))
-    if not timed:
-        raise RuntimeError(f"none of torch's kernels takes the call: {errors}")
-    return min(timed)[-1]
+    if timed:
+        return min(timed)[-1]
+    try:
+        way = otherwise()
+        way()
+    except RuntimeError as error:
+        raise RuntimeError(f"none of torch's kernels takes the call: {[*errors, str(error)]}") from None
+    return way
 
 
 def _attention(problem: Problem, tensors: Sequence[Any]) -> Callable[[], Any]:
@@ -54,19 +66,15 @@ def _attention(problem: Problem, tensors: Sequence[Any]) -> Callable[[], Any]:
 
         return call
 
-    backends = (
-        SDPBackend.CUDNN_ATTENTION,
-        SDPBackend.FLASH_ATTENTION,
-        SDPBackend.EFFICIENT_ATTENTION,
-        SDPBackend.MATH,
-    )
-    return fastest([partial(way, backend) for backend in backends])
+    backends = SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION
+    return fastest([partial(way, backend) for backend in backends], partial(way, SDPBackend.MATH))
 
 
 def _gradient(problem: Problem, tensors: Sequence[Any]) -> Callable[[], Any]:
     q, k, v, _, _, _, dout, _ = tensors
     causal, scale = problem.complete["is_causal"], problem.complete["scale"]
-    return fastest([partial(make, q, k, v, dout, causal, scale) for make in _BACKWARDS])
+    first, *rest = (partial(make, q, k, v, dout, causal, scale) for make in (_plain, *_BACKWARDS))
+    return fastest(rest, first)
 
 
 def _cudnn(q: Any, k: Any, v: Any, dout: Any, causal: bool, scale: float | None) -> Callable[[], Any]:
@@ -129,7 +137,7 @@ def _plain(q: Any, k: Any, v: Any, dout: Any, causal: bool, scale: float | None)
     return call
 
 
-_BACKWARDS = (_cudnn, _flash, _efficient, _plain)
+_BACKWARDS = (_cudnn, _flash, _efficient)
 
 NAMES = {
     "attention": "scaled_dot_product_attention",
