@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[3]
 # What a call goes through; clocks, checks and reports wait, and are no part of one.
 ON_THE_WAY = ("launch", "driver", "step", "build", "code_launch", "nvrtc", "source")
 WAITING = {"synchronize", "deviceSynchronize", "streamSynchronize", "item", "cpu", "tolist", "numpy"}
-# The numbers of an Array, which have to be on the CPU to be seen; and where waiting is what somebody asked for
+# The numbers of an Array, which have to be on the CPU to be seen; and where somebody asked to wait
 # (`cuda_sync`, a look at each step).
 ASKED_FOR = {"item", "tolist", "to_numpy", "__array__", "synchronize", "_launch", "watched"}
 
