@@ -60,11 +60,11 @@ down, up = kw.random.split(kw.random.key(0))
 model = nn.Sequential(*network((64, 128, 64, 8), down), *network((8, 64, 128, 64), up), nn.Sigmoid())
 EPOCHS = 60
 optimizer = kw.optim.adam(lr=kw.schedule.cosine(2e-3, EPOCHS * -(-len(train) // 32)))
-done = kw.train.fit(model, error, (train,), optimizer, EPOCHS, validation=(test,))
+done = kw.train.fit(model, error, (train,), optimizer, EPOCHS, validation=(test,), device="auto")
 reached, variance = done.history[-1]["val_loss"], test.var(0).mean()
 
 shown = test[:16]
-drawn = np.asarray(done.model(kw.array(shown)))
+drawn = np.asarray(kw.to_device(done.model, "cpu")(kw.array(shown)))
 path = Path(sys.argv[1] if len(sys.argv) > 1 else "digits_autoencoder.png")
 write_png(path, picture([shown.reshape(-1, 8, 8), drawn.reshape(-1, 8, 8)]))
 print(f"mean square error on the test set {reached:.4f}, of a variance of {variance:.4f}")

@@ -15,7 +15,7 @@ from ..whole.steps import our_step
 STEPS, SETTLED = 10_000, 200
 LR = 1e-3
 EXAMPLES = Path(__file__).parents[2] / "examples"
-DIGITS = ("digits_mlp.py", "digits_cnn.py", "digits_lstm.py")
+DIGITS = ("digits_mlp.py", "digits_cnn.py", "digits_lstm.py", "digits_autoencoder.py")
 
 
 def same_bits(name: str, device: str, steps: int = 50, seed: int = 0) -> dict[str, Any]:
