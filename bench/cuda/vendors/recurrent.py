@@ -26,7 +26,8 @@ def _for_cudnn(tensor: Any) -> Any:
 
     if tensor is None or not tensor.is_cuda or tensor.dtype != torch.bfloat16:
         return tensor
-    return tensor if torch.backends.cudnn.is_acceptable(tensor) else tensor.half()
+    cudnn: Any = torch.backends.cudnn
+    return tensor if cudnn.is_acceptable(tensor) else tensor.half()
 
 
 def _module(kind: str, x: Any, weights: Sequence[Any], biases: Sequence[Any], attrs: Any) -> Any:
