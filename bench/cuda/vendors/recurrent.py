@@ -3,6 +3,10 @@
 Sequences of many lengths are packed and padded again in the call, as a user of padded batches has to. Where
 sequences start afresh, cuDNN knows no way: a loop calls it for each piece of time in which none does, and
 sets the states to zeros between them. Gradients are those of autograd, of a forward pass made before.
+
+In bfloat16, torch keeps no weights in one piece for cuDNN (`torch.backends.cudnn.is_acceptable`), and its
+versions differ in whether they call cuDNN at all or kernels of their own, step by step. An expert takes
+float16 then, of the same bytes and the same rate: that is what ours in bfloat16 is raced against.
 """
 
 from __future__ import annotations
@@ -14,6 +18,16 @@ from typing import Any
 from ...problems.problem import Problem
 
 _STATES = {"lstm": 2, "gru": 1, "rnn": 1}
+
+
+def _for_cudnn(tensor: Any) -> Any:
+    """A tensor in the dtype that cuDNN is given: float16 in the place of bfloat16."""
+    import torch
+
+    if tensor is None or not tensor.is_cuda or tensor.dtype != torch.bfloat16:
+        return tensor
+    cudnn: Any = torch.backends.cudnn
+    return tensor if cudnn.is_acceptable(tensor) else tensor.half()
 
 
 def _module(kind: str, x: Any, weights: Sequence[Any], biases: Sequence[Any], attrs: Any) -> Any:
@@ -55,7 +69,7 @@ def _called(kind: str, module: Any, x: Any, states: Sequence[Any], lengths: Any)
 def _forward(problem: Problem, tensors: Sequence[Any]) -> Callable[[], Any]:
     import torch
 
-    kind = problem.op
+    kind, tensors = problem.op, [_for_cudnn(tensor) for tensor in tensors]
     count = _STATES[kind]
     x, states = tensors[0], list(tensors[1 : 1 + count])
     w_ih, w_hh, b_ih, b_hh, lengths, resets = tensors[1 + count :]
@@ -105,7 +119,7 @@ def _backward(problem: Problem, tensors: Sequence[Any]) -> Callable[[], Any]:
     import torch
 
     op = problem.operation
-    given = dict(zip(op.inputs, tensors, strict=True))
+    given = dict(zip(op.inputs, map(_for_cudnn, tensors), strict=True))
     kind = problem.op.partition("_")[0]
     names = ("h0", "c0")[: _STATES[kind]]
     here = _where_graphs_are_captured(given["x"])
@@ -133,8 +147,9 @@ def _backward(problem: Problem, tensors: Sequence[Any]) -> Callable[[], Any]:
 
 
 _KINDS = ("lstm", "gru", "rnn")
-NAMES = {kind: f"torch.nn.{kind.upper()}" for kind in _KINDS} | {
-    f"{kind}_grad": f"autograd of torch.nn.{kind.upper()}" for kind in _KINDS
+_TOLD = "(float16 in the place of bfloat16)"
+NAMES = {kind: f"torch.nn.{kind.upper()} {_TOLD}" for kind in _KINDS} | {
+    f"{kind}_grad": f"autograd of torch.nn.{kind.upper()} {_TOLD}" for kind in _KINDS
 }
 WAYS: dict[str, Callable[..., Any]] = dict.fromkeys(_KINDS, _forward) | {
     f"{kind}_grad": _backward for kind in _KINDS
