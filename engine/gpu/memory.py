@@ -26,6 +26,16 @@ def lines(nbytes: int) -> int:
     return -(-max(nbytes, 1) // LINE) * LINE
 
 
+def lasting() -> Any:
+    """A context for memory that is kept: written later too, when the call that needed it first is long over.
+
+    What torch makes inside of `torch.inference_mode()` may not be written outside of it.
+    """
+    import torch
+
+    return torch.inference_mode(False)  # type: ignore[no-untyped-call]
+
+
 class Block:
     """Bytes of a device.
 

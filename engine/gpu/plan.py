@@ -29,7 +29,7 @@ from ..memory import Buffer, Place, lower_bound, place_buffers
 from ..show import plan_text
 from .failures import binding, launching
 from .many import units
-from .memory import LINE, Block, Constants, lines, strided
+from .memory import LINE, Block, Constants, lasting, lines, strided
 from .replay import Replays
 
 Tensors = Sequence[Any]
@@ -59,7 +59,7 @@ class CudaPlan:
         self._lock = threading.Lock()
         self._stream: tuple[int, Any] | None = None
         self._prepared = self._dirty = False
-        with self.on_device():
+        with self.on_device(), lasting():
             self._take_memory()
             self.steps = [self._bound(*unit) for unit in units(self.calls)]
             self._take_scratch()

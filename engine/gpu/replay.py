@@ -36,7 +36,7 @@ from ...kernels.cuda.launch import runtime, torch_dtype
 from ...kernels.errors import LaunchError
 from ...kernels.spec import TensorSpec, extent
 from .failures import late
-from .memory import Block, lines
+from .memory import Block, lasting, lines
 
 if TYPE_CHECKING:
     from .plan import CudaPlan
@@ -92,8 +92,9 @@ class Replays:
         self._missed.clear()
         self._in = sorted(slot for slot in self.copied if slot < count)
         self._out = sorted(slot - count for slot in self.copied if slot >= count)
-        self._static: dict[int, Any] = {slot: _like(plan.specs[slot]) for slot in self._in}
-        self._outs = _Outs([plan.new_specs[i] for i in self._out], plan.device)
+        with lasting():
+            self._static: dict[int, Any] = {slot: _like(plan.specs[slot]) for slot in self._in}
+            self._outs = _Outs([plan.new_specs[i] for i in self._out], plan.device)
         for i, view in zip(self._out, self._outs.views, strict=True):
             self._static[count + i] = view
         # Of each new result, its tensor and address, or what makes one.

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ...kernels.cuda.launch import runtime
 from ...kernels.spec import dtype_name
 from ..cuda import CudaArray, to_device
+from .memory import lasting
 
 _MOST = 1024  # numbers of one process: a learning rate that changes at every step must not fill the memory
 
@@ -31,5 +32,6 @@ def on_device(data: NDArray[Any], device: str) -> CudaArray:
     if found is None:
         if len(kept) >= _MOST:
             kept.clear()
-        found = kept[key] = to_device(data, device)
+        with lasting():
+            found = kept[key] = to_device(data, device)
     return found

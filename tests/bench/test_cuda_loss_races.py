@@ -86,3 +86,18 @@ def test_of_more_bools_than_are_looked_at_the_first_are_judged() -> None:
     assert judge.judge((result,)).ok
     result[7] = ~result[7]
     assert not judge.judge((result,)).ok
+
+
+def test_where_the_vendor_has_no_float64_the_definition_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = loss.problem("cross_entropy", "small", (7, 33), "", "float32")
+    tensors = inputs(problem, loss.DRAWN)
+    theirs = vendor(problem, tensors)()
+
+    def refuses(problem: Problem, tensors: Any) -> Any:
+        raise RuntimeError("\"this_kernel\" not implemented for 'Double'")
+
+    monkeypatch.setattr("kernelwright.bench.cuda.judging._by_vendor", refuses)
+    monkeypatch.setattr("kernelwright.bench.cuda.vendors.loss.TRUTHS", {}, raising=False)
+    judge = Judge(problem, tensors, 0)
+    assert judge.judge(theirs).ok
+    assert not judge.judge(tuple(None if one is None else one * 1.01 for one in as_tuple(theirs))).ok

@@ -446,3 +446,15 @@ def test_a_function_that_goes_takes_its_plan_along() -> None:
         f(x), f(x), f(x)
         del f
     assert live() <= before + 1
+
+
+def test_a_plan_that_was_made_in_inference_mode_serves_outside_of_it_too() -> None:
+    f = kw.compile(lambda x: (kw.tanh(x * 2.5) @ x).sum())
+    with torch.inference_mode():
+        f(there(4, 4))
+    x = there(4, 4)
+    numbers = np.asarray(x.to("cpu"), np.float64)
+    for _ in range(4):
+        assert f(x).item() == pytest.approx((np.tanh(numbers * 2.5) @ numbers).sum(), rel=1e-4)
+    assert f.plan.replays.replayed
+    assert (there(2, 2) * 2.5).shape == (2, 2)
