@@ -33,7 +33,7 @@ def lasting() -> Any:
     """
     import torch
 
-    return torch.inference_mode(False)  # type: ignore[no-untyped-call]
+    return torch.inference_mode(False)
 
 
 class Block:
