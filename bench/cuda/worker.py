@@ -18,6 +18,7 @@ from typing import Any
 
 from ...kernels.cache import TuningCache
 from ...kernels.cuda.clock import EventClock
+from ...kernels.cuda.launch import runtime
 from ..timing.gpu_device import Device, TorchDevice
 from .cases.jobs import jobs
 from .work import Place, timed
@@ -57,7 +58,7 @@ def main(orders: Mapping[str, Any], results: Path, place: Place) -> int:
 def queue() -> Device | None:
     """The device's queue; None, with a word on standard error, where torch or the driver lacks something."""
     try:
-        return TorchDevice()
+        return TorchDevice(capturing=runtime().in_turn)
     except Exception as error:  # races are then timed by plain events
         print(f"no queue to time behind: {type(error).__name__}: {error}", file=sys.stderr)
         return None

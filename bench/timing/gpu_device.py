@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -91,10 +91,15 @@ class TorchDevice:
         options: for the size of what is written to flush the cache.
         torch: the module; a stand-in in tests.
         l2_bytes: of the second-level cache; asked of the device unless given.
+        capturing: a context for each capture of a graph, such as one in which its calls share their zeros.
     """
 
     def __init__(
-        self, options: GpuTiming | None = None, torch: Any = None, l2_bytes: int | None = None
+        self,
+        options: GpuTiming | None = None,
+        torch: Any = None,
+        l2_bytes: int | None = None,
+        capturing: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         if l2_bytes is None:
             from ...kernels.cuda.device import facts
@@ -102,6 +107,7 @@ class TorchDevice:
             l2_bytes = facts().l2_bytes
         self._torch: Any = torch or import_module("torch")
         self._cuda: Any = self._torch.cuda
+        self._capturing = capturing
         self._flush_bytes = int((options or GpuTiming()).flush_caches * l2_bytes)
         self._buffer: Any = None
         self._cycles_per_second = 0.0
@@ -133,7 +139,7 @@ class TorchDevice:
     def capture(self, work: Callable[[], Any]) -> Callable[[], Any] | None:
         graph = self._cuda.CUDAGraph()
         try:
-            with self._cuda.graph(graph):
+            with self._cuda.graph(graph), self._capturing():
                 work()
         except RuntimeError:
             self._cuda.synchronize()

@@ -50,6 +50,8 @@ class EventClock:
         self.notes: list[str] = []
 
     def batch(self, calls: Calls, count: int) -> Callable[[], None]:
+        from .launch import runtime
+
         torch = self.torch
 
         def plainly() -> None:
@@ -58,7 +60,7 @@ class EventClock:
 
         try:
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph), runtime().in_turn():
                 plainly()
         except RuntimeError as error:
             # A call that cannot be captured is timed with its launches.

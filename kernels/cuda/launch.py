@@ -12,10 +12,10 @@ other lengths of the same kind compiles nothing.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from math import prod
-from threading import RLock
+from threading import RLock, local
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeviceError, LayoutError, RegistrationError
@@ -44,6 +44,7 @@ class TorchRuntime:
         self._device = getattr(torch._C, "_cuda_getDevice", None)
         self._capturing = getattr(torch._C, "_cuda_isCurrentStreamCapturing", None)
         self._zeros: dict[tuple[int, int, str], Any] = {}
+        self._capture = local()
         self._transfers: dict[int, Any] = {}
 
     def place(self, tensor: Any) -> str | None:
@@ -119,15 +120,29 @@ class TorchRuntime:
 
         They are set once for each stream: what runs on one stream runs in turn, so that all its calls may
         share them without another launch. A graph may be replayed beside other calls: it gets zeros of its
-        own, and sets them.
+        own, and sets them; in each call, unless `in_turn` says that its calls may share them.
         """
+        shared: dict[tuple[int, int, str], Any] | None = self._zeros
         if self._capturing():  # type: ignore[misc]
-            return self._new_zeros(shape, dtype, index)
+            shared = getattr(self._capture, "zeros", None)
+            if shared is None:
+                return self._new_zeros(shape, dtype, index)
+        assert shared is not None
         key = (index, self.stream(index), dtype)
-        kept = self._zeros.get(key)
+        kept = shared.get(key)
         if kept is None or kept.numel() < prod(shape):
-            kept = self._zeros[key] = self._new_zeros(shape, dtype, index)
+            kept = shared[key] = self._new_zeros(shape, dtype, index)
         return kept
+
+    @contextlib.contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """While this thread captures one graph: calls on one of its streams share zeros, which are set where
+        the first of them asks. Else each has a launch more in the graph than it has outside."""
+        self._capture.zeros = {}
+        try:
+            yield
+        finally:
+            self._capture.zeros = None
 
     def _new_zeros(self, shape: tuple[int, ...], dtype: str, index: int) -> Any:
         return self._torch.zeros(shape, dtype=torch_dtype(dtype), device=f"cuda:{index}")

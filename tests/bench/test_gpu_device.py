@@ -96,6 +96,16 @@ def test_elapsed_is_in_seconds_and_a_flush_writes_more_than_the_cache() -> None:
 
 def test_what_can_not_be_captured_gives_no_graph_and_the_device_is_left_in_order() -> None:
     assert TorchDevice(torch=Torch(), l2_bytes=1).capture(lambda: None)() == "replayed"  # type: ignore[misc]
+    within: list[str] = []
+
+    @contextmanager
+    def capturing() -> Any:
+        within.append("begun")
+        yield
+        within.append("ended")
+
+    TorchDevice(torch=Torch(), l2_bytes=1, capturing=capturing).capture(lambda: within.append("work"))
+    assert within == ["begun", "work", "ended"]
     refusing = Torch(captures=False)
     assert TorchDevice(torch=refusing, l2_bytes=1).capture(lambda: None) is None
     assert refusing.waited == 1

@@ -102,6 +102,9 @@ def cut(found: Nest, state_bytes: int, config: Config, device: Device) -> Cut:
         br = min(br * warps // WARPS, power_of_two(length))
     # Two such programs at a time; of what is computed in 64 bits one.
     registers = 65536 // ((2 if itemsize < 8 else 1) * 32 * warps) if stages > 1 else None
+    if stages == 1 and state_bytes <= 4:
+        # Untold, ptxas makes do with 32 registers for these, and loads a thread's vectors one by one.
+        registers = min(255, 65536 // (32 * warps))
     tiles, parts = ceil_div(length, br), 1
     if config["parts"] and blocks < programs * device.multiprocessors // 2:
         parts = max(1, min(programs * device.multiprocessors // blocks, tiles, MOST_PARTS))

@@ -177,6 +177,22 @@ def test_zeros_are_set_once_a_stream_and_by_every_graph() -> None:
     assert runtime.made == before + 2
 
 
+def test_calls_in_turn_share_the_zeros_of_their_graph() -> None:
+    """Else a batch of calls that is timed has a launch more for each of them than the calls have outside."""
+    runtime, piece = OnCpu(), Workspace((8,), "int32", zero=True)
+    outside = runtime.workspace(piece, 0)
+    runtime.captured, graphs = True, list[torch.Tensor]()
+    for _ in range(2):
+        with runtime.in_turn():
+            graphs.append(runtime.workspace(piece, 0))
+            assert runtime.workspace(Workspace((5,), "int32", zero=True), 0) is graphs[-1]
+    assert graphs[0] is not graphs[1]
+    assert runtime.made == 3
+    assert runtime.workspace(piece, 0) is not graphs[1]
+    runtime.captured = False
+    assert runtime.workspace(piece, 0) is outside
+
+
 def test_only_so_many_argument_lists_are_kept() -> None:
     launch = toy_cuda.bind_plain_add(SPECS, {"scale": 3.0}, {"block": 64, "warps": 2}, 1)
     held = [_tensors() for _ in range(100)]

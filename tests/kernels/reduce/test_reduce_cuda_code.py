@@ -51,6 +51,13 @@ def test_the_code_fits_its_chip_and_reads_by_vectors(case: Case) -> None:
     assert not PROOF.problems(case)
 
 
+def test_a_thread_has_all_its_vectors_on_the_way() -> None:
+    """Sums and what is loaded are 64 bytes each, 16 registers: in 32 there is no room for addresses."""
+    (one,) = [c for c in CASES if c.specs[0].shape == (1 << 26,)]
+    (code,) = PROOF.codes(one)
+    assert code.registers > 32
+
+
 def test_lengths_are_not_compiled_in() -> None:
     tall = [[((rows, 256), "bfloat16")] for rows in (150000, 200704, 999999)]
     assert same_code("var", tall, axis=0)
