@@ -57,12 +57,13 @@ class CudaPlan:
         self.seconds: list[float] = []
         self.under = current()
         self._lock = threading.Lock()
-        self._stream: tuple[int, Any] | None = None
         self._prepared = self._dirty = False
         with self.on_device(), lasting():
             self._take_memory()
             self.steps = [self._bound(*unit) for unit in units(self.calls)]
             self._take_scratch()
+            # What was queued for its memory until now is waited for by the first run, if that is elsewhere.
+            self._stream = runtime().stream(self.index), runtime().current_stream(self.index)
         self.launches = sum(step.launches for step in self.steps)
         self.results = [_slot(place, len(self.specs)) for place in low.outputs]
         self.new_specs = [_spec_of(low, buffer) for buffer in low.new]
@@ -215,10 +216,9 @@ class CudaPlan:
         if run.capturing():
             return
         stream = run.stream(self.index)
-        if self._stream is not None and self._stream[0] == stream:
+        if self._stream[0] == stream:
             return
-        if self._stream is not None:
-            run.wait(self.index, self._stream[1], *self._memory())
+        run.wait(self.index, self._stream[1], *self._memory())
         self._stream = stream, run.current_stream(self.index)
 
     def _memory(self) -> list[Any]:

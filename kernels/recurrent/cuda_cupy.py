@@ -32,6 +32,7 @@ from .cuda.teams import Team, teams
 nvrtc.require()
 
 DTYPES = ("float32", "bfloat16", "float16")
+MOST_OFFERED = 8  # divisions to tune among, the fastest by the model: each is compiled for seconds
 MOST_RANKED = 8192  # sequences that are ranked by their lengths, each compared with each
 _PRODUCT_SHARE = (
     0.6  # of the rate of the unit, by products of such sizes: an assumption until a GPU is measured
@@ -85,7 +86,7 @@ def _register(op: str) -> None:
         return supports(Call(op, specs, attrs))
 
     def configs(specs: Specs, attrs: Attrs, threads: int) -> list[Config]:
-        found = teams(Call(op, specs, attrs).shape, facts(specs[0].device))
+        found = teams(Call(op, specs, attrs).shape, facts(specs[0].device))[:MOST_OFFERED]
         return [{"ug": team.ug, "nt": team.nt, "warps": team.warps, "many": team.turns > 1} for team in found]
 
     def model(specs: Specs, attrs: Attrs, config: Config, threads: int) -> float:

@@ -28,15 +28,18 @@ def settings(tf32: bool) -> Iterator[None]:
     """cuDNN chooses by measuring; float32 products go through tf32 where that is allowed."""
     import torch
 
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
-    matmul.allow_tf32 = cudnn.allow_tf32 = tf32
-    cudnn.benchmark = True
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_tf32
+    matmul.allow_tf32 = tf32
     try:
-        with torch.inference_mode():
+        # In brackets: where torch's own test helpers are loaded, it refuses to have these set for good.
+        with (
+            torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=tf32),
+            torch.inference_mode(),
+        ):
             yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
+        matmul.allow_tf32 = before
 
 
 def of_family(op: str) -> Any:
