@@ -23,7 +23,7 @@ import numpy as np
 def peak():
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else 1024 * most
-from kernelwright.bench.networks import get_network
+from kernelwright.bench.whole.networks import get_network
 network = get_network({name!r})
 batch = network.draw(np.random.default_rng(0), network.batch)
 found = {{}}
@@ -32,7 +32,7 @@ _OURS = (
     _HEAD
     + """
 import kernelwright as kw
-from kernelwright.bench.steps import training_step
+from kernelwright.bench.whole.steps import training_step
 with kw.using(threads={threads}):
     step, model, state = training_step(network, 1e-3, like_torch=False)
     x, labels = map(kw.array, batch)
@@ -52,7 +52,7 @@ _THEIRS = (
     _HEAD
     + """
 import torch
-from kernelwright.bench.rivals import torch_step
+from kernelwright.bench.whole.rivals import torch_step
 torch.set_num_threads({threads})
 step = torch_step(network, batch, 1e-3)
 found["before"] = peak()

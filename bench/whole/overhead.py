@@ -83,8 +83,8 @@ _COMPILE = """
 import json, time
 import numpy as np
 import kernelwright as kw
-from kernelwright.bench.networks import get_network
-from kernelwright.bench.steps import training_step
+from kernelwright.bench.whole.networks import get_network
+from kernelwright.bench.whole.steps import training_step
 network = get_network({name!r})
 with kw.using(threads=1):
     step, model, state = training_step(network, 1e-3, like_torch=False)

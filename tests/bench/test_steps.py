@@ -17,7 +17,7 @@ from kernelwright.kernels.settings import using
 pytest.importorskip("torch", reason="races torch: pip install 'kernelwright[torch]'")
 
 from kernelwright.bench.whole import command as whole
-from kernelwright.bench.whole import rivals, steps
+from kernelwright.bench.whole import memory_use, overhead, rivals, steps
 
 
 def test_parameters_of_both_definitions_have_the_same_names_and_shapes() -> None:
@@ -73,3 +73,12 @@ def test_a_contest_is_a_row_of_the_table_and_of_the_file(tmp_path: Path) -> None
 def test_an_unknown_network_is_named_with_those_there_are() -> None:
     with pytest.raises(UnknownNetworkError, match="resnet18"):
         get_network("resnet")
+
+
+@pytest.mark.parametrize(
+    "text", [overhead._COMPILE, memory_use._OURS, memory_use._THEIRS], ids=["compile", "ours", "theirs"]
+)
+def test_what_a_fresh_process_runs_finds_what_it_imports(text: str) -> None:
+    lines = [line for line in text.splitlines() if line.startswith("from kernelwright")]
+    assert lines
+    exec("\n".join(lines), {})
